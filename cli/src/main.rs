@@ -1,2 +1,49 @@
-//! placeholder
-fn main() {}
+//! `kubectl rimward`: reads the command line and hands over to one module per command.
+//!
+//! Owns exit codes and how an error is printed. Must never hold what a command does.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod cmd;
+
+/// Signed machine-learning models for many edge devices.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl rimward", bin_name = "kubectl rimward", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Each command's arguments and `run` live in `cmd/<command>.rs`.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Builds a package from a folder, and pushes it.
+    Package(cmd::package::Args),
+    /// Checks a package as a device would, and says which step failed.
+    Verify(cmd::verify::Args),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        eprintln!("Error: a TLS provider was installed before main");
+        return ExitCode::FAILURE;
+    }
+    let outcome = match cli.command {
+        Command::Package(args) => cmd::package::run(args).await,
+        Command::Verify(args) => cmd::verify::run(args).await,
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

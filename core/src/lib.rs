@@ -1,1 +1,3 @@
-//! placeholder
+//! Decisions, pure: no clock, no I/O, no kube, no tokio, no wasmtime.
+
+pub mod ids;

@@ -1,0 +1,4 @@
+//! One module per command: `Args` for clap, and `run`.
+
+pub(crate) mod package;
+pub(crate) mod verify;
