@@ -1,0 +1,3 @@
+//! Rimward's node agent: one binary, three processes (supervisor, host, preflight).
+
+pub mod proto;
