@@ -1,3 +1,4 @@
 //! Decisions, pure: no clock, no I/O, no kube, no tokio, no wasmtime.
 
 pub mod ids;
+pub mod verdict;

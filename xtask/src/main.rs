@@ -1,2 +1,52 @@
-//! placeholder
-fn main() {}
+//! The project's own commands: `cargo xtask COMMAND`.
+//!
+//! Owns the list of commands and nothing else: each is a module with `run`. Never imports a crate of
+//! ours, so that it compiles in seconds on a fresh clone, before anything else does.
+
+mod tools;
+
+use std::process::ExitCode;
+
+/// One command: its name, one line of help, and what runs it with the arguments after its name.
+struct Command {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&[String]) -> anyhow::Result<()>,
+}
+
+const COMMANDS: &[Command] = &[Command {
+    name: "tools",
+    about: "build and cache the real parts that the demo and the tests run",
+    run: tools::run,
+}];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some((name, rest)) = arguments.split_first() else {
+        eprint!("{}", usage());
+        return ExitCode::from(2);
+    };
+    if matches!(name.as_str(), "help" | "-h" | "--help") {
+        print!("{}", usage());
+        return ExitCode::SUCCESS;
+    }
+    let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
+        eprint!("Error: there is no command {name:?}\n\n{}", usage());
+        return ExitCode::from(2);
+    };
+    match (command.run)(rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage() -> String {
+    let mut text = String::from("Usage: cargo xtask COMMAND [ARGUMENTS]\n\n");
+    for command in COMMANDS {
+        text += &format!("  {:<8} {}\n", command.name, command.about);
+    }
+    text
+}

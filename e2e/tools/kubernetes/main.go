@@ -2,32 +2,22 @@
 // called by, or its first argument, says which of them it is. One binary because they share most of
 // their code: one build and one link instead of three.
 //
-// The blank imports are those of upstream's own main packages.
+// Each part is a file that registers itself. Where a machine has a part already, `cargo xtask tools`
+// leaves its file out by a build tag. The blank imports are those of upstream's own main packages.
 package main
 
 import (
 	"fmt"
 	"os"
 	"path/filepath"
-	_ "time/tzdata"
 
-	_ "k8s.io/client-go/plugin/pkg/client/auth"
-	"k8s.io/component-base/cli"
-	"k8s.io/component-base/logs"
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
-	kubectl "k8s.io/kubectl/pkg/cmd"
-	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
-	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
-	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 )
 
-var parts = map[string]func(){
-	"kube-apiserver":          func() { os.Exit(cli.Run(apiserver.NewAPIServerCommand())) },
-	"kube-controller-manager": func() { os.Exit(cli.Run(controllermanager.NewControllerManagerCommand())) },
-	"kubectl":                 runKubectl,
-}
+// parts holds the main function of each part that was built in, by name.
+var parts = map[string]func(){}
 
 func main() {
 	if run, ok := parts[filepath.Base(os.Args[0])]; ok {
@@ -41,14 +31,10 @@ func main() {
 			return
 		}
 	}
-	fmt.Fprintln(os.Stderr, "usage: kubernetes kube-apiserver|kube-controller-manager|kubectl ARGS...")
-	os.Exit(2)
-}
-
-// runKubectl is upstream's main of cmd/kubectl: verbosity has to be set before the command is built.
-func runKubectl() {
-	_ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
-	if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
-		kubectlutil.CheckErr(err)
+	fmt.Fprint(os.Stderr, "usage: kubernetes PART ARGS... with one of these parts:")
+	for name := range parts {
+		fmt.Fprint(os.Stderr, " ", name)
 	}
+	fmt.Fprintln(os.Stderr)
+	os.Exit(2)
 }

@@ -1,0 +1,183 @@
+//! `cargo xtask tools`: the real parts that the demo and the tests run.
+//!
+//! Owns the choice of what to install and what to take from the machine. Every part is the real program
+//! at a pinned version, built from source by the Go module proxy into a cache outside the checkout;
+//! nothing ever falls back to a stand-in. The harness in `e2e` finds each binary by the environment
+//! variable that [`Installed::environment`] names, else in that cache.
+
+mod cache;
+mod found;
+mod go;
+mod guests;
+mod install;
+mod packages;
+mod progress;
+mod table;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use self::cache::Cache;
+use self::table::{TABLE, Tool};
+
+/// The parts that `cargo xtask demo` starts: a control plane, a registry, and cosign.
+pub(crate) const FOR_DEMO: &[&str] = &["registry", "kine", "kubernetes", "cosign"];
+
+/// The parts that the end-to-end tests start: the demo's and a registry without the referrers API.
+pub(crate) const FOR_TESTS: &[&str] = &[
+    "registry",
+    "kine",
+    "kubernetes",
+    "cosign",
+    "docker-registry",
+];
+
+/// Binaries that are ready to run.
+#[derive(Debug, Default)]
+pub(crate) struct Installed {
+    binaries: Vec<(&'static str, PathBuf)>,
+}
+
+impl Installed {
+    /// Says where each binary lies, as the harness reads it: `kube-apiserver` becomes
+    /// `RIMWARD_TOOLS_KUBE_APISERVER=/…/kube-apiserver`.
+    pub(crate) fn environment(&self) -> impl Iterator<Item = (String, OsString)> {
+        self.binaries.iter().map(|(name, path)| {
+            let variable = format!("RIMWARD_TOOLS_{}", name.to_uppercase().replace('-', "_"));
+            (variable, path.clone().into_os_string())
+        })
+    }
+}
+
+/// Installs the named parts that are missing, and says where each of their binaries is.
+///
+/// A part of a fitting version that the machine has (`KUBEBUILDER_ASSETS`, a cosign on the PATH) is used
+/// as it is. A second run at the same time waits for the first.
+///
+/// # Errors
+/// Names the part, and what to do: a missing system package, a Go that is too old, a module that the
+/// proxy refuses, or the end of the build's log.
+pub(crate) fn ensure(names: &[&str]) -> Result<Installed> {
+    let tools = names
+        .iter()
+        .map(|name| lookup(name))
+        .collect::<Result<Vec<_>>>()?;
+    let cache = Cache::open()?;
+    let mut installed = Installed::default();
+    let mut missing = Vec::new();
+    for tool in tools {
+        let found = found::on_this_machine(tool);
+        let job = install::Job::new(tool, found)?;
+        if !job.is_done(&cache)? {
+            missing.push(job);
+        } else {
+            installed.binaries.extend(job.binaries(&cache));
+        }
+    }
+    if missing.is_empty() {
+        return Ok(installed);
+    }
+    go::require(missing.iter().map(|job| job.tool))?;
+    let total = missing.len();
+    for (index, job) in missing.iter().enumerate() {
+        job.install(&cache, index + 1, total)?;
+        installed.binaries.extend(job.binaries(&cache));
+    }
+    Ok(installed)
+}
+
+/// Runs `cargo xtask tools [--for demo|tests] [--only NAME]... [--list]`.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    const USAGE: &str = "usage: cargo xtask tools [--for demo|tests] [--only NAME]... [--list]";
+    let mut only = Vec::new();
+    let mut names = FOR_TESTS;
+    let mut list = false;
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--list" => list = true,
+            "--only" => match arguments.next() {
+                Some(name) => only.push(name.as_str()),
+                None => bail!("--only needs a name; {USAGE}"),
+            },
+            "--for" => match arguments.next().map(String::as_str) {
+                Some("demo") => names = FOR_DEMO,
+                Some("tests") => names = FOR_TESTS,
+                _ => bail!("--for needs demo or tests; {USAGE}"),
+            },
+            "-h" | "--help" => {
+                println!("{USAGE}");
+                return Ok(());
+            }
+            other => bail!("unknown argument {other:?}; {USAGE}"),
+        }
+    }
+    if list {
+        return print_list();
+    }
+    if let Some(position) = only.iter().position(|name| *name == guests::NAME) {
+        only.remove(position);
+        for (variable, value) in guests::toolchain()?.environment {
+            println!("{variable}={value}");
+        }
+        if only.is_empty() {
+            return Ok(());
+        }
+    }
+    if !only.is_empty() {
+        names = &only;
+    }
+    for (variable, path) in ensure(names)?.environment() {
+        println!("{variable}={}", path.display());
+    }
+    Ok(())
+}
+
+fn print_list() -> Result<()> {
+    let cache = Cache::open()?;
+    println!("cache: {}", cache.root().display());
+    for tool in TABLE {
+        let job = install::Job::new(tool, found::on_this_machine(tool))?;
+        let state = if job.is_done(&cache)? {
+            "installed"
+        } else {
+            "missing"
+        };
+        println!(
+            "{:<16} {:<8} {state:<10} {}",
+            tool.name,
+            tool.version()?,
+            tool.about
+        );
+        for (name, path) in &job.found {
+            println!(
+                "{:<16} {:<8} {:<10} {name} at {}",
+                "",
+                "",
+                "found",
+                path.display()
+            );
+        }
+    }
+    println!(
+        "{:<16} {:<8} {:<10} {}",
+        guests::NAME,
+        "",
+        "",
+        guests::ABOUT
+    );
+    Ok(())
+}
+
+fn lookup(name: &str) -> Result<&'static Tool> {
+    TABLE.iter().find(|tool| tool.name == name).ok_or_else(|| {
+        let names: Vec<&str> = TABLE
+            .iter()
+            .map(|tool| tool.name)
+            .chain([guests::NAME])
+            .collect();
+        anyhow::anyhow!("there is no tool {name:?}; there are {}", names.join(", "))
+    })
+}
