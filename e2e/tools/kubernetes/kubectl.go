@@ -15,7 +15,7 @@ import (
 // Upstream's main of cmd/kubectl: the verbosity has to be set before the command is put together.
 func init() {
 	parts["kubectl"] = func() {
-		_ = logs.GlogSetter(cmd.GetLogVerbosity(os.Args))
+		_, _ = logs.GlogSetter(cmd.GetLogVerbosity(os.Args))
 		if err := cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()); err != nil {
 			util.CheckErr(err)
 		}
