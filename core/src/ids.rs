@@ -8,6 +8,13 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
+mod names;
+
+pub use names::{
+    ClusterName, DeploymentKey, DeploymentName, EndpointName, ModelKey, NameError, Namespace,
+    NodeName, RevisionName, StageName,
+};
+
 /// A SHA-256 content digest, written `sha256:<64 lowercase hex digits>`.
 ///
 /// Only SHA-256 exists here: an algorithm that nobody can choose cannot be downgraded.
@@ -103,112 +110,9 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Why a name was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum NameError {
-    /// Empty or too long.
-    #[error("name must have 1 to {max} characters, has {len}")]
-    Length {
-        /// The longest that is allowed.
-        max: usize,
-        /// What was given.
-        len: usize,
-    },
-    /// A part between dots is empty, starts or ends with a dash, or has another character than
-    /// `a-z`, `0-9` and `-`.
-    #[error("name must be lowercase letters, digits and dashes between letters or digits: {0:?}")]
-    Label(String),
-}
-
-fn check_name(text: &str, chars_max: usize, dots: bool) -> Result<(), NameError> {
-    if text.is_empty() || text.len() > chars_max {
-        return Err(NameError::Length {
-            max: chars_max,
-            len: text.len(),
-        });
-    }
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let fits = |label: &str| {
-        !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.chars().all(inner)
-    };
-    let good = if dots {
-        text.split('.').all(fits)
-    } else {
-        fits(text)
-    };
-    if good {
-        Ok(())
-    } else {
-        Err(NameError::Label(text.to_owned()))
-    }
-}
-
-macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident, $chars_max:expr, dots: $dots:expr) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
-
-        impl $name {
-            /// Longest name, in characters.
-            pub const CHARS_MAX: usize = $chars_max;
-
-            /// The name as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = NameError;
-
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                check_name(text, Self::CHARS_MAX, $dots)?;
-                Ok(Self(text.to_owned()))
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    };
-}
-
-name_type! {
-    /// The name of a revision, `<deployment>-<hash>`: a DNS label.
-    RevisionName, 63, dots: false
-}
-name_type! {
-    /// The name of an edge cluster: a DNS subdomain.
-    ClusterName, 253, dots: true
-}
-name_type! {
-    /// The name of a node: a DNS subdomain.
-    NodeName, 253, dots: true
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Digest, DigestError, NameError, NodeName, RevisionName};
+    use super::{Digest, DigestError};
 
     #[test]
     fn a_digest_reads_back_as_it_was_written() {
@@ -229,20 +133,5 @@ mod tests {
         assert_eq!(parse("sha256:00"), Err(DigestError::Length(2)));
         let upper = format!("sha256:{}A", "0".repeat(63));
         assert_eq!(parse(&upper), Err(DigestError::Character(63)));
-    }
-
-    #[test]
-    fn names_follow_the_rules_of_dns() {
-        for good in ["a", "digits-7f3a", "0"] {
-            assert_eq!(good.parse::<RevisionName>().unwrap().as_str(), good);
-        }
-        for bad in ["", "-a", "a-", "A", "a_b", "a.b", "a/b", "..", "é"] {
-            assert!(bad.parse::<RevisionName>().is_err(), "{bad}");
-        }
-        assert!("node-1.example.org".parse::<NodeName>().is_ok());
-        assert!("node..org".parse::<NodeName>().is_err());
-        let long = "a".repeat(64);
-        let error = long.parse::<RevisionName>().unwrap_err();
-        assert_eq!(error, NameError::Length { max: 63, len: 64 });
     }
 }

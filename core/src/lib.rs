@@ -1,4 +1,9 @@
 //! Decisions, pure: no clock, no I/O, no kube, no tokio, no wasmtime.
 
+pub mod cluster;
+pub mod fleet;
 pub mod ids;
+pub mod selector;
+pub mod summary;
+pub mod time;
 pub mod verdict;
