@@ -1,0 +1,103 @@
+//! ModelRevision: what one revision of a deployment is, frozen.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::common::Condition;
+use crate::workload::{Health, PackageRef, Runtime};
+
+/// What one revision of a deployment is, frozen. Made by the operator, owned by its deployment.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "rimward.dev",
+    version = "v1alpha1",
+    kind = "ModelRevision",
+    shortname = "mrev",
+    category = "rimward",
+    namespaced,
+    status = "ModelRevisionStatus",
+    derive = "PartialEq",
+    doc = "What one revision of a deployment is, frozen. Made by the operator, owned by its deployment.",
+    printcolumn(
+        name = "Deployment",
+        type_ = "string",
+        json_path = ".spec.deploymentName"
+    ),
+    printcolumn(name = "Version", type_ = "string", json_path = ".spec.model.version"),
+    printcolumn(name = "Outcome", type_ = "string", json_path = ".status.outcome"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[x_kube(validation = Rule::new("self == oldSelf").message("a ModelRevision never changes"))]
+#[serde(rename_all = "camelCase")]
+pub struct ModelRevisionSpec {
+    /// The deployment that this is a revision of.
+    #[schemars(length(min = 1, max = 52))]
+    pub deployment_name: String,
+    /// The model it runs.
+    pub model: RevisionModel,
+    /// Its package, by digest.
+    pub package: PackageRef,
+    /// Limits under which it runs.
+    pub runtime: Runtime,
+    /// When a node takes it as good.
+    pub health: Health,
+}
+
+/// The model that a revision runs, for people to read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionModel {
+    /// Name of the Model.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its family.
+    #[schemars(length(max = 63))]
+    pub family: String,
+    /// Its version.
+    #[schemars(length(max = 64))]
+    pub version: String,
+}
+
+/// What became of a revision.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ModelRevisionStatus {
+    /// Generation of the spec that this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Reconciling, Stalled.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Pending, Promoted or Failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<RevisionOutcome>,
+    /// The stage it reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub stage: Option<String>,
+    /// Why it failed, one word of the closed list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub reason: Option<String>,
+    /// Why it failed, in the device's own words where a device said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+}
+
+/// What became of a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RevisionOutcome {
+    /// Not decided yet.
+    Pending,
+    /// It went through all stages.
+    Promoted,
+    /// A stage failed; it goes nowhere any more.
+    Failed,
+}
