@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod fleet;
 pub mod ids;
+pub mod node;
 pub mod selector;
 pub mod summary;
 pub mod time;

@@ -27,12 +27,18 @@ pub struct Histogram {
 impl Histogram {
     /// Counts one latency. Values past the last bucket are counted in it.
     pub fn record(&mut self, latency_microseconds: u64) {
-        let index = bucket_of(latency_microseconds);
+        self.add_bucket(bucket_of(latency_microseconds), 1);
+    }
+
+    /// Adds `count` latencies to one bucket, as another process counted them. An index past the
+    /// last bucket counts as the last.
+    pub fn add_bucket(&mut self, index: u16, count: u64) {
+        let index = usize::from(index).min(BUCKETS_MAX - 1);
         if self.buckets.len() <= index {
             self.buckets.resize(index + 1, 0);
         }
         if let Some(bucket) = self.buckets.get_mut(index) {
-            *bucket = bucket.saturating_add(1);
+            *bucket = bucket.saturating_add(count);
         }
     }
 
@@ -76,16 +82,14 @@ impl Histogram {
     }
 }
 
-fn bucket_of(value: u64) -> usize {
+fn bucket_of(value: u64) -> u16 {
     if value < BUCKETS_PER_OCTAVE {
-        return usize::try_from(value).unwrap_or(0);
+        return u16::try_from(value).unwrap_or(0);
     }
     let octave = value.ilog2() - OCTAVE_BITS;
     let within = (value >> octave) - BUCKETS_PER_OCTAVE;
     let index = u64::from(octave + 1) * BUCKETS_PER_OCTAVE + within;
-    usize::try_from(index)
-        .unwrap_or(BUCKETS_MAX)
-        .min(BUCKETS_MAX - 1)
+    u16::try_from(index).unwrap_or(u16::MAX)
 }
 
 /// The largest value that falls into a bucket.

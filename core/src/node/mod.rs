@@ -1,0 +1,29 @@
+//! The activation machine: how one deployment on one device changes version, whole or not at all.
+//!
+//! Owns the decisions between "a new revision is ordered" and "it is committed, or rejected for
+//! good". Must never read a clock, touch a file or talk to anyone: the supervisor observes, calls
+//! [`step()`], and does the [`Effect`]s in order.
+//!
+//! Invariants, each held by a test in this module:
+//! - nothing gets traffic before the write that announces it is durable;
+//! - the current version changes by one write, at commit, and nowhere else;
+//! - a rejected revision never runs again here, a blocked one is tried again;
+//! - within [`STARTS_MAX`] starts, with no centre, a committed version has the traffic;
+//! - without an order what serves goes on serving.
+
+mod record;
+mod report;
+mod state;
+mod step;
+#[cfg(test)]
+mod table;
+#[cfg(test)]
+mod walks;
+
+pub use record::{
+    Attempt, AttemptStage, BAD_MAX, Bad, GOOD_MAX, GOOD_MIN, Judged, MESSAGE_CHARS_MAX, Problem,
+    Reason, Record, Target, Version,
+};
+pub use report::{Report, Standing};
+pub use state::{Effect, Millis, Observation, Order, Phase, Serving, State, Then};
+pub use step::{RETRY_MILLISECONDS_MAX, RETRY_MILLISECONDS_MIN, STARTS_MAX, WRITES_MAX, step};

@@ -1,0 +1,258 @@
+//! What a device remembers about one deployment: the durable half of the activation machine.
+//!
+//! Owns the shape of the record that `put` makes durable as a whole. Must never hold anything that
+//! a restart may forget.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Digest, RevisionName};
+use crate::verdict::{Health, Samples};
+
+/// Rejected revisions remembered per deployment; the oldest is forgotten first.
+pub const BAD_MAX: usize = 32;
+/// Committed versions kept at least: the current one and the one to go back to.
+pub const GOOD_MIN: u8 = 2;
+/// Committed versions kept at most.
+pub const GOOD_MAX: u8 = 10;
+/// Longest message kept, in characters: device's words travel to the hub in every summary.
+pub const MESSAGE_CHARS_MAX: usize = 512;
+
+/// What the device is told to run: the part of an order that the machine decides by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The revision; the same name always means the same content.
+    pub revision: RevisionName,
+    /// Digest of the package's manifest.
+    pub package: Digest,
+    /// What the candidate must show in trial.
+    pub health: Health,
+    /// How many committed versions to keep, the current one included.
+    pub keep_revisions: u8,
+}
+
+/// A version whose bytes are in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The revision.
+    pub revision: RevisionName,
+    /// Digest of the package's manifest.
+    pub package: Digest,
+    /// Digest of the stored install order: the resolved order verbatim and the chosen variant.
+    pub install: Digest,
+}
+
+/// An attempt to replace the current version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// What is attempted, kept whole: after a restart nobody may be there to say it again.
+    pub target: Target,
+    /// Digest of the stored install order.
+    pub install: Digest,
+    /// How far it got.
+    pub stage: AttemptStage,
+    /// Durable writes so far; too many of them mean a loop.
+    pub writes: u8,
+}
+
+/// How far an attempt got. The version that serves meanwhile, and that a rollback goes back to, is
+/// the record's current one: it changes at commit only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum AttemptStage {
+    /// Its bytes are stored; nothing of it has had traffic.
+    Staged,
+    /// It was, or may have been, started.
+    Trial {
+        /// Starts still allowed after the one that this write announced.
+        tries_left: u8,
+        /// The boot in which it was started last.
+        boot_id: String,
+    },
+}
+
+impl Attempt {
+    /// The candidate as a version.
+    #[must_use]
+    pub fn candidate(&self) -> Version {
+        Version {
+            revision: self.target.revision.clone(),
+            package: self.target.package,
+            install: self.install,
+        }
+    }
+}
+
+/// Why something is refused or waits: a reason from a closed list, and the device's own words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The stable category.
+    pub reason: Reason,
+    /// What and where, at most [`MESSAGE_CHARS_MAX`] characters.
+    pub message: String,
+}
+
+impl Problem {
+    /// Makes a problem; a longer message is cut.
+    #[must_use]
+    pub fn new(reason: Reason, message: impl AsRef<str>) -> Self {
+        Self {
+            reason,
+            message: message.as_ref().chars().take(MESSAGE_CHARS_MAX).collect(),
+        }
+    }
+}
+
+/// The closed list of reasons, shared by status, events and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Reason {
+    /// The registry could not be reached or did not deliver.
+    FetchFailed,
+    /// The disk has no room for the package, or does not take it.
+    NoSpace,
+    /// No signature that the trust file accepts was found.
+    Untrusted,
+    /// The trust file is missing or does not parse.
+    TrustUnreadable,
+    /// Stored bytes are missing or do not hash to their name any more.
+    Corrupt,
+    /// The preflight child could not be run at all.
+    PreflightUnavailable,
+    /// The state record could not be written.
+    StateUnwritable,
+    /// The package breaks its own format or a limit.
+    PackageInvalid,
+    /// None of the package's variants fits this device.
+    NoVariantFits,
+    /// Compiling, loading or running in preflight failed.
+    PreflightFailed,
+    /// A golden vector came out different.
+    GoldenVectorFailed,
+    /// The host could not load the version.
+    LoadFailed,
+    /// The host process died while the version was in trial.
+    HostDied,
+    /// Too many requests failed in trial.
+    TooManyErrors,
+    /// Answers came too slowly in trial.
+    TooSlow,
+    /// The attempt wrote its state too often: a loop.
+    TooManyWrites,
+    /// The version was in trial when the agent stopped without a word, on every try.
+    StartsUsedUp,
+}
+
+impl Reason {
+    /// The reason as it stands in status, events and metric labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FetchFailed => "FetchFailed",
+            Self::NoSpace => "NoSpace",
+            Self::Untrusted => "Untrusted",
+            Self::TrustUnreadable => "TrustUnreadable",
+            Self::Corrupt => "Corrupt",
+            Self::PreflightUnavailable => "PreflightUnavailable",
+            Self::StateUnwritable => "StateUnwritable",
+            Self::PackageInvalid => "PackageInvalid",
+            Self::NoVariantFits => "NoVariantFits",
+            Self::PreflightFailed => "PreflightFailed",
+            Self::GoldenVectorFailed => "GoldenVectorFailed",
+            Self::LoadFailed => "LoadFailed",
+            Self::HostDied => "HostDied",
+            Self::TooManyErrors => "TooManyErrors",
+            Self::TooSlow => "TooSlow",
+            Self::TooManyWrites => "TooManyWrites",
+            Self::StartsUsedUp => "StartsUsedUp",
+        }
+    }
+}
+
+/// A rejected revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bad {
+    /// The revision that never runs here again.
+    pub revision: RevisionName,
+    /// Why.
+    pub problem: Problem,
+}
+
+/// The outcome of the last trial, frozen when it was judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judged {
+    /// Which revision was judged.
+    pub revision: RevisionName,
+    /// Whether it passed.
+    pub passed: bool,
+    /// Requests that it was given in trial.
+    pub requests: u64,
+    /// Those that it failed.
+    pub errors: u64,
+    /// Its 99th percentile of the latency, in microseconds, if it answered anything.
+    pub latency_p99_microseconds: Option<u64>,
+}
+
+impl Judged {
+    /// Freezes what was seen.
+    #[must_use]
+    pub fn new(revision: RevisionName, passed: bool, samples: &Samples) -> Self {
+        Self {
+            revision,
+            passed,
+            requests: samples.requests,
+            errors: samples.errors,
+            latency_p99_microseconds: samples.latency_p99_microseconds(),
+        }
+    }
+}
+
+/// Everything durable about one deployment on one device; replaced only as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Versions committed on this device, newest first: the first one is current.
+    pub good: Vec<Version>,
+    /// The attempt in progress.
+    pub attempt: Option<Attempt>,
+    /// Rejected revisions, oldest first.
+    pub bad: Vec<Bad>,
+    /// The last judgement.
+    pub judged: Option<Judged>,
+}
+
+impl Record {
+    /// Why a revision was rejected here, if it was.
+    #[must_use]
+    pub fn why_bad(&self, revision: &RevisionName) -> Option<&Problem> {
+        self.bad
+            .iter()
+            .find(|bad| &bad.revision == revision)
+            .map(|bad| &bad.problem)
+    }
+
+    /// Every version whose bytes must be kept: the roots of garbage collection.
+    pub fn roots(&self) -> impl Iterator<Item = Version> + '_ {
+        let candidate = self.attempt.as_ref().map(Attempt::candidate);
+        self.good.iter().cloned().chain(candidate)
+    }
+
+    /// Whether nothing but rejected revisions is remembered.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.good.is_empty() && self.attempt.is_none()
+    }
+
+    pub(super) fn reject(&mut self, revision: RevisionName, problem: Problem) {
+        self.good.retain(|version| version.revision != revision);
+        self.bad.retain(|bad| bad.revision != revision);
+        self.bad.push(Bad { revision, problem });
+        let over = self.bad.len().saturating_sub(BAD_MAX);
+        self.bad.drain(..over);
+    }
+
+    pub(super) fn commit(&mut self, attempt: &Attempt) {
+        let keep = attempt.target.keep_revisions.clamp(GOOD_MIN, GOOD_MAX);
+        self.good
+            .retain(|version| version.revision != attempt.target.revision);
+        self.good.insert(0, attempt.candidate());
+        self.good.truncate(usize::from(keep));
+    }
+}

@@ -1,0 +1,139 @@
+//! What one deployment's machine tells upwards: state, reason and the device's own words.
+//!
+//! Owns the mapping from state to report. Must never say of anything that it is done before it is
+//! durable.
+
+use super::record::{Attempt, AttemptStage, Judged, Problem};
+use super::state::{Order, Phase, State};
+use crate::ids::RevisionName;
+
+/// Where a deployment stands on this device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    /// Nothing has begun yet.
+    Pending,
+    /// The package is being fetched and verified.
+    Staging,
+    /// Something that may pass by itself is in the way; it is tried again.
+    Blocked,
+    /// Golden vectors are being run beside the current version.
+    Preflight,
+    /// The candidate has the traffic and is watched.
+    Trial,
+    /// The ordered revision is committed and serves.
+    Ready,
+    /// The ordered revision was rejected on this device.
+    Rejected,
+    /// The site holds the update back.
+    Held,
+    /// The deployment is being, or has been, taken off.
+    Removed,
+}
+
+/// The report of one deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The revision that the standing speaks of.
+    pub revision: Option<RevisionName>,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Why, when something is wrong.
+    pub problem: Option<Problem>,
+    /// The committed revision that serves or would be gone back to.
+    pub last_good: Option<RevisionName>,
+    /// The last trial's outcome, if it was about this revision.
+    pub judged: Option<Judged>,
+}
+
+impl State {
+    /// Makes the report of the present state.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let revision = match &self.order {
+            Order::Run(target) => Some(target.revision.clone()),
+            Order::Unknown => self
+                .record
+                .attempt
+                .as_ref()
+                .map(|attempt| attempt.target.revision.clone())
+                .or_else(|| self.record.good.first().map(|good| good.revision.clone())),
+            Order::Remove => None,
+        };
+        let (standing, problem) = self.standing(revision.as_ref());
+        let judged = self
+            .record
+            .judged
+            .clone()
+            .filter(|judged| Some(&judged.revision) == revision.as_ref());
+        Report {
+            standing,
+            problem,
+            last_good: self.current().map(|version| version.revision.clone()),
+            judged,
+            revision,
+        }
+    }
+
+    fn standing(&self, revision: Option<&RevisionName>) -> (Standing, Option<Problem>) {
+        if self.order == Order::Remove {
+            let failed = match &self.phase {
+                Phase::Saving { failed, .. } => failed.as_ref().map(|(_, why)| why.clone()),
+                Phase::Settled
+                | Phase::Staging(_)
+                | Phase::Waiting { .. }
+                | Phase::Preflight
+                | Phase::Starting
+                | Phase::Trial { .. } => None,
+            };
+            return (Standing::Removed, failed);
+        }
+        match &self.phase {
+            Phase::Settled => self.settled(revision),
+            Phase::Staging(_) => (Standing::Staging, None),
+            Phase::Waiting { problem, .. } => (Standing::Blocked, Some(problem.clone())),
+            Phase::Preflight => (Standing::Preflight, None),
+            Phase::Starting | Phase::Trial { .. } => (Standing::Trial, None),
+            Phase::Saving {
+                failed: Some((_, problem)),
+                ..
+            } => (Standing::Blocked, Some(problem.clone())),
+            // Not durable yet: still what it was before.
+            Phase::Saving {
+                candidate_serves: true,
+                failed: None,
+                ..
+            } => (Standing::Trial, None),
+            Phase::Saving {
+                candidate_serves: false,
+                failed: None,
+                ..
+            } => match self.record.attempt.as_ref().map(|attempt| &attempt.stage) {
+                None => (Standing::Staging, None),
+                Some(AttemptStage::Staged) => (Standing::Preflight, None),
+                Some(AttemptStage::Trial { .. }) => (Standing::Trial, None),
+            },
+        }
+    }
+
+    fn settled(&self, revision: Option<&RevisionName>) -> (Standing, Option<Problem>) {
+        let Some(revision) = revision else {
+            return (Standing::Pending, None);
+        };
+        if let Some(problem) = self.record.why_bad(revision) {
+            return (Standing::Rejected, Some(problem.clone()));
+        }
+        if self.current().is_some_and(|it| &it.revision == revision) {
+            return (Standing::Ready, None);
+        }
+        if self.held {
+            return (Standing::Held, None);
+        }
+        (Standing::Pending, self.unsound.get(revision).cloned())
+    }
+
+    /// The candidate that is being attempted, if any.
+    #[must_use]
+    pub fn candidate(&self) -> Option<&Attempt> {
+        self.record.attempt.as_ref()
+    }
+}

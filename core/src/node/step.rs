@@ -1,0 +1,527 @@
+//! The activation machine's step: every observation in every phase, with no wildcard.
+//!
+//! Owns the decisions. Must never do anything: effects are done by the supervisor, which reports
+//! back with observations.
+
+use super::record::{Attempt, AttemptStage, Judged, Problem, Reason, Record, Target};
+use super::state::{Effect, Millis, Observation, Order, Phase, State, Then};
+use crate::ids::{Digest, RevisionName};
+use crate::verdict::{Failure, Samples, Verdict, judge};
+
+/// Starts that a candidate gets before it is rolled back: one, and four after a death of the host,
+/// the agent or the device. Each is announced by a durable write before it happens.
+pub const STARTS_MAX: u8 = 5;
+/// Durable writes that one attempt may cost; more mean a loop that wears the flash out.
+pub const WRITES_MAX: u8 = 28;
+/// First wait after a blocked step, doubled with each further one.
+pub const RETRY_MILLISECONDS_MIN: Millis = 1_000;
+/// Longest wait: a missing signature is noticed within a minute of being there.
+pub const RETRY_MILLISECONDS_MAX: Millis = 60_000;
+
+/// Moves one deployment's machine by one observation, at monotonic time `now`.
+///
+/// Guarantees: effects are returned in the order in which they must be done; at most one of
+/// staging, preflight and put is in flight; an observation that answers something that is no
+/// longer in flight changes nothing.
+#[must_use]
+pub fn step(mut state: State, observation: Observation, now: Millis) -> (State, Vec<Effect>) {
+    let effects = match observation {
+        Observation::Ordered(order) => state.ordered(order),
+        Observation::Held(held) => state.hold(held),
+        Observation::TrustChanged => state.trust_changed(),
+        Observation::Tick => state.tick(now),
+        Observation::Staged(revision, install) => state.staged(&revision, install),
+        Observation::StageBlocked(revision, problem) => {
+            state.stage_blocked(&revision, problem, now)
+        }
+        Observation::StageRefused(revision, problem) => state.stage_refused(&revision, problem),
+        Observation::PreflightPassed(revision) => state.preflight_passed(&revision),
+        Observation::PreflightFailed(revision, problem) => match state.in_preflight(&revision) {
+            true => state.reject(problem, None, false),
+            false => Vec::new(),
+        },
+        Observation::PreflightBlocked(revision, problem) => match state.in_preflight(&revision) {
+            true => state.wait(problem, now),
+            false => Vec::new(),
+        },
+        Observation::Persisted => state.persisted(now),
+        Observation::PersistFailed(problem) => state.persist_failed(problem, now),
+        Observation::Loaded(revision) => state.loaded(&revision, now),
+        Observation::LoadFailed(revision, problem) => state.load_failed(revision, problem),
+        Observation::Unsound(revision, problem) => state.unsound(revision, problem),
+        Observation::HostDied(problem) => state.host_died(problem),
+        Observation::Sampled(revision, samples) => state.sampled(&revision, &samples, now),
+    };
+    (state, effects)
+}
+
+impl State {
+    /// Decides what to do when nothing is in flight; leaves the machine settled if that is nothing.
+    fn advance(&mut self) -> Vec<Effect> {
+        self.phase = Phase::Settled;
+        let attempt = self.record.attempt.clone();
+        let wanted = match (&self.order, &attempt) {
+            (Order::Remove, _) if self.record.is_removed() => return Vec::new(),
+            (Order::Remove, _) => return self.remove(),
+            (Order::Run(target), _) => target.clone(),
+            (Order::Unknown, Some(attempt)) => attempt.target.clone(),
+            (Order::Unknown, None) => return Vec::new(),
+        };
+        if let Some(attempt) = attempt {
+            if attempt.target.revision == wanted.revision {
+                return self.resume(attempt);
+            }
+            // Overtaken by another order: that says nothing against it. It is dropped at once, so
+            // that no restart in between tries it.
+            return self.drop_attempt(Then::Settle);
+        }
+        let settled = self
+            .current()
+            .is_some_and(|current| current.revision == wanted.revision)
+            || self.record.why_bad(&wanted.revision).is_some()
+            || self.held;
+        if settled {
+            self.retries = 0;
+            return Vec::new();
+        }
+        self.phase = Phase::Staging(wanted.clone());
+        vec![Effect::Stage(wanted)]
+    }
+
+    /// Goes on with the record's attempt, after a restart or a wait.
+    fn resume(&mut self, attempt: Attempt) -> Vec<Effect> {
+        match &attempt.stage {
+            AttemptStage::Staged if self.held => Vec::new(),
+            AttemptStage::Staged => {
+                self.phase = Phase::Preflight;
+                vec![Effect::Preflight(attempt)]
+            }
+            AttemptStage::Trial { .. } => {
+                let problem = Problem::new(
+                    Reason::StartsUsedUp,
+                    format!("the version did not end its trial in {STARTS_MAX} starts"),
+                );
+                self.start_again(problem)
+            }
+        }
+    }
+
+    fn save(&mut self, record: Record, then: Then, candidate_serves: bool) -> Vec<Effect> {
+        self.phase = Phase::Saving {
+            record: Box::new(record.clone()),
+            then,
+            candidate_serves,
+            failed: None,
+        };
+        vec![Effect::Put(record)]
+    }
+
+    /// Saves the attempt's next stage, unless the attempt has written too often.
+    fn save_attempt(&mut self, attempt: Attempt, then: Then) -> Vec<Effect> {
+        if attempt.writes >= WRITES_MAX {
+            let problem = Problem::new(
+                Reason::TooManyWrites,
+                format!("the attempt took {WRITES_MAX} durable writes without an end"),
+            );
+            return self.reject(problem, None, false);
+        }
+        let mut record = self.record.clone();
+        record.attempt = Some(Attempt {
+            writes: attempt.writes + 1,
+            ..attempt
+        });
+        self.save(record, then, false)
+    }
+
+    fn remove(&mut self) -> Vec<Effect> {
+        // What was rejected here stays rejected, should the same revision come back.
+        let record = Record {
+            bad: self.record.bad.clone(),
+            ..Record::default()
+        };
+        self.save(record, Then::Collect, false)
+    }
+
+    fn drop_attempt(&mut self, then: Then) -> Vec<Effect> {
+        let mut record = self.record.clone();
+        record.attempt = None;
+        self.save(record, then, false)
+    }
+
+    /// Rejects the attempt's revision for good: rollback, where it had traffic.
+    fn reject(&mut self, problem: Problem, judged: Option<Judged>, serves: bool) -> Vec<Effect> {
+        let mut record = self.record.clone();
+        if let Some(attempt) = record.attempt.take() {
+            record.reject(attempt.target.revision, problem);
+        }
+        record.judged = judged.or(record.judged);
+        self.save(record, Then::Collect, serves)
+    }
+
+    /// Announces another start of the candidate, or rolls back when none is left.
+    fn start_again(&mut self, problem: Problem) -> Vec<Effect> {
+        let Some(attempt) = self.record.attempt.clone() else {
+            return Vec::new();
+        };
+        let tries_left = match attempt.stage {
+            AttemptStage::Staged => STARTS_MAX,
+            AttemptStage::Trial { tries_left, .. } => tries_left,
+        };
+        let Some(tries_left) = tries_left.checked_sub(1) else {
+            return self.reject(problem, None, false);
+        };
+        let stage = AttemptStage::Trial {
+            tries_left,
+            boot_id: self.boot_id.clone(),
+        };
+        self.save_attempt(Attempt { stage, ..attempt }, Then::Start)
+    }
+
+    fn wait(&mut self, problem: Problem, now: Millis) -> Vec<Effect> {
+        let retry_at = self.retry_at(now);
+        self.phase = Phase::Waiting { problem, retry_at };
+        Vec::new()
+    }
+
+    fn retry_at(&mut self, now: Millis) -> Millis {
+        let wait = RETRY_MILLISECONDS_MIN << self.retries.min(16);
+        self.retries = self.retries.saturating_add(1);
+        now.saturating_add(wait.min(RETRY_MILLISECONDS_MAX))
+    }
+
+    fn ordered(&mut self, order: Order) -> Vec<Effect> {
+        if self.order == order {
+            return Vec::new();
+        }
+        self.order = order;
+        self.retries = 0;
+        let wanted = match &self.order {
+            Order::Run(target) => Some(&target.revision),
+            Order::Remove | Order::Unknown => None,
+        };
+        let attempted = self.record.attempt.as_ref();
+        let same = wanted.is_some() && wanted == attempted.map(|it| &it.target.revision);
+        match &self.phase {
+            Phase::Settled | Phase::Waiting { .. } => self.advance(),
+            Phase::Staging(target) if wanted == Some(&target.revision) => Vec::new(),
+            Phase::Staging(_) => self.cancel(Effect::CancelStaging),
+            Phase::Preflight if same => Vec::new(),
+            Phase::Preflight => self.cancel(Effect::CancelPreflight),
+            Phase::Starting | Phase::Trial { .. } if same => Vec::new(),
+            Phase::Starting | Phase::Trial { .. } => self.advance(),
+            // What is being written decides first; then the order is looked at again.
+            Phase::Saving { .. } => Vec::new(),
+        }
+    }
+
+    fn cancel(&mut self, cancel: Effect) -> Vec<Effect> {
+        let mut effects = vec![cancel];
+        effects.extend(self.advance());
+        effects
+    }
+
+    fn hold(&mut self, held: bool) -> Vec<Effect> {
+        self.held = held;
+        match &self.phase {
+            Phase::Settled => self.advance(),
+            Phase::Staging(_)
+            | Phase::Waiting { .. }
+            | Phase::Saving { .. }
+            | Phase::Preflight
+            | Phase::Starting
+            | Phase::Trial { .. } => Vec::new(),
+        }
+    }
+
+    fn trust_changed(&mut self) -> Vec<Effect> {
+        self.unsound.clear();
+        match &self.phase {
+            Phase::Settled => self.advance(),
+            Phase::Waiting { .. } => {
+                self.retries = 0;
+                self.advance()
+            }
+            Phase::Staging(_)
+            | Phase::Saving { .. }
+            | Phase::Preflight
+            | Phase::Starting
+            | Phase::Trial { .. } => Vec::new(),
+        }
+    }
+
+    fn tick(&mut self, now: Millis) -> Vec<Effect> {
+        match &mut self.phase {
+            Phase::Settled => self.advance(),
+            Phase::Waiting { retry_at, .. } if now >= *retry_at => self.advance(),
+            Phase::Saving { record, failed, .. } => match failed {
+                Some((retry_at, _)) if now >= *retry_at => {
+                    *failed = None;
+                    vec![Effect::Put(Record::clone(record))]
+                }
+                Some(_) | None => Vec::new(),
+            },
+            Phase::Trial { .. } => self.judge(now),
+            Phase::Staging(_) | Phase::Waiting { .. } | Phase::Preflight | Phase::Starting => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// The target of the staging in flight, if it is for this revision.
+    fn staging(&self, revision: &RevisionName) -> Option<Target> {
+        match &self.phase {
+            Phase::Staging(target) if &target.revision == revision => Some(target.clone()),
+            Phase::Staging(_)
+            | Phase::Settled
+            | Phase::Waiting { .. }
+            | Phase::Saving { .. }
+            | Phase::Preflight
+            | Phase::Starting
+            | Phase::Trial { .. } => None,
+        }
+    }
+
+    fn staged(&mut self, revision: &RevisionName, install: Digest) -> Vec<Effect> {
+        let Some(target) = self.staging(revision) else {
+            return Vec::new();
+        };
+        let attempt = Attempt {
+            target,
+            install,
+            stage: AttemptStage::Staged,
+            writes: 0,
+        };
+        self.save_attempt(attempt, Then::Settle)
+    }
+
+    fn stage_blocked(&mut self, revision: &RevisionName, why: Problem, now: Millis) -> Vec<Effect> {
+        match self.staging(revision) {
+            Some(_) => self.wait(why, now),
+            None => Vec::new(),
+        }
+    }
+
+    fn stage_refused(&mut self, revision: &RevisionName, why: Problem) -> Vec<Effect> {
+        let Some(target) = self.staging(revision) else {
+            return Vec::new();
+        };
+        let mut record = self.record.clone();
+        record.reject(target.revision, why);
+        self.save(record, Then::Collect, false)
+    }
+
+    /// Whether this revision's preflight is in flight.
+    fn in_preflight(&self, revision: &RevisionName) -> bool {
+        self.phase == Phase::Preflight && self.is_candidate(revision)
+    }
+
+    fn is_candidate(&self, revision: &RevisionName) -> bool {
+        self.record
+            .attempt
+            .as_ref()
+            .is_some_and(|attempt| &attempt.target.revision == revision)
+    }
+
+    fn preflight_passed(&mut self, revision: &RevisionName) -> Vec<Effect> {
+        if !self.in_preflight(revision) {
+            return Vec::new();
+        }
+        if self.held {
+            // The site said no while the child ran. The attempt stays staged until it says yes.
+            self.phase = Phase::Settled;
+            return Vec::new();
+        }
+        let problem = Problem::new(Reason::StartsUsedUp, "no start is allowed");
+        self.start_again(problem)
+    }
+
+    fn persisted(&mut self, now: Millis) -> Vec<Effect> {
+        let (record, then) = match &self.phase {
+            Phase::Saving { record, then, .. } => (record.clone(), then.clone()),
+            Phase::Settled
+            | Phase::Staging(_)
+            | Phase::Waiting { .. }
+            | Phase::Preflight
+            | Phase::Starting
+            | Phase::Trial { .. } => return Vec::new(),
+        };
+        self.record = *record;
+        match then {
+            Then::Settle => self.advance(),
+            Then::Collect => {
+                self.retries = 0;
+                let mut effects = vec![Effect::Collect];
+                effects.extend(self.advance());
+                effects
+            }
+            Then::Start if self.is_overtaken() => self.drop_attempt(Then::Settle),
+            Then::Start => {
+                self.phase = Phase::Starting;
+                Vec::new()
+            }
+            Then::Wait(problem) => self.wait(problem, now),
+        }
+    }
+
+    /// Whether the order has moved on from the record's attempt.
+    fn is_overtaken(&self) -> bool {
+        match &self.order {
+            Order::Unknown => false,
+            Order::Remove => true,
+            Order::Run(target) => !self.is_candidate(&target.revision),
+        }
+    }
+
+    fn persist_failed(&mut self, problem: Problem, now: Millis) -> Vec<Effect> {
+        let retry_at = self.retry_at(now);
+        match &mut self.phase {
+            Phase::Saving { failed, .. } => *failed = Some((retry_at, problem)),
+            Phase::Settled
+            | Phase::Staging(_)
+            | Phase::Waiting { .. }
+            | Phase::Preflight
+            | Phase::Starting
+            | Phase::Trial { .. } => {}
+        }
+        Vec::new()
+    }
+
+    fn loaded(&mut self, revision: &RevisionName, now: Millis) -> Vec<Effect> {
+        match &self.phase {
+            Phase::Starting if self.is_candidate(revision) => {
+                self.phase = Phase::Trial {
+                    since: now,
+                    samples: Samples::default(),
+                };
+                Vec::new()
+            }
+            Phase::Starting
+            | Phase::Settled
+            | Phase::Staging(_)
+            | Phase::Waiting { .. }
+            | Phase::Saving { .. }
+            | Phase::Preflight
+            | Phase::Trial { .. } => Vec::new(),
+        }
+    }
+
+    fn load_failed(&mut self, revision: RevisionName, why: Problem) -> Vec<Effect> {
+        match &self.phase {
+            Phase::Starting | Phase::Trial { .. } if self.is_candidate(&revision) => {
+                self.start_again(why)
+            }
+            Phase::Starting
+            | Phase::Trial { .. }
+            | Phase::Settled
+            | Phase::Staging(_)
+            | Phase::Waiting { .. }
+            | Phase::Saving { .. }
+            | Phase::Preflight => self.pass_over(revision, why),
+        }
+    }
+
+    fn unsound(&mut self, revision: RevisionName, why: Problem) -> Vec<Effect> {
+        match &self.phase {
+            // It may not run, now; that says nothing about its quality. Its traffic goes back to
+            // the current version at once.
+            Phase::Starting | Phase::Trial { .. } if self.is_candidate(&revision) => {
+                self.drop_attempt(Then::Wait(why))
+            }
+            Phase::Preflight if self.is_candidate(&revision) => {
+                let mut effects = vec![Effect::CancelPreflight];
+                effects.extend(self.drop_attempt(Then::Wait(why)));
+                effects
+            }
+            Phase::Starting
+            | Phase::Trial { .. }
+            | Phase::Settled
+            | Phase::Staging(_)
+            | Phase::Waiting { .. }
+            | Phase::Saving { .. }
+            | Phase::Preflight => self.pass_over(revision, why),
+        }
+    }
+
+    /// Passes a committed version over until the next start or change of trust.
+    fn pass_over(&mut self, revision: RevisionName, why: Problem) -> Vec<Effect> {
+        let known = self.record.good.iter().any(|it| it.revision == revision);
+        if !known {
+            return Vec::new();
+        }
+        self.unsound.insert(revision, why);
+        match &self.phase {
+            Phase::Settled => self.advance(),
+            Phase::Staging(_)
+            | Phase::Waiting { .. }
+            | Phase::Saving { .. }
+            | Phase::Preflight
+            | Phase::Starting
+            | Phase::Trial { .. } => Vec::new(),
+        }
+    }
+
+    fn host_died(&mut self, problem: Problem) -> Vec<Effect> {
+        match &mut self.phase {
+            Phase::Starting | Phase::Trial { .. } => self.start_again(problem),
+            Phase::Saving {
+                candidate_serves, ..
+            } => {
+                // A further start would need an announcement of its own.
+                *candidate_serves = false;
+                Vec::new()
+            }
+            Phase::Settled | Phase::Staging(_) | Phase::Waiting { .. } | Phase::Preflight => {
+                Vec::new()
+            }
+        }
+    }
+
+    fn sampled(&mut self, revision: &RevisionName, more: &Samples, now: Millis) -> Vec<Effect> {
+        let candidate = self.is_candidate(revision);
+        match &mut self.phase {
+            Phase::Trial { samples, .. } if candidate => {
+                samples.merge(more);
+                self.judge(now)
+            }
+            Phase::Trial { .. }
+            | Phase::Settled
+            | Phase::Staging(_)
+            | Phase::Waiting { .. }
+            | Phase::Saving { .. }
+            | Phase::Preflight
+            | Phase::Starting => Vec::new(),
+        }
+    }
+
+    fn judge(&mut self, now: Millis) -> Vec<Effect> {
+        let (Phase::Trial { since, samples }, Some(attempt)) = (&self.phase, &self.record.attempt)
+        else {
+            return Vec::new();
+        };
+        let target = &attempt.target;
+        let judged = |passed| Judged::new(target.revision.clone(), passed, samples);
+        match judge(&target.health, samples, now.saturating_sub(*since)) {
+            Verdict::Watching | Verdict::TooFewSamples => Vec::new(),
+            Verdict::Passed => {
+                let mut record = self.record.clone();
+                record.commit(attempt);
+                record.attempt = None;
+                record.judged = Some(judged(true));
+                self.unsound.remove(&target.revision.clone());
+                self.save(record, Then::Collect, true)
+            }
+            Verdict::Failed(failure) => {
+                let reason = match failure {
+                    Failure::Errors { .. } => Reason::TooManyErrors,
+                    Failure::Latency { .. } => Reason::TooSlow,
+                };
+                let judged = judged(false);
+                self.reject(
+                    Problem::new(reason, failure.to_string()),
+                    Some(judged),
+                    true,
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Every phase × every observation, written out: what the machine becomes and what it asks for.
+
+use super::*;
+use crate::ids::{Digest, RevisionName};
+use crate::verdict::{Health, Histogram, Samples};
+
+pub(super) fn revision(name: &str) -> RevisionName {
+    name.parse().unwrap()
+}
+
+pub(super) fn target(name: &str) -> Target {
+    let byte = name.as_bytes().last().copied().unwrap_or(0);
+    Target {
+        revision: revision(name),
+        package: Digest::from_sha256([byte; 32]),
+        health: Health {
+            probation_seconds: 10,
+            samples_min: 10,
+            errors_permille_max: Some(100),
+            latency_p99_milliseconds_max: Some(50),
+        },
+        keep_revisions: 2,
+    }
+}
+
+pub(super) fn install(name: &str) -> Digest {
+    let byte = name.as_bytes().last().copied().unwrap_or(0);
+    Digest::from_sha256([byte ^ 0xff; 32])
+}
+
+pub(super) fn version(name: &str) -> Version {
+    Version {
+        revision: revision(name),
+        package: target(name).package,
+        install: install(name),
+    }
+}
+
+fn attempt(name: &str, stage: AttemptStage) -> Attempt {
+    Attempt {
+        target: target(name),
+        install: install(name),
+        stage,
+        writes: 1,
+    }
+}
+
+fn trial(tries_left: u8) -> AttemptStage {
+    AttemptStage::Trial {
+        tries_left,
+        boot_id: "boot".into(),
+    }
+}
+
+pub(super) fn samples(requests: u64, errors: u64) -> Samples {
+    let mut latency = Histogram::default();
+    for _ in errors..requests {
+        latency.record(1_000);
+    }
+    Samples {
+        requests,
+        errors,
+        latency,
+    }
+}
+
+fn why(reason: Reason) -> Problem {
+    Problem::new(reason, "test")
+}
+
+/// A device that committed `v1`, is told to run `v2`, and stands in the named phase.
+fn device(phase: &str) -> State {
+    let mut state = State::recover(
+        Record {
+            good: vec![version("v1")],
+            ..Record::default()
+        },
+        "boot",
+    );
+    state.order = Order::Run(target("v2"));
+    let staged = Some(attempt("v2", AttemptStage::Staged));
+    let saving = |state: &State, then| Phase::Saving {
+        record: Box::new(Record {
+            attempt: staged.clone(),
+            ..state.record.clone()
+        }),
+        then,
+        candidate_serves: false,
+        failed: None,
+    };
+    match phase {
+        "settled" => state.order = Order::Run(target("v1")),
+        "staging" => state.phase = Phase::Staging(target("v2")),
+        "waiting" => {
+            state.phase = Phase::Waiting {
+                problem: why(Reason::Untrusted),
+                retry_at: 5_000,
+            };
+        }
+        "saving" => state.phase = saving(&state, Then::Settle),
+        "unsaved" => {
+            state.phase = saving(&state, Then::Settle);
+            if let Phase::Saving { failed, .. } = &mut state.phase {
+                *failed = Some((5_000, why(Reason::StateUnwritable)));
+            }
+        }
+        "preflight" => {
+            state.record.attempt = staged;
+            state.phase = Phase::Preflight;
+        }
+        "starting" => {
+            state.record.attempt = Some(attempt("v2", trial(4)));
+            state.phase = Phase::Starting;
+        }
+        "trial" => {
+            state.record.attempt = Some(attempt("v2", trial(4)));
+            state.phase = Phase::Trial {
+                since: 0,
+                samples: Samples::default(),
+            };
+        }
+        "committing" => {
+            state.record.attempt = Some(attempt("v2", trial(4)));
+            let mut record = state.record.clone();
+            record.good.insert(0, version("v2"));
+            record.attempt = None;
+            state.phase = Phase::Saving {
+                record: Box::new(record),
+                then: Then::Collect,
+                candidate_serves: true,
+                failed: None,
+            };
+        }
+        other => panic!("no such phase: {other}"),
+    }
+    state
+}
+
+/// One line about a state after a step: phase, who serves, effects.
+fn line(state: &State, effects: &[Effect]) -> String {
+    let phase = match state.phase() {
+        Phase::Settled => "settled".to_owned(),
+        Phase::Staging(target) => format!("staging {}", target.revision),
+        Phase::Waiting { problem, retry_at } => {
+            format!("waiting({}) until {retry_at}", problem.reason.as_str())
+        }
+        Phase::Saving {
+            then,
+            failed: Some((at, _)),
+            ..
+        } => format!("unsaved({then:?}) until {at}"),
+        Phase::Saving { then, .. } => match then {
+            Then::Wait(problem) => format!("saving then wait({})", problem.reason.as_str()),
+            Then::Settle | Then::Collect | Then::Start => format!("saving then {then:?}"),
+        },
+        Phase::Preflight => "preflight".to_owned(),
+        Phase::Starting => "starting".to_owned(),
+        Phase::Trial { samples, .. } => format!("trial with {} requests", samples.requests),
+    };
+    let name = |version: Option<Version>| version.map_or("-".into(), |it| it.revision.to_string());
+    let serving = state.serving();
+    let effects: Vec<String> = effects.iter().map(effect).collect();
+    format!(
+        "{phase}; serves {}/{}/{}; [{}]",
+        name(serving.active),
+        name(serving.fallback),
+        name(serving.starting),
+        effects.join(", ")
+    )
+}
+
+fn effect(effect: &Effect) -> String {
+    match effect {
+        Effect::Stage(target) => format!("stage {}", target.revision),
+        Effect::CancelStaging => "cancel staging".into(),
+        Effect::Preflight(attempt) => format!("preflight {}", attempt.target.revision),
+        Effect::CancelPreflight => "cancel preflight".into(),
+        Effect::Put(record) => {
+            let good: Vec<&str> = record.good.iter().map(|it| it.revision.as_str()).collect();
+            let attempt = match &record.attempt {
+                None => String::new(),
+                Some(it) => match &it.stage {
+                    AttemptStage::Staged => format!(" staged {}", it.target.revision),
+                    AttemptStage::Trial { tries_left, .. } => {
+                        format!(" trial {} tries {tries_left}", it.target.revision)
+                    }
+                },
+            };
+            let bad: Vec<String> = record
+                .bad
+                .iter()
+                .map(|it| format!(" bad {} {}", it.revision, it.problem.reason.as_str()))
+                .collect();
+            format!("put good {}{attempt}{}", good.join("+"), bad.concat())
+        }
+        Effect::Collect => "collect".into(),
+    }
+}
+
+fn observation(name: &str) -> Observation {
+    let v2 = || revision("v2");
+    match name {
+        "ordered same" => Observation::Ordered(Order::Run(target("v2"))),
+        "ordered back" => Observation::Ordered(Order::Run(target("v1"))),
+        "ordered other" => Observation::Ordered(Order::Run(target("v3"))),
+        "ordered remove" => Observation::Ordered(Order::Remove),
+        "held" => Observation::Held(true),
+        "released" => Observation::Held(false),
+        "trust changed" => Observation::TrustChanged,
+        "tick early" | "tick due" => Observation::Tick,
+        "staged" => Observation::Staged(v2(), install("v2")),
+        "staged other" => Observation::Staged(revision("v9"), install("v9")),
+        "stage blocked" => Observation::StageBlocked(v2(), why(Reason::Untrusted)),
+        "stage refused" => Observation::StageRefused(v2(), why(Reason::PackageInvalid)),
+        "preflight passed" => Observation::PreflightPassed(v2()),
+        "preflight failed" => Observation::PreflightFailed(v2(), why(Reason::GoldenVectorFailed)),
+        "preflight blocked" => {
+            Observation::PreflightBlocked(v2(), why(Reason::PreflightUnavailable))
+        }
+        "persisted" => Observation::Persisted,
+        "persist failed" => Observation::PersistFailed(why(Reason::StateUnwritable)),
+        "loaded" => Observation::Loaded(v2()),
+        "load failed" => Observation::LoadFailed(v2(), why(Reason::LoadFailed)),
+        "current unsound" => Observation::Unsound(revision("v1"), why(Reason::Corrupt)),
+        "candidate unsound" => Observation::Unsound(v2(), why(Reason::Untrusted)),
+        "host died" => Observation::HostDied(why(Reason::HostDied)),
+        "sampled well" => Observation::Sampled(v2(), samples(20, 0)),
+        "sampled badly" => Observation::Sampled(v2(), samples(20, 10)),
+        other => panic!("no such observation: {other}"),
+    }
+}
+
+/// Keeps the list of names honest: a new kind of observation does not compile without a row.
+fn rows_of(observation: &Observation) -> &'static [&'static str] {
+    match observation {
+        Observation::Ordered(_) => &[
+            "ordered same",
+            "ordered back",
+            "ordered other",
+            "ordered remove",
+        ],
+        Observation::Held(_) => &["held", "released"],
+        Observation::TrustChanged => &["trust changed"],
+        Observation::Tick => &["tick early", "tick due"],
+        Observation::Staged(..) => &["staged", "staged other"],
+        Observation::StageBlocked(..) => &["stage blocked"],
+        Observation::StageRefused(..) => &["stage refused"],
+        Observation::PreflightPassed(_) => &["preflight passed"],
+        Observation::PreflightFailed(..) => &["preflight failed"],
+        Observation::PreflightBlocked(..) => &["preflight blocked"],
+        Observation::Persisted => &["persisted"],
+        Observation::PersistFailed(_) => &["persist failed"],
+        Observation::Loaded(_) => &["loaded"],
+        Observation::LoadFailed(..) => &["load failed"],
+        Observation::Unsound(..) => &["current unsound", "candidate unsound"],
+        Observation::HostDied(_) => &["host died"],
+        Observation::Sampled(..) => &["sampled well", "sampled badly"],
+    }
+}
+
+const PHASES: [&str; 9] = [
+    "settled",
+    "staging",
+    "waiting",
+    "saving",
+    "unsaved",
+    "preflight",
+    "starting",
+    "trial",
+    "committing",
+];
+
+fn names() -> Vec<&'static str> {
+    let kinds = [
+        "ordered same",
+        "held",
+        "trust changed",
+        "tick early",
+        "staged",
+        "stage blocked",
+        "stage refused",
+        "preflight passed",
+        "preflight failed",
+        "preflight blocked",
+        "persisted",
+        "persist failed",
+        "loaded",
+        "load failed",
+        "current unsound",
+        "host died",
+        "sampled well",
+    ];
+    kinds
+        .iter()
+        .flat_map(|kind| rows_of(&observation(kind)))
+        .copied()
+        .collect()
+}
+
+/// `device(phase)` followed by `observation`, as one line.
+fn row(phase: &str, name: &str) -> String {
+    let now = if name == "tick early" { 4_999 } else { 20_000 };
+    let (state, effects) = step(device(phase), observation(name), now);
+    format!("{phase} + {name} -> {}", line(&state, &effects))
+}
+
+#[test]
+fn every_phase_takes_every_observation_as_the_table_says() {
+    let mut got = String::new();
+    for phase in PHASES {
+        for name in names() {
+            got.push_str(&row(phase, name));
+            got.push('\n');
+        }
+        got.push('\n');
+    }
+    let want = include_str!("table.txt");
+    for (got, want) in got.lines().zip(want.lines()) {
+        assert_eq!(got, want);
+    }
+    assert!(got == want, "rows are missing; the whole table is:\n{got}");
+}
