@@ -22,8 +22,8 @@ pub mod media;
 pub mod package;
 pub mod reference;
 mod text;
-//pub mod trust;
-//pub mod verify;
+pub mod trust;
+pub mod verify;
 
 pub use limits::Limits;
 pub use rimward_core::ids::Digest;

@@ -1,0 +1,188 @@
+//! Which keys signed, and whether that satisfies an authority of the trust file.
+
+use std::collections::BTreeSet;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rimward_core::ids::Digest;
+
+use super::bundle::{self, Problem};
+use super::candidate::{CANDIDATE_BYTES_MAX, CANDIDATES_MAX, CandidateFormat, SignatureCandidate};
+use super::refusal::{CandidateReport, Reason, Refusal};
+use crate::reference::Repository;
+use crate::text::clip;
+use crate::trust::{Authority, PublicKey, TrustFile};
+
+/// A key whose good signature counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signer {
+    /// The authority it counted for.
+    pub authority: String,
+    /// The key's name in the trust file.
+    pub key: String,
+    /// SHA-256 of the key's SubjectPublicKeyInfo.
+    pub key_id: Digest,
+}
+
+/// Finds an authority for `repository` whose threshold of distinct, unrevoked keys signed `digest`.
+pub(super) fn satisfy(
+    trust: &TrustFile,
+    repository: &Repository,
+    digest: Digest,
+    candidates: &[SignatureCandidate],
+) -> Result<Vec<Signer>, Refusal> {
+    let authorities: Vec<&Authority> = trust.authorities_for(repository).collect();
+    if authorities.is_empty() {
+        return Err(Refusal::new(
+            Reason::RepositoryNotTrusted,
+            format!("no authority of the trust file may sign for {repository}"),
+        ));
+    }
+    if candidates.is_empty() {
+        return Err(Refusal::new(
+            Reason::SignatureMissing,
+            format!("{digest} has no signature"),
+        ));
+    }
+    let keys: Vec<&PublicKey> = distinct_keys(&authorities);
+    let (mut good, mut reports) = (BTreeSet::new(), Vec::new());
+    for (index, candidate) in candidates.iter().take(CANDIDATES_MAX).enumerate() {
+        match signer(trust, &keys, digest, candidate) {
+            Ok(key) => {
+                good.insert(key);
+            }
+            Err((reason, message)) => reports.push(CandidateReport {
+                index,
+                source: candidate.source,
+                reason,
+                message,
+            }),
+        }
+    }
+    let mut best = 0;
+    for authority in &authorities {
+        let signers: Vec<Signer> = authority
+            .keys
+            .iter()
+            .filter(|trusted| good.contains(&trusted.key.id()))
+            .map(|trusted| Signer {
+                authority: authority.name.to_string(),
+                key: trusted.name.to_string(),
+                key_id: trusted.key.id(),
+            })
+            .collect();
+        if signers.len() >= authority.threshold {
+            return Ok(signers);
+        }
+        best = best.max(signers.len());
+    }
+    Err(refuse(&authorities, best, digest, reports))
+}
+
+fn refuse(
+    authorities: &[&Authority],
+    best: usize,
+    digest: Digest,
+    mut reports: Vec<CandidateReport>,
+) -> Refusal {
+    if best > 0 {
+        let needed: Vec<String> = authorities
+            .iter()
+            .map(|authority| format!("{} needs {}", authority.name, authority.threshold))
+            .collect();
+        let message = format!(
+            "{best} distinct trusted keys signed {digest}; {}",
+            clip(&needed.join(", "), 200)
+        );
+        return Refusal::new(Reason::ThresholdNotMet, message).with_candidates(reports);
+    }
+    // Told first: whatever came closest to being good.
+    reports.sort_by_key(|report| (std::cmp::Reverse(closeness(report.reason)), report.index));
+    let reason = reports
+        .first()
+        .map_or(Reason::SignatureInvalid, |report| report.reason);
+    let message = format!("none of {} signatures of {digest} is good", reports.len());
+    Refusal::new(reason, message).with_candidates(reports)
+}
+
+fn closeness(reason: Reason) -> u8 {
+    match reason {
+        Reason::KeyRevoked => 4,
+        Reason::SignatureOfOtherContent => 3,
+        Reason::KeyNotTrusted => 2,
+        Reason::SignatureFormatUnsupported => 1,
+        _ => 0,
+    }
+}
+
+/// The key that signed `digest` with this candidate.
+fn signer(
+    trust: &TrustFile,
+    keys: &[&PublicKey],
+    digest: Digest,
+    candidate: &SignatureCandidate,
+) -> Result<Digest, Problem> {
+    if candidate.bytes.len() > CANDIDATE_BYTES_MAX {
+        return Err((
+            Reason::SignatureInvalid,
+            format!(
+                "{} bytes, at most {CANDIDATE_BYTES_MAX} are accepted",
+                candidate.bytes.len()
+            ),
+        ));
+    }
+    match &candidate.format {
+        CandidateFormat::SigstoreBundleV03 => {}
+        CandidateFormat::SimpleSigning { signature: _ } => {
+            return Err((
+                Reason::SignatureFormatUnsupported,
+                "a cosign v1/v2 signature; sign with cosign v3, whose default is the bundle"
+                    .to_owned(),
+            ));
+        }
+    }
+    let envelope = bundle::open(&candidate.bytes)?;
+    let hinted = |key: &PublicKey| STANDARD.encode(key.id().as_bytes()) == envelope.hint;
+    // The hint saves work and names the fault; it proves nothing, so every key is tried in the end.
+    let (first, rest): (Vec<&PublicKey>, Vec<&PublicKey>) =
+        keys.iter().partition(|key| hinted(key));
+    let known = !first.is_empty();
+    let mut ordered = first.into_iter().chain(rest);
+    let Some(key) = ordered.find(|key| key.verifies(&envelope.signed, &envelope.signature)) else {
+        return Err(if known || envelope.hint.is_empty() {
+            (
+                Reason::SignatureInvalid,
+                "bundle: the signature is not over this payload by any trusted key".to_owned(),
+            )
+        } else {
+            (
+                Reason::KeyNotTrusted,
+                format!(
+                    "bundle: no trusted key for this repository made it (key hint \"{}\")",
+                    clip(&envelope.hint, 64)
+                ),
+            )
+        });
+    };
+    envelope.names(digest)?;
+    if trust.is_revoked_key(key.id()) {
+        return Err((
+            Reason::KeyRevoked,
+            format!(
+                "signed with {}, which is in the trust file's revokedKeys",
+                key.id()
+            ),
+        ));
+    }
+    Ok(key.id())
+}
+
+fn distinct_keys<'a>(authorities: &[&'a Authority]) -> Vec<&'a PublicKey> {
+    let mut seen = BTreeSet::new();
+    authorities
+        .iter()
+        .flat_map(|authority| &authority.keys)
+        .map(|trusted| &trusted.key)
+        .filter(|key| seen.insert(key.id()))
+        .collect()
+}
