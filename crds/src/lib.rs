@@ -7,6 +7,15 @@
 //! Invariant: schema bounds are at least as tight as the Rust types, so an object that the API server
 //! accepted also parses ([`schema`] derives missing bounds and the tests look for gaps).
 
+#![allow(
+    unreachable_pub,
+    reason = "kube's derive copies a struct's visibility into a private scope of its own"
+)]
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "every printer column says its type, and most are strings"
+)]
+
 pub mod cluster_assignment;
 pub mod common;
 pub mod edge_cluster;
@@ -16,6 +25,7 @@ pub mod model_deployment;
 pub mod model_revision;
 pub mod quantity;
 pub mod reasons;
+pub mod reference;
 pub mod rollout_policy;
 pub mod schema;
 pub mod workload;

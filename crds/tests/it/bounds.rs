@@ -1,0 +1,93 @@
+//! Every field of every kind is described and bounded.
+
+use serde_json::Value;
+
+fn check(gap: fn(&Value) -> Option<&'static str>) {
+    let mut gaps = Vec::new();
+    for crd in rimward_crds::schema::crds().unwrap() {
+        let schema = serde_json::to_value(&crd).unwrap();
+        let root = &schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        for half in ["spec", "status"] {
+            walk(
+                &root["properties"][half],
+                &format!("{}.{half}", crd.spec.names.kind),
+                gap,
+                &mut gaps,
+            );
+        }
+    }
+    assert!(gaps.is_empty(), "{}", gaps.join("\n"));
+}
+
+fn walk(node: &Value, path: &str, gap: fn(&Value) -> Option<&'static str>, gaps: &mut Vec<String>) {
+    if let Some(gap) = gap(node) {
+        gaps.push(format!("{path}: {gap}"));
+    }
+    for (name, property) in node["properties"].as_object().into_iter().flatten() {
+        if property["description"].as_str().is_none_or(str::is_empty) {
+            gaps.push(format!("{path}.{name}: no description"));
+        }
+        walk(property, &format!("{path}.{name}"), gap, gaps);
+    }
+    for below in ["items", "additionalProperties"] {
+        if node[below].is_object() {
+            walk(&node[below], &format!("{path}[]"), gap, gaps);
+        }
+    }
+}
+
+#[test]
+fn every_list_map_and_string_is_bounded_and_every_field_described() {
+    check(|node| match node["type"].as_str() {
+        Some("array") if node["maxItems"].is_null() => Some("a list without maxItems"),
+        Some("array") if node["items"]["type"].is_null() => {
+            Some("a list without a type of its items")
+        }
+        Some("object")
+            if node["additionalProperties"].is_object() && node["maxProperties"].is_null() =>
+        {
+            Some("a map without maxProperties")
+        }
+        Some("string")
+            if node["maxLength"].is_null()
+                && node["enum"].is_null()
+                && node["format"] != "date-time" =>
+        {
+            Some("a string without maxLength")
+        }
+        _ => None,
+    });
+}
+
+#[test]
+fn every_number_of_a_spec_has_a_range_and_none_is_a_float() {
+    check(|node| match node["type"].as_str() {
+        Some("number") => Some("a float"),
+        Some("integer") if !matches!(node["format"].as_str(), Some("int32" | "int64")) => {
+            Some("a format that the API server does not know")
+        }
+        _ if node["nullable"] == true => Some("a null would pass the schema and not parse"),
+        _ => None,
+    });
+}
+
+#[test]
+fn a_status_never_written_does_not_look_finished() {
+    for crd in rimward_crds::schema::crds().unwrap() {
+        let schema = serde_json::to_value(&crd).unwrap();
+        let status =
+            &schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+        assert_eq!(
+            status["default"],
+            serde_json::json!({"observedGeneration": -1}),
+            "{}",
+            crd.spec.names.kind
+        );
+        assert!(status["required"].is_null(), "{}", crd.spec.names.kind);
+        assert!(
+            status["properties"]["observedGeneration"]["minimum"].is_null(),
+            "{}",
+            crd.spec.names.kind
+        );
+    }
+}
