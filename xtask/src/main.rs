@@ -3,6 +3,11 @@
 //! Owns the list of commands and nothing else: each is a module with `run`. Never imports a crate of
 //! ours, so that it compiles in seconds on a fresh clone, before anything else does.
 
+mod demo;
+mod generate;
+mod layers;
+mod step;
+mod test;
 mod tools;
 
 use std::process::ExitCode;
@@ -14,11 +19,38 @@ struct Command {
     run: fn(&[String]) -> anyhow::Result<()>,
 }
 
-const COMMANDS: &[Command] = &[Command {
-    name: "tools",
-    about: "build and cache the real parts that the demo and the tests run",
-    run: tools::run,
-}];
+const COMMANDS: &[Command] = &[
+    Command {
+        name: "demo",
+        about: "tell the whole story on real parts: rollout, prediction, bad models taken back",
+        run: demo::run,
+    },
+    Command {
+        name: "test",
+        about: "everything that CI checks",
+        run: test::run,
+    },
+    Command {
+        name: "bench",
+        about: "measure, side by side with a peer or a limit, into docs/benchmarks.md",
+        run: demo::bench,
+    },
+    Command {
+        name: "gen",
+        about: "write what is generated: crds/yaml and docs/reference",
+        run: generate::run,
+    },
+    Command {
+        name: "layers",
+        about: "refuse an import edge that the architecture does not allow",
+        run: layers::run,
+    },
+    Command {
+        name: "tools",
+        about: "build and cache the real parts that the demo and the tests run",
+        run: tools::run,
+    },
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,0 +1,49 @@
+//! `cargo xtask demo` and `cargo xtask bench`: build what they run, then become it.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::{step, tools};
+
+/// Runs `cargo xtask demo [--keep]`.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    become_program("rimward-demo", "dev", arguments)
+}
+
+/// Runs `cargo xtask bench [NAME]...`. Speed is measured on optimised binaries.
+pub(crate) fn bench(arguments: &[String]) -> Result<()> {
+    become_program("rimward-bench", "release", arguments)
+}
+
+/// Replaces this process, so that Ctrl-C reaches the program and the shell waits for its clean-up.
+fn become_program(name: &str, profile: &str, arguments: &[String]) -> Result<()> {
+    let parts = tools::ensure(tools::FOR_DEMO)?;
+    step::run(
+        "building Rimward",
+        &mut step::cargo(&[
+            "build",
+            "--profile",
+            profile,
+            "--locked",
+            "--bins",
+            "-p",
+            "rimward-operator",
+            "-p",
+            "rimward-node-agent",
+            "-p",
+            "kubectl-rimward",
+            "-p",
+            "rimward-e2e",
+        ]),
+    )?;
+    let folder = if profile == "dev" { "debug" } else { profile };
+    let program = step::target_folder()?.join(folder).join(name);
+    let error = Command::new(&program)
+        .args(arguments)
+        .current_dir(step::root())
+        .envs(parts.environment())
+        .exec();
+    Err(error).with_context(|| format!("starting {}", program.display()))
+}

@@ -1,0 +1,72 @@
+//! `cargo xtask test`: everything that CI checks, in order of how soon it can fail.
+
+use anyhow::{Result, bail};
+
+use crate::{layers, step, tools};
+
+const USAGE: &str = "usage: cargo xtask test [--unit] [-- FILTER]...
+
+  --unit   leave out the end-to-end stories and the real parts that they need
+  FILTER   run only the stories whose names contain it";
+
+/// Runs `cargo xtask test`.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let (options, filters) = match arguments.iter().position(|argument| argument == "--") {
+        Some(dashes) => (&arguments[..dashes], &arguments[dashes + 1..]),
+        None => (arguments, &[][..]),
+    };
+    let mut stories = true;
+    for option in options {
+        match option.as_str() {
+            "--unit" => stories = false,
+            "-h" | "--help" => {
+                println!("{USAGE}");
+                return Ok(());
+            }
+            other => bail!("unknown argument {other:?}; {USAGE}"),
+        }
+    }
+    check()?;
+    step::run(
+        "unit and property tests",
+        &mut step::cargo(&["test", "--workspace", "--exclude", "rimward-e2e"]),
+    )?;
+    if stories {
+        self::stories(filters)?;
+    }
+    Ok(())
+}
+
+/// What needs no running part: format, lints, import edges. Generated files are compared by a unit test.
+fn check() -> Result<()> {
+    step::run("format", &mut step::cargo(&["fmt", "--all", "--check"]))?;
+    layers::run(&[])?;
+    step::run(
+        "clippy",
+        &mut step::cargo(&[
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ]),
+    )
+}
+
+fn stories(filters: &[String]) -> Result<()> {
+    let parts = tools::ensure(tools::FOR_TESTS)?;
+    step::run(
+        "binaries",
+        &mut step::cargo(&["build", "--quiet", "--workspace", "--bins"]),
+    )?;
+    let mut command = step::cargo(&["test", "-p", "rimward-e2e", "--"]);
+    // Two cores: more stories at once only wait for each other.
+    command
+        .arg("--test-threads=2")
+        .args(filters)
+        .envs(parts.environment());
+    step::run("end-to-end stories", &mut command)
+}
