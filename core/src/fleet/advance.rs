@@ -207,7 +207,7 @@ fn run_stages(
             groups
                 .iter()
                 .flat_map(|g| &g.sites)
-                .any(|site| site.complete(target))
+                .any(|site| site.proves(target))
         };
         if last && !proven() {
             // Nothing ever ran it: not even an empty stage may promote it.

@@ -92,7 +92,7 @@ fn reconciling(
             "the model is not resolved to a revision yet".to_owned(),
         ),
         (Some(first), _) => first,
-        (None, _) => ("Progressing", "the rollout goes on".to_owned()),
+        (None, _) => ("Progressing", "no node has run the revision yet".to_owned()),
     };
     yes(reason, message)
 }

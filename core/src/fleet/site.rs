@@ -133,6 +133,11 @@ impl<'a> Site<'a> {
         self.runs(revision) && self.fresh().is_some_and(is_complete)
     }
 
+    /// It is complete, and at least one node really runs the revision.
+    pub(super) fn proves(&self, revision: &RevisionName) -> bool {
+        self.complete(revision) && self.fresh().is_some_and(|report| report.nodes.updated > 0)
+    }
+
     /// By its last word about `revision` it runs it everywhere and serves.
     pub(super) fn settled(&self, revision: &RevisionName) -> bool {
         self.runs(revision) && self.about_entry().is_some_and(is_complete)
