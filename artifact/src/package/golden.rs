@@ -104,6 +104,19 @@ impl GoldenVectors {
         config: &PackageConfig,
         bytes_max: u64,
     ) -> Result<Self, GoldenError> {
+        Self::parse_for(bytes, &config.inputs, &config.outputs, bytes_max)
+    }
+
+    /// As [`GoldenVectors::parse`], where only the declared tensors are at hand.
+    ///
+    /// # Errors
+    /// [`GoldenError`], naming vector, tensor, limit and value.
+    pub fn parse_for(
+        bytes: &[u8],
+        declared_inputs: &[TensorSpec],
+        declared_outputs: &[TensorSpec],
+        bytes_max: u64,
+    ) -> Result<Self, GoldenError> {
         let limits = JsonLimits {
             bytes_max,
             depth_max: 8,
@@ -127,23 +140,23 @@ impl GoldenVectors {
             let inputs = tensors(
                 &format!("{at}.inputs"),
                 &vector.inputs,
-                &config.inputs,
+                declared_inputs,
                 &mut elements,
             )?;
-            if inputs.len() != config.inputs.len() {
+            if inputs.len() != declared_inputs.len() {
                 return Err(field(
                     &format!("{at}.inputs"),
                     format!(
                         "has {}, the package declares {}",
                         inputs.len(),
-                        config.inputs.len()
+                        declared_inputs.len()
                     ),
                 ));
             }
             let outputs = tensors(
                 &format!("{at}.outputs"),
                 &vector.outputs,
-                &config.outputs,
+                declared_outputs,
                 &mut elements,
             )?;
             if outputs.is_empty() {

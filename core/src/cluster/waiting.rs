@@ -4,7 +4,6 @@
 
 use thiserror::Error;
 
-use super::types::NodeState;
 use crate::ids::{NodeName, RevisionName};
 
 /// Why a node is not where its cluster's entry wants it.
@@ -43,7 +42,7 @@ pub enum NodeWaiting {
         /// The revision.
         revision: RevisionName,
         /// How far it is.
-        state: NodeState,
+        state: String,
     },
     /// Its agent has not yet read the go-ahead.
     #[error("its agent has not reported on its entry yet")]

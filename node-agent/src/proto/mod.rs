@@ -59,16 +59,12 @@ pub enum FdRole {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase", deny_unknown_fields)]
 pub enum ToHost {
-    /// Always first, once. Answered by [`FromHost::Ready`]: the host takes loads and routes, but
-    /// accepts no connection before [`ToHost::Listen`].
+    /// Always first, once. Beside it the listeners ([`FdRole::RestListener`]). Answered by
+    /// [`FromHost::Ready`]; the host accepts connections from then on.
     Start {
         /// Bounds for the whole host.
         limits: HostLimits,
     },
-    /// Once, beside it the listeners ([`FdRole::RestListener`]): the host accepts connections from
-    /// then on. Sent when the versions that serve are loaded and routed, so that a connection that
-    /// waited in the kernel's queue while a host was replaced finds its model, not a 404.
-    Listen {},
     /// Loads one version into a new slot; it gets no traffic before a [`ToHost::Route`]. Beside it
     /// [`FdRole::NativeCode`] and [`FdRole::Model`]. Answered by [`FromHost::Loaded`] or
     /// [`FromHost::LoadFailed`].
@@ -209,7 +205,7 @@ impl Default for HostLimits {
 }
 
 /// One slot's counters since it was loaded. They only grow, `inflight` and `queued` aside.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SlotStats {
     /// Requests that this slot was asked to answer, whatever came of them; rejected ones excluded.
@@ -234,6 +230,8 @@ pub struct SlotStats {
     pub inflight: u64,
     /// Requests waiting now.
     pub queued: u64,
+    /// The module's own metrics, at most 16.
+    pub metrics: std::collections::BTreeMap<String, GuestMetric>,
 }
 
 /// Supervisor to preflight: the one packet in. Beside it [`FdRole::Module`] (none: the built-in
@@ -317,5 +315,40 @@ pub enum FailReason {
 impl std::fmt::Display for FailReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::fmt::Debug::fmt(self, f)
+    }
+}
+
+/// One metric of a module's own, summed since the slot was loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GuestMetric {
+    /// Samples.
+    pub count: u64,
+    /// Their sum.
+    pub sum: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl GuestMetric {
+    /// No samples yet; `first` is about to be added.
+    pub fn new(first: f64) -> Self {
+        Self {
+            count: 0,
+            sum: 0.0,
+            min: first,
+            max: first,
+        }
+    }
+
+    /// Adds a finite sample.
+    pub fn add(&mut self, value: f64) {
+        self.count += 1;
+        // A sum that overflows stays at the largest number, which JSON can carry.
+        self.sum = (self.sum + value).clamp(f64::MIN, f64::MAX);
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
     }
 }

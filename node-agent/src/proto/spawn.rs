@@ -249,11 +249,13 @@ pub struct SelfLimits {
     pub files_max: u64,
 }
 
-/// No new privileges, no core dumps, die with the parent. First thing in a child.
-pub fn harden() -> io::Result<()> {
+/// No new privileges, no core dumps, die with the parent. First thing in a child; gives its control
+/// socket.
+pub fn harden() -> io::Result<OwnedFd> {
     rustix::thread::set_no_new_privs(true)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    set(Resource::Core, 0)
+    set(Resource::Core, 0)?;
+    io::stdin().as_fd().try_clone_to_owned()
 }
 
 /// Applies the limits that the first packet names.
