@@ -7,4 +7,5 @@ pub mod node;
 pub mod selector;
 pub mod summary;
 pub mod time;
+pub mod variant;
 pub mod verdict;

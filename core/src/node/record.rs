@@ -3,6 +3,8 @@
 //! Owns the shape of the record that `put` makes durable as a whole. Must never hold anything that
 //! a restart may forget.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, RevisionName};
@@ -102,68 +104,50 @@ impl Problem {
     }
 }
 
-/// The closed list of reasons, shared by status, events and metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Reason {
-    /// The registry could not be reached or did not deliver.
-    FetchFailed,
-    /// The disk has no room for the package, or does not take it.
-    NoSpace,
-    /// No signature that the trust file accepts was found.
-    Untrusted,
-    /// The trust file is missing or does not parse.
-    TrustUnreadable,
-    /// Stored bytes are missing or do not hash to their name any more.
-    Corrupt,
-    /// The preflight child could not be run at all.
-    PreflightUnavailable,
-    /// The state record could not be written.
-    StateUnwritable,
-    /// The package breaks its own format or a limit.
-    PackageInvalid,
-    /// None of the package's variants fits this device.
-    NoVariantFits,
-    /// Compiling, loading or running in preflight failed.
-    PreflightFailed,
-    /// A golden vector came out different.
-    GoldenVectorFailed,
-    /// The host could not load the version.
-    LoadFailed,
-    /// The host process died while the version was in trial.
-    HostDied,
-    /// Too many requests failed in trial.
-    TooManyErrors,
-    /// Answers came too slowly in trial.
-    TooSlow,
-    /// The attempt wrote its state too often: a loop.
-    TooManyWrites,
-    /// The version was in trial when the agent stopped without a word, on every try.
-    StartsUsedUp,
-}
+/// A CamelCase word from a closed list, shared by status, events and metrics.
+///
+/// The machine's own words are the constants here; those of verification, of the registry client and
+/// of the preflight come from the lists of those crates, unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Reason(Cow<'static, str>);
 
 impl Reason {
-    /// The reason as it stands in status, events and metric labels.
+    /// The registry could not be reached or did not deliver.
+    pub const FETCH_FAILED: Self = Self::new("FetchFailed");
+    /// The disk has no room for the package, or does not take it.
+    pub const NO_SPACE: Self = Self::new("NoSpace");
+    /// The trust file is missing or does not parse.
+    pub const TRUST_UNREADABLE: Self = Self::new("TrustUnreadable");
+    /// Stored bytes are missing or do not hash to their name any more.
+    pub const CORRUPT: Self = Self::new("Corrupt");
+    /// The preflight child could not be run at all.
+    pub const PREFLIGHT_UNAVAILABLE: Self = Self::new("PreflightUnavailable");
+    /// The state record could not be written.
+    pub const STATE_UNWRITABLE: Self = Self::new("StateUnwritable");
+    /// None of the package's variants fits this device.
+    pub const NO_VARIANT_FITS: Self = Self::new("NoVariantFits");
+    /// The host process died while the version was in trial.
+    pub const HOST_DIED: Self = Self::new("HostDied");
+    /// Too many requests failed in trial.
+    pub const TOO_MANY_ERRORS: Self = Self::new("TooManyErrors");
+    /// Answers came too slowly in trial.
+    pub const TOO_SLOW: Self = Self::new("TooSlow");
+    /// The attempt wrote its state too often: a loop.
+    pub const TOO_MANY_WRITES: Self = Self::new("TooManyWrites");
+    /// The version was in trial when the agent stopped without a word, on every try.
+    pub const STARTS_USED_UP: Self = Self::new("StartsUsedUp");
+
+    /// Takes a word of another closed list.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::FetchFailed => "FetchFailed",
-            Self::NoSpace => "NoSpace",
-            Self::Untrusted => "Untrusted",
-            Self::TrustUnreadable => "TrustUnreadable",
-            Self::Corrupt => "Corrupt",
-            Self::PreflightUnavailable => "PreflightUnavailable",
-            Self::StateUnwritable => "StateUnwritable",
-            Self::PackageInvalid => "PackageInvalid",
-            Self::NoVariantFits => "NoVariantFits",
-            Self::PreflightFailed => "PreflightFailed",
-            Self::GoldenVectorFailed => "GoldenVectorFailed",
-            Self::LoadFailed => "LoadFailed",
-            Self::HostDied => "HostDied",
-            Self::TooManyErrors => "TooManyErrors",
-            Self::TooSlow => "TooSlow",
-            Self::TooManyWrites => "TooManyWrites",
-            Self::StartsUsedUp => "StartsUsedUp",
-        }
+    pub const fn new(word: &'static str) -> Self {
+        Self(Cow::Borrowed(word))
+    }
+
+    /// The word.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -174,6 +158,8 @@ pub struct Bad {
     pub revision: RevisionName,
     /// Why.
     pub problem: Problem,
+    /// Whether it had traffic before it was rejected: a rollback, not a refusal.
+    pub in_trial: bool,
 }
 
 /// The outcome of the last trial, frozen when it was judged.
@@ -221,11 +207,8 @@ pub struct Record {
 impl Record {
     /// Why a revision was rejected here, if it was.
     #[must_use]
-    pub fn why_bad(&self, revision: &RevisionName) -> Option<&Problem> {
-        self.bad
-            .iter()
-            .find(|bad| &bad.revision == revision)
-            .map(|bad| &bad.problem)
+    pub fn why_bad(&self, revision: &RevisionName) -> Option<&Bad> {
+        self.bad.iter().find(|bad| &bad.revision == revision)
     }
 
     /// Every version whose bytes must be kept: the roots of garbage collection.
@@ -240,10 +223,14 @@ impl Record {
         self.good.is_empty() && self.attempt.is_none()
     }
 
-    pub(super) fn reject(&mut self, revision: RevisionName, problem: Problem) {
+    pub(super) fn reject(&mut self, revision: RevisionName, problem: Problem, in_trial: bool) {
         self.good.retain(|version| version.revision != revision);
         self.bad.retain(|bad| bad.revision != revision);
-        self.bad.push(Bad { revision, problem });
+        self.bad.push(Bad {
+            revision,
+            problem,
+            in_trial,
+        });
         let over = self.bad.len().saturating_sub(BAD_MAX);
         self.bad.drain(..over);
     }

@@ -22,8 +22,10 @@ pub enum Standing {
     Trial,
     /// The ordered revision is committed and serves.
     Ready,
-    /// The ordered revision was rejected on this device.
+    /// The ordered revision was rejected on this device before it had traffic.
     Rejected,
+    /// The ordered revision failed in trial; the device went back.
+    RolledBack,
     /// The site holds the update back.
     Held,
     /// The deployment is being, or has been, taken off.
@@ -119,8 +121,13 @@ impl State {
         let Some(revision) = revision else {
             return (Standing::Pending, None);
         };
-        if let Some(problem) = self.record.why_bad(revision) {
-            return (Standing::Rejected, Some(problem.clone()));
+        if let Some(bad) = self.record.why_bad(revision) {
+            let standing = if bad.in_trial {
+                Standing::RolledBack
+            } else {
+                Standing::Rejected
+            };
+            return (standing, Some(bad.problem.clone()));
         }
         if self.current().is_some_and(|it| &it.revision == revision) {
             return (Standing::Ready, None);

@@ -98,7 +98,7 @@ impl State {
             }
             AttemptStage::Trial { .. } => {
                 let problem = Problem::new(
-                    Reason::StartsUsedUp,
+                    Reason::STARTS_USED_UP,
                     format!("the version did not end its trial in {STARTS_MAX} starts"),
                 );
                 self.start_again(problem)
@@ -120,7 +120,7 @@ impl State {
     fn save_attempt(&mut self, attempt: Attempt, then: Then) -> Vec<Effect> {
         if attempt.writes >= WRITES_MAX {
             let problem = Problem::new(
-                Reason::TooManyWrites,
+                Reason::TOO_MANY_WRITES,
                 format!("the attempt took {WRITES_MAX} durable writes without an end"),
             );
             return self.reject(problem, None, false);
@@ -152,7 +152,8 @@ impl State {
     fn reject(&mut self, problem: Problem, judged: Option<Judged>, serves: bool) -> Vec<Effect> {
         let mut record = self.record.clone();
         if let Some(attempt) = record.attempt.take() {
-            record.reject(attempt.target.revision, problem);
+            let in_trial = attempt.stage != AttemptStage::Staged;
+            record.reject(attempt.target.revision, problem, in_trial);
         }
         record.judged = judged.or(record.judged);
         self.save(record, Then::Collect, serves)
@@ -306,7 +307,7 @@ impl State {
             return Vec::new();
         };
         let mut record = self.record.clone();
-        record.reject(target.revision, why);
+        record.reject(target.revision, why, false);
         self.save(record, Then::Collect, false)
     }
 
@@ -331,7 +332,7 @@ impl State {
             self.phase = Phase::Settled;
             return Vec::new();
         }
-        let problem = Problem::new(Reason::StartsUsedUp, "no start is allowed");
+        let problem = Problem::new(Reason::STARTS_USED_UP, "no start is allowed");
         self.start_again(problem)
     }
 
@@ -512,8 +513,8 @@ impl State {
             }
             Verdict::Failed(failure) => {
                 let reason = match failure {
-                    Failure::Errors { .. } => Reason::TooManyErrors,
-                    Failure::Latency { .. } => Reason::TooSlow,
+                    Failure::Errors { .. } => Reason::TOO_MANY_ERRORS,
+                    Failure::Latency { .. } => Reason::TOO_SLOW,
                 };
                 let judged = judged(false);
                 self.reject(

@@ -93,7 +93,7 @@ fn device(phase: &str) -> State {
         "staging" => state.phase = Phase::Staging(target("v2")),
         "waiting" => {
             state.phase = Phase::Waiting {
-                problem: why(Reason::Untrusted),
+                problem: why(Reason::new("SignatureMissing")),
                 retry_at: 5_000,
             };
         }
@@ -101,7 +101,7 @@ fn device(phase: &str) -> State {
         "unsaved" => {
             state.phase = saving(&state, Then::Settle);
             if let Phase::Saving { failed, .. } = &mut state.phase {
-                *failed = Some((5_000, why(Reason::StateUnwritable)));
+                *failed = Some((5_000, why(Reason::STATE_UNWRITABLE)));
             }
         }
         "preflight" => {
@@ -210,20 +210,22 @@ fn observation(name: &str) -> Observation {
         "tick early" | "tick due" => Observation::Tick,
         "staged" => Observation::Staged(v2(), install("v2")),
         "staged other" => Observation::Staged(revision("v9"), install("v9")),
-        "stage blocked" => Observation::StageBlocked(v2(), why(Reason::Untrusted)),
-        "stage refused" => Observation::StageRefused(v2(), why(Reason::PackageInvalid)),
+        "stage blocked" => Observation::StageBlocked(v2(), why(Reason::new("SignatureMissing"))),
+        "stage refused" => Observation::StageRefused(v2(), why(Reason::new("ManifestInvalid"))),
         "preflight passed" => Observation::PreflightPassed(v2()),
-        "preflight failed" => Observation::PreflightFailed(v2(), why(Reason::GoldenVectorFailed)),
+        "preflight failed" => {
+            Observation::PreflightFailed(v2(), why(Reason::new("GoldenVectorMismatch")))
+        }
         "preflight blocked" => {
-            Observation::PreflightBlocked(v2(), why(Reason::PreflightUnavailable))
+            Observation::PreflightBlocked(v2(), why(Reason::PREFLIGHT_UNAVAILABLE))
         }
         "persisted" => Observation::Persisted,
-        "persist failed" => Observation::PersistFailed(why(Reason::StateUnwritable)),
+        "persist failed" => Observation::PersistFailed(why(Reason::STATE_UNWRITABLE)),
         "loaded" => Observation::Loaded(v2()),
-        "load failed" => Observation::LoadFailed(v2(), why(Reason::LoadFailed)),
-        "current unsound" => Observation::Unsound(revision("v1"), why(Reason::Corrupt)),
-        "candidate unsound" => Observation::Unsound(v2(), why(Reason::Untrusted)),
-        "host died" => Observation::HostDied(why(Reason::HostDied)),
+        "load failed" => Observation::LoadFailed(v2(), why(Reason::new("ModelRefused"))),
+        "current unsound" => Observation::Unsound(revision("v1"), why(Reason::CORRUPT)),
+        "candidate unsound" => Observation::Unsound(v2(), why(Reason::new("SignatureMissing"))),
+        "host died" => Observation::HostDied(why(Reason::HOST_DIED)),
         "sampled well" => Observation::Sampled(v2(), samples(20, 0)),
         "sampled badly" => Observation::Sampled(v2(), samples(20, 10)),
         other => panic!("no such observation: {other}"),

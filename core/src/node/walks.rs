@@ -32,16 +32,16 @@ fn observation(kind: u8, of: u8) -> Observation {
         3 => Observation::Held(of == 0),
         4 => Observation::TrustChanged,
         5 => Observation::Staged(revision(name), install(name)),
-        6 => Observation::StageBlocked(revision(name), why(Reason::FetchFailed)),
-        7 => Observation::StageRefused(revision(name), why(Reason::PackageInvalid)),
+        6 => Observation::StageBlocked(revision(name), why(Reason::FETCH_FAILED)),
+        7 => Observation::StageRefused(revision(name), why(Reason::new("ManifestInvalid"))),
         8 => Observation::PreflightPassed(revision(name)),
-        9 => Observation::PreflightFailed(revision(name), why(Reason::GoldenVectorFailed)),
-        10 => Observation::PreflightBlocked(revision(name), why(Reason::PreflightUnavailable)),
-        11 => Observation::PersistFailed(why(Reason::StateUnwritable)),
+        9 => Observation::PreflightFailed(revision(name), why(Reason::new("GoldenVectorMismatch"))),
+        10 => Observation::PreflightBlocked(revision(name), why(Reason::PREFLIGHT_UNAVAILABLE)),
+        11 => Observation::PersistFailed(why(Reason::STATE_UNWRITABLE)),
         12 => Observation::Loaded(revision(name)),
-        13 => Observation::LoadFailed(revision(name), why(Reason::LoadFailed)),
-        14 => Observation::Unsound(revision(name), why(Reason::Corrupt)),
-        15 => Observation::HostDied(why(Reason::HostDied)),
+        13 => Observation::LoadFailed(revision(name), why(Reason::new("ModelRefused"))),
+        14 => Observation::Unsound(revision(name), why(Reason::CORRUPT)),
+        15 => Observation::HostDied(why(Reason::HOST_DIED)),
         16 => Observation::Sampled(revision(name), samples(20, 0)),
         17 => Observation::Sampled(revision(name), samples(20, 15)),
         _ => Observation::Persisted,
@@ -169,7 +169,7 @@ proptest! {
                     starts += 1;
                     let host_only = deaths.next().expect("more starts than allowed");
                     if host_only {
-                        Observation::HostDied(Problem::new(Reason::HostDied, "signal 11"))
+                        Observation::HostDied(Problem::new(Reason::HOST_DIED, "signal 11"))
                     } else {
                         state = State::recover(state.record().clone(), "boot");
                         Observation::Tick
@@ -299,7 +299,7 @@ fn a_blocked_step_is_retried_later_and_later_and_never_rejected() {
     let mut now = 0;
     let mut waits = Vec::new();
     for _ in 0..8 {
-        let why = Problem::new(Reason::Untrusted, "no signature");
+        let why = Problem::new(Reason::new("SignatureMissing"), "no signature");
         let (next, _) = step(state, Observation::StageBlocked(revision("v1"), why), now);
         let at = next.wakes_at().unwrap();
         waits.push((at - now) / 1_000);
@@ -329,5 +329,5 @@ fn an_attempt_that_writes_without_end_is_rejected() {
         panic!("{effects:?}");
     };
     let why = record.why_bad(&revision("v2")).unwrap();
-    assert_eq!(why.reason, Reason::TooManyWrites);
+    assert_eq!(why.problem.reason, Reason::TOO_MANY_WRITES);
 }
