@@ -14,6 +14,7 @@
 //! parsed once into types that cannot be wrong, and refused with an error that names file, field, limit and
 //! value. This crate must never decide what runs *when*, keep state, or write to a device's store.
 
+pub mod fetch;
 pub mod hash;
 pub mod json;
 pub mod limits;
@@ -21,6 +22,7 @@ pub mod manifest;
 pub mod media;
 pub mod package;
 pub mod reference;
+pub mod registry;
 mod text;
 pub mod trust;
 pub mod verify;

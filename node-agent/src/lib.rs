@@ -4,3 +4,4 @@ pub mod child;
 pub mod host;
 pub mod preflight;
 pub mod proto;
+pub mod store;

@@ -1,2 +1,35 @@
-//! placeholder
-fn main() {}
+//! Rimward's operator. `hub` decides which cluster runs which revision; `edge` is a cluster's sync session.
+//!
+//! Owns the command line and the order of starting and stopping. Must never decide anything about a
+//! fleet or a node: that is `rimward-core`.
+
+use clap::{Parser, Subcommand};
+
+mod backoff;
+mod election;
+mod events;
+mod hub;
+mod metrics;
+mod probes;
+mod runtime;
+
+/// Puts signed models on edge clusters, and takes a bad one back.
+#[derive(Debug, Parser)]
+#[command(name = "rimward-operator", version)]
+struct Cli {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Plans the fleet: runs in the hub cluster.
+    Hub(hub::HubArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    match cli.role {
+        Role::Hub(args) => runtime::run(&args.common.clone(), |shutdown| hub::run(args, shutdown)),
+    }
+}

@@ -28,6 +28,7 @@ pub use candidate::{
     CANDIDATE_BYTES_MAX, CANDIDATES_MAX, CandidateFormat, SignatureCandidate, SignatureSet,
     SignatureSetError, SignatureSource,
 };
+pub(crate) use files::agree as files_agree;
 pub use refusal::{CandidateReport, Disposition, Reason, Refusal, Step};
 pub use signers::Signer;
 
@@ -145,7 +146,7 @@ pub fn verify_config(
     let invalid = |message: String| Refusal::new(Reason::ConfigInvalid, message);
     let config = PackageConfig::parse(config_bytes, limits.config_bytes_max)
         .map_err(|error| invalid(error.to_string()))?;
-    files::agree(manifest, &config).map_err(invalid)?;
+    files_agree(manifest, &config).map_err(invalid)?;
     let floor = floor.max(trust.release_floor(&manifest.repository, &config));
     if config.release_counter < floor {
         return Err(Refusal::new(

@@ -138,9 +138,11 @@ pub struct Progress {
     pub revision: RevisionName,
     /// Nodes that had it.
     pub updated: u32,
-    /// When that number (or the entry) last changed.
+    /// Nothing was left to do, or only what a hold keeps back: the deadline did not run.
+    pub resting: bool,
+    /// When one of these last changed.
     pub since: Timestamp,
-    /// The deadline ran out. It stays so until the entry names another revision.
+    /// The deadline ran out. It stays so until all is done or the entry names another revision.
     pub expired: bool,
 }
 
@@ -157,4 +159,19 @@ pub struct Plan<E> {
     pub waiting: BTreeMap<ModelKey, Vec<(NodeName, NodeWaiting)>>,
     /// When to plan again though nothing was seen to change.
     pub wake_at: Option<Timestamp>,
+}
+
+impl std::fmt::Display for NodeState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "pending",
+            Self::Staging => "staging",
+            Self::Blocked => "blocked",
+            Self::Held => "held",
+            Self::Trial => "in trial",
+            Self::Committed => "committed",
+            Self::Rejected => "rejected",
+            Self::Removing => "being removed",
+        })
+    }
 }

@@ -4,6 +4,7 @@
 
 use thiserror::Error;
 
+use super::types::NodeState;
 use crate::ids::{NodeName, RevisionName};
 
 /// Why a node is not where its cluster's entry wants it.
@@ -42,7 +43,7 @@ pub enum NodeWaiting {
         /// The revision.
         revision: RevisionName,
         /// How far it is.
-        state: String,
+        state: NodeState,
     },
     /// Its agent has not yet read the go-ahead.
     #[error("its agent has not reported on its entry yet")]

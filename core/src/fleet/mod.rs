@@ -3,13 +3,24 @@
 //! Owns every decision of the hub. Pure: the same three arguments give the same plan, always.
 //! Must never read a clock, a file, the environment or the network, nor hold an API object.
 
+mod advance;
+mod budget;
+mod conditions;
+mod endpoints;
+mod entries;
+mod explain;
 mod outcome;
+mod plan;
+mod room;
+mod site;
+mod stages;
 mod types;
 mod waiting;
 
 pub use outcome::{
     Condition, Conditions, DeploymentPlan, OutcomeChange, PassedBecause, Plan, Refusal, Transition,
 };
+pub use plan::plan;
 pub use types::{
     Action, Amount, Cluster, Connection, Deployment, Desired, ENTRIES_BYTES_MAX, ENTRIES_MAX,
     Entry, Members, ModelReport, OFFLINE_GRACE_SECONDS_DEFAULT, Observed, Offline, OfflineMode,

@@ -97,17 +97,13 @@ pub enum Refusal {
     },
     /// A cluster's assignment would grow over its bound.
     #[error(
-        "the assignment of cluster {cluster} would have {entries} entries of {bytes} bytes in all (at most {} and {})",
+        "the assignment of cluster {cluster} would have more than {} entries or {} bytes",
         super::types::ENTRIES_MAX,
         super::types::ENTRIES_BYTES_MAX
     )]
     AssignmentTooLarge {
         /// The cluster.
         cluster: ClusterName,
-        /// Entries that it would have.
-        entries: usize,
-        /// Bytes that they would take.
-        bytes: u64,
     },
     /// No cluster matches the placement.
     #[error("the placement matches no cluster")]

@@ -80,10 +80,11 @@ pub enum Waiting {
     #[error("it never joined")]
     NeverJoined,
     /// No heartbeat.
-    #[error("no heartbeat for {seconds} s{}", if *excluded { ", left out of the budgets until it returns" } else { "" })]
+    #[error("no heartbeat for more than {grace_seconds} s{}", if *excluded { ", left out of the budgets until it returns" } else { "" })]
     Silent {
-        /// For how long.
-        seconds: u64,
+        /// The policy's grace. (Not the silence's length: words that change by themselves would be
+        /// written again and again.)
+        grace_seconds: u32,
         /// Whether the rollout goes on without it.
         excluded: bool,
     },
@@ -119,12 +120,9 @@ pub enum Waiting {
         /// Nodes in all.
         desired: u32,
     },
-    /// Its session has not yet told about the entries of today.
-    #[error("its session has not reported on assignment generation {generation} yet")]
-    NotReported {
-        /// The generation.
-        generation: u64,
-    },
+    /// Its session has not yet told about the entry of today.
+    #[error("its session has not reported on its entry yet")]
+    NotReported,
     /// It is removing the model.
     #[error("removing the model, until its session confirms")]
     Removing,
@@ -185,7 +183,7 @@ impl Waiting {
             Self::DeploymentPaused | Self::ClusterPaused => 4,
             Self::Held { .. } | Self::NodesHeld { .. } => 5,
             Self::Updating { .. } | Self::NotReady { .. } => 6,
-            Self::NotReported { .. } | Self::NotResolved => 7,
+            Self::NotReported | Self::NotResolved => 7,
             Self::Unavailable { .. } | Self::Concurrency { .. } => 8,
             Self::Removing => 9,
             Self::StageNotReached { .. } => 10,
@@ -213,7 +211,7 @@ impl Waiting {
             Self::NodesHeld { .. } => "NodesHeld",
             Self::Updating { .. } => "Updating",
             Self::NotReady { .. } => "NotReady",
-            Self::NotReported { .. } => "NotReported",
+            Self::NotReported => "NotReported",
             Self::Removing => "Removing",
             Self::Concurrency { .. } => "MaxConcurrency",
             Self::Unavailable { .. } => "MaxUnavailable",

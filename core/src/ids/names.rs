@@ -181,6 +181,14 @@ name!(
     StageName, "stage name", Grammar::Label, 63
 );
 
+impl StageName {
+    /// A name that the planner itself gives; `text` is a constant of this crate and legal.
+    pub(crate) fn fixed(text: &'static str) -> Self {
+        debug_assert!(text.parse::<Self>().is_ok());
+        Self(text.into())
+    }
+}
+
 /// One ModelDeployment: the key of every list of models, on the hub, in a cluster and on a node.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DeploymentKey {

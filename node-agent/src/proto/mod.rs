@@ -59,12 +59,16 @@ pub enum FdRole {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase", deny_unknown_fields)]
 pub enum ToHost {
-    /// Always first, once. Beside it the listeners ([`FdRole::RestListener`]). Answered by
-    /// [`FromHost::Ready`]; the host accepts connections from then on.
+    /// Always first, once. Answered by [`FromHost::Ready`]: the host takes loads and routes, but
+    /// accepts no connection before [`ToHost::Listen`].
     Start {
         /// Bounds for the whole host.
         limits: HostLimits,
     },
+    /// Once, beside it the listeners ([`FdRole::RestListener`]): the host accepts connections from
+    /// then on. Sent when the versions that serve are loaded and routed, so that a connection that
+    /// waited in the kernel's queue while a host was replaced finds its model, not a 404.
+    Listen {},
     /// Loads one version into a new slot; it gets no traffic before a [`ToHost::Route`]. Beside it
     /// [`FdRole::NativeCode`] and [`FdRole::Model`]. Answered by [`FromHost::Loaded`] or
     /// [`FromHost::LoadFailed`].

@@ -1,9 +1,11 @@
 //! Builds the committed guest modules again, or checks that building gives the same bytes.
 //!
-//! Owns: which toolchain compiles the guests, with which flags, and `modules/`. Never edits a
+//! Owns: which toolchain compiles the guests, with which flags, `modules/`, and the copies in package
+//! folders. Never edits a
 //! module by other means, and never falls back to another toolchain without saying so.
 
 mod component;
+mod packages;
 mod record;
 mod toolchain;
 
@@ -29,15 +31,26 @@ const MODULES: [&str; 7] = [
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args().skip(1);
-    let check = match (arguments.next().as_deref(), arguments.next()) {
-        (None, _) => false,
-        (Some("--check"), None) => true,
-        _ => bail!("usage: rimward-build-modules [--check]"),
+    let (check, build) = match (arguments.next().as_deref(), arguments.next()) {
+        (None, _) => (false, true),
+        (Some("--check"), None) => (true, true),
+        (Some("--packages"), None) => (false, false),
+        _ => bail!("usage: rimward-build-modules [--check | --packages]"),
     };
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("the builder's folder has no parent")?
         .to_owned();
+    let root = workspace
+        .parent()
+        .context("the workspace's folder has no parent")?;
+    if !build {
+        println!(
+            "{} files copied into package folders",
+            packages::assemble(root)?
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
     let toolchain = Toolchain::find()?;
     eprintln!(
         "building {} modules with {}",
@@ -58,38 +71,50 @@ fn main() -> anyhow::Result<ExitCode> {
     let modules = workspace.join("modules");
     let record = Record::new(toolchain.name(), &built);
     if check {
-        compare(&modules, &record)
-    } else {
-        write(&modules, &record, &built)
+        let mut findings = compare(&modules, &record)?;
+        findings.extend(packages::differences(root));
+        return Ok(report(&findings));
     }
+    write(&modules, &record, &built)?;
+    println!(
+        "{} files copied into package folders",
+        packages::assemble(root)?
+    );
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes the modules and the record of how they were made.
-fn write(modules: &Path, record: &Record, built: &[(&str, Vec<u8>)]) -> anyhow::Result<ExitCode> {
+fn write(modules: &Path, record: &Record, built: &[(&str, Vec<u8>)]) -> anyhow::Result<()> {
     fs::create_dir_all(modules).with_context(|| format!("making {}", modules.display()))?;
     for (name, bytes) in built {
         put(&modules.join(format!("{name}.wasm")), bytes)?;
         println!("{name}.wasm: {} bytes", bytes.len());
     }
-    put(&record_path(modules), record.to_json()?.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+    put(&record_path(modules), record.to_json()?.as_bytes())
 }
 
 /// Compares what was built with what is committed and says what differs.
-fn compare(modules: &Path, built: &Record) -> anyhow::Result<ExitCode> {
+fn compare(modules: &Path, built: &Record) -> anyhow::Result<Vec<String>> {
     let path = record_path(modules);
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let recorded = Record::parse(&text).with_context(|| format!("parsing {}", path.display()))?;
     let mut findings = recorded.differences_from_files(modules);
     findings.extend(recorded.differences_from(built));
-    for finding in &findings {
+    Ok(findings)
+}
+
+fn report(findings: &[String]) -> ExitCode {
+    for finding in findings {
         println!("{finding}");
     }
     if findings.is_empty() {
-        println!("{} modules: the same, byte for byte", MODULES.len());
-        return Ok(ExitCode::SUCCESS);
+        println!(
+            "{} modules and their copies: the same, byte for byte",
+            MODULES.len()
+        );
+        return ExitCode::SUCCESS;
     }
-    Ok(ExitCode::FAILURE)
+    ExitCode::FAILURE
 }
 
 fn record_path(modules: &Path) -> PathBuf {

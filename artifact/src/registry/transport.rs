@@ -1,0 +1,363 @@
+//! One request: where it goes, what it may carry there, and which redirects it follows.
+
+use std::net::IpAddr;
+
+use backon::{ExponentialBuilder, Retryable};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION,
+    RANGE,
+};
+use reqwest::{Method, Response, StatusCode, Url};
+
+use super::Client;
+use super::body::Body;
+use super::error::{ClientError, chain};
+use super::push::BlobSource;
+use crate::reference::{Repository, is_loopback};
+use crate::text::clip;
+
+/// Redirects that one request follows.
+const REDIRECTS_MAX: usize = 5;
+/// Bytes of an error body that are read for its message.
+const ERROR_BYTES_MAX: u64 = 4096;
+
+/// A request to be.
+#[derive(Debug, Clone)]
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    pub(super) repository: &'a Repository,
+    /// Below `/v2/<repository>/`, or an absolute upload URL the registry gave.
+    pub(super) target: Target<'a>,
+    pub(super) accept: Option<&'a str>,
+    pub(super) content_type: Option<&'a str>,
+    /// First byte wanted.
+    pub(super) offset: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Target<'a> {
+    Path(&'a str),
+    Url(Url),
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(method: Method, repository: &'a Repository, target: Target<'a>) -> Self {
+        Self {
+            method,
+            repository,
+            target,
+            accept: None,
+            content_type: None,
+            offset: 0,
+        }
+    }
+
+    pub(super) fn get(repository: &'a Repository, path: &'a str) -> Self {
+        Self::new(Method::GET, repository, Target::Path(path))
+    }
+
+    pub(super) fn accept(mut self, accept: &'a str) -> Self {
+        self.accept = Some(accept);
+        self
+    }
+
+    /// For errors: never a full URL, whose query may carry a signature.
+    pub(super) fn what(&self) -> String {
+        match &self.target {
+            Target::Path(path) => format!("{} {}/{path}", self.method, self.repository),
+            Target::Url(_) => format!("{} upload to {}", self.method, self.repository),
+        }
+    }
+
+    fn is_read(&self) -> bool {
+        self.method == Method::GET || self.method == Method::HEAD
+    }
+
+    pub(super) fn scope(&self) -> String {
+        let actions = if self.is_read() { "pull" } else { "pull,push" };
+        format!("repository:{}:{actions}", self.repository.path())
+    }
+}
+
+impl Client {
+    /// Reads a whole small answer; tries again what may pass by itself.
+    pub(super) async fn get_bounded(
+        &self,
+        call: &Call<'_>,
+        bytes_max: u64,
+    ) -> Result<Vec<u8>, ClientError> {
+        let pace = self.inner.options.pace;
+        let attempt = || async {
+            let response = self.send(call, None).await?;
+            Body::new(response, call.what(), pace)
+                .collect(bytes_max)
+                .await
+        };
+        attempt
+            .retry(self.backoff())
+            .when(ClientError::is_transient)
+            .await
+    }
+
+    /// The waits between tries.
+    pub(super) fn backoff(&self) -> ExponentialBuilder {
+        let pace = self.inner.options.pace;
+        ExponentialBuilder::default()
+            .with_min_delay(pace.retry_delay)
+            .with_max_times(pace.retries_max)
+            .with_jitter()
+    }
+
+    /// Sends one request and gives a successful answer, its body unread.
+    pub(super) async fn send(
+        &self,
+        call: &Call<'_>,
+        body: Option<(&BlobSource, u64)>,
+    ) -> Result<Response, ClientError> {
+        let home = self.home(call)?;
+        let mut url = match &call.target {
+            Target::Path(path) => home
+                .join(&format!("/v2/{}/{path}", call.repository.path()))
+                .map_err(|error| refused(call, format!("makes no URL: {error}")))?,
+            Target::Url(url) => url.clone(),
+        };
+        let mut challenged = false;
+        for _ in 0..=REDIRECTS_MAX {
+            let at_home = same_origin(&url, &home);
+            let authorization = if at_home {
+                self.authorization(call).await
+            } else {
+                None
+            };
+            let response = self
+                .exchange(call, &url, authorization.as_deref(), body)
+                .await?;
+            let status = response.status();
+            if status == StatusCode::UNAUTHORIZED && at_home && !challenged {
+                challenged = true;
+                self.answer_challenge(call, &home, response.headers())
+                    .await?;
+                continue;
+            }
+            if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+                url = self.redirected(call, &home, &url, response.headers())?;
+                continue;
+            }
+            return self.judge(call, response).await;
+        }
+        Err(refused(
+            call,
+            format!("more than {REDIRECTS_MAX} redirects"),
+        ))
+    }
+
+    async fn exchange(
+        &self,
+        call: &Call<'_>,
+        url: &Url,
+        authorization: Option<&str>,
+        body: Option<(&BlobSource, u64)>,
+    ) -> Result<Response, ClientError> {
+        let mut request = self
+            .inner
+            .http
+            .request(call.method.clone(), url.clone())
+            // Digests are of bytes as stored; a compressed answer would be another length and another bomb.
+            .header(ACCEPT_ENCODING, "identity");
+        if let Some(accept) = call.accept {
+            request = request.header(ACCEPT, accept);
+        }
+        if let Some(content_type) = call.content_type {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        if call.offset > 0 {
+            request = request.header(RANGE, format!("bytes={}-", call.offset));
+        }
+        let mut timeout = self.inner.options.pace.response_timeout;
+        if let Some((source, length)) = body {
+            // The answer comes after the body went up, at the minimum rate at worst.
+            let pace = self.inner.options.pace;
+            timeout += std::time::Duration::from_secs(length / pace.bytes_per_second_min.max(1));
+            request = request
+                .header(CONTENT_LENGTH, length)
+                .body(source.body(call).await?);
+        }
+        match tokio::time::timeout(timeout, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(ClientError::Transport {
+                what: call.what(),
+                message: format!("{}: {}", authority(url), chain(&error.without_url())),
+            }),
+            Err(_) => Err(ClientError::Timeout {
+                what: call.what(),
+                seconds: timeout.as_secs(),
+            }),
+        }
+    }
+
+    async fn judge(&self, call: &Call<'_>, response: Response) -> Result<Response, ClientError> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let (what, host) = (call.what(), self.credential_host(call));
+        match status {
+            StatusCode::NOT_FOUND => Err(ClientError::NotFound { what }),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(ClientError::Denied {
+                what,
+                status: status.as_u16(),
+                host: host.to_owned(),
+                credentials: match self.inner.options.credentials.get(host) {
+                    Some(_) => "given",
+                    None => "none",
+                },
+            }),
+            _ => {
+                let body = Body::new(response, what.clone(), self.inner.options.pace);
+                let text = body.collect(ERROR_BYTES_MAX).await.unwrap_or_default();
+                let text = clip(String::from_utf8_lossy(&text).trim(), 200);
+                Err(ClientError::Status {
+                    what,
+                    status: status.as_u16(),
+                    message: if text.is_empty() {
+                        text
+                    } else {
+                        format!(": {text}")
+                    },
+                })
+            }
+        }
+    }
+
+    /// The registry's own origin: TLS, unless it is on this machine or was named by a person.
+    fn home(&self, call: &Call<'_>) -> Result<Url, ClientError> {
+        let host = self
+            .inner
+            .options
+            .mirrors
+            .api_host(call.repository.registry());
+        let scheme = if self.allows_plain_http(host) {
+            "http"
+        } else {
+            "https"
+        };
+        Url::parse(&format!("{scheme}://{host}/"))
+            .map_err(|error| refused(call, format!("{host} makes no URL: {error}")))
+    }
+
+    /// The host whose credentials a call may carry: a mirror never sees those of the registry it stands for.
+    pub(super) fn credential_host<'a>(&'a self, call: &Call<'a>) -> &'a str {
+        let registry = call.repository.registry();
+        self.inner.options.mirrors.get(registry).unwrap_or(registry)
+    }
+
+    fn allows_plain_http(&self, host: &str) -> bool {
+        is_loopback(host) || self.inner.options.plain_http.contains(host)
+    }
+
+    /// Where a redirect leads, if a read may follow it there.
+    fn redirected(
+        &self,
+        call: &Call<'_>,
+        home: &Url,
+        from: &Url,
+        headers: &HeaderMap,
+    ) -> Result<Url, ClientError> {
+        let location = headers
+            .get(LOCATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| from.join(value).ok())
+            .ok_or_else(|| refused(call, "a redirect without a readable location".to_owned()))?;
+        if !call.is_read() {
+            return Err(refused(call, "a redirect of a write".to_owned()));
+        }
+        self.check_elsewhere(call, home, &location, "redirect")?;
+        Ok(location)
+    }
+
+    /// May a registry send us to that URL? TLS stays TLS, and the outside may not point inside.
+    pub(super) fn check_elsewhere(
+        &self,
+        call: &Call<'_>,
+        home: &Url,
+        url: &Url,
+        kind: &str,
+    ) -> Result<(), ClientError> {
+        let to = authority(url);
+        let plain = match url.scheme() {
+            "https" => false,
+            "http" => true,
+            other => {
+                return Err(refused(
+                    call,
+                    format!("{kind} to {to} by {}", clip(other, 20)),
+                ));
+            }
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(refused(
+                call,
+                format!("{kind} to {to} with credentials in its URL"),
+            ));
+        }
+        if plain && (home.scheme() == "https" || !self.allows_plain_http(&to)) {
+            return Err(refused(call, format!("{kind} to {to} without TLS")));
+        }
+        if is_internal(url) && !is_internal(home) {
+            return Err(refused(
+                call,
+                format!(
+                    "{kind} from {} to {to}, an internal address",
+                    authority(home)
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `host[:port]` as a reference would write it.
+pub(super) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
+/// Same scheme, host and port: the only place where credentials go.
+pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
+    a.scheme() == b.scheme()
+        && a.host_str() == b.host_str()
+        && a.port_or_known_default() == b.port_or_known_default()
+}
+
+/// This machine, or its link: metadata services live there.
+fn is_internal(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    if is_loopback(host) {
+        return true;
+    }
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse();
+    match address {
+        Ok(IpAddr::V4(address)) => address.is_link_local() || address.is_unspecified(),
+        Ok(IpAddr::V6(address)) => {
+            address.is_unicast_link_local()
+                || address.is_unspecified()
+                || address
+                    .to_ipv4_mapped()
+                    .is_some_and(|v4| v4.is_loopback() || v4.is_link_local())
+        }
+        Err(_) => false,
+    }
+}
+
+pub(super) fn refused(call: &Call<'_>, message: String) -> ClientError {
+    ClientError::Refused {
+        what: call.what(),
+        message: clip(&message, 300),
+    }
+}

@@ -1,0 +1,240 @@
+//! The whole fleet's plan, put together.
+//!
+//! Owns the order of the steps: judge what was seen, decide entries, then say in words how things
+//! stand *once the plan is applied*, so that planning again says the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::advance::{Progress, advance};
+use super::endpoints::conflicts;
+use super::entries::{Given, give, remove};
+use super::explain::{View, explain};
+use super::outcome::{Plan, Refusal};
+use super::room::Room;
+use super::site::Site;
+use super::stages::{Group, divide, placed};
+use super::types::{Connection, Deployment, Desired, Entry, Observed, StagePhase};
+use super::waiting::Waiting;
+use crate::ids::{ClusterName, DeploymentKey};
+use crate::time::Timestamp;
+
+type Entries = BTreeMap<ClusterName, BTreeMap<DeploymentKey, Entry>>;
+
+/// Plans the whole fleet.
+///
+/// # Guarantees
+/// - The same arguments give the same plan.
+/// - Applying a plan, then planning again with the same `now`, gives the same plan, with nothing new in
+///   `outcomes` and `transitions`.
+/// - No cluster is put on its way beyond its stage's budgets.
+/// - A failed revision is given to no cluster.
+/// - Every cluster that is not where the spec wants it is in `waiting`.
+///
+/// # Assumptions
+/// `desired` is complete: an entry of a deployment that is in neither of its sets is removed. So a
+/// caller plans only once its caches are in step with the server.
+#[must_use]
+pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
+    let sites: BTreeMap<_, _> = desired
+        .deployments
+        .iter()
+        .map(|(key, deployment)| (key.clone(), placed(key, deployment, observed)))
+        .collect();
+    let conflicts = conflicts(desired, observed, &sites);
+    let mut room = Room::new(desired, observed);
+    let mut entries = orphans(desired, observed);
+    let mut decided = Vec::new();
+    for (key, deployment) in &desired.deployments {
+        let placed = sites.get(key).map_or(&[][..], Vec::as_slice);
+        let groups = divide(&deployment.policy, placed);
+        let progress = advance(deployment, &groups, now);
+        let given = decide(
+            key,
+            deployment,
+            &progress,
+            &groups,
+            conflicts.get(key),
+            observed,
+            &mut room,
+        );
+        for (cluster, entry) in &given.entries {
+            if let Some(entry) = entry {
+                entries
+                    .entry(cluster.clone())
+                    .or_default()
+                    .insert(key.clone(), entry.clone());
+            }
+        }
+        decided.push((key, deployment, groups, progress, given));
+    }
+
+    let changed: BTreeSet<&ClusterName> = observed
+        .clusters
+        .iter()
+        .filter(|(name, cluster)| {
+            entries
+                .get(name)
+                .is_none_or(|after| *after != cluster.entries)
+        })
+        .map(|(name, _)| name)
+        .collect();
+    let mut plan = Plan::default();
+    for (key, deployment, groups, progress, given) in decided {
+        wake(&mut plan.wake_at, &progress, &groups, deployment, now);
+        let leaving: Vec<_> = leaving(key, deployment, observed, &groups)
+            .into_iter()
+            .filter(|site| given.entries.get(site.name).is_some_and(Option::is_some))
+            .map(|site| site.name)
+            .collect();
+        let groups = after(key, groups, &entries, &changed);
+        let view = View {
+            deployment,
+            groups: &groups,
+            progress,
+            denied: &given.denied,
+            leaving: &leaving,
+            conflict: conflicts.get(key),
+            now,
+        };
+        plan.deployments.insert(key.clone(), explain(view));
+    }
+    plan.clusters = entries;
+    plan
+}
+
+/// Every cluster's entries that belong to no readable deployment: kept if the deployment exists and
+/// could not be read, else on their way out.
+fn orphans(desired: &Desired, observed: &Observed) -> Entries {
+    let mut entries = Entries::new();
+    for (name, cluster) in &observed.clusters {
+        let mine = entries.entry(name.clone()).or_default();
+        for (key, entry) in &cluster.entries {
+            if desired.deployments.contains_key(key) {
+                continue;
+            }
+            let stays = cluster.paused || desired.unreadable.contains(key);
+            let kept = if stays {
+                Some(entry.clone())
+            } else {
+                remove(&Site::orphan(name, cluster, key))
+            };
+            if let Some(kept) = kept {
+                mine.insert(key.clone(), kept);
+            }
+        }
+    }
+    entries
+}
+
+/// The entries of one deployment, on the clusters of its placement and on those that left it.
+fn decide(
+    key: &DeploymentKey,
+    deployment: &Deployment,
+    progress: &Progress,
+    groups: &[Group<'_>],
+    conflict: Option<&Refusal>,
+    observed: &Observed,
+    room: &mut Room,
+) -> Given {
+    let inside = || groups.iter().flat_map(|group| &group.sites);
+    let frozen = |reason: Waiting| Given {
+        entries: inside()
+            .map(|site| (site.name.clone(), site.entry.cloned()))
+            .collect(),
+        denied: inside()
+            .map(|site| (site.name.clone(), reason.clone()))
+            .collect(),
+    };
+    let mut given = if deployment.deleting {
+        Given {
+            entries: inside()
+                .map(|site| {
+                    let stays = site.cluster.paused.then(|| site.entry.cloned());
+                    (site.name.clone(), stays.unwrap_or_else(|| remove(site)))
+                })
+                .collect(),
+            denied: BTreeMap::new(),
+        }
+    } else if deployment.paused {
+        frozen(Waiting::DeploymentPaused)
+    } else if let Some(Refusal::EndpointNameTaken { by, .. }) = conflict {
+        frozen(Waiting::EndpointNameTaken { by: by.clone() })
+    } else {
+        give(key, deployment, progress, groups, room)
+    };
+    for site in leaving(key, deployment, observed, groups) {
+        let stays = site.cluster.paused || (deployment.paused && !deployment.deleting);
+        let entry = if stays {
+            site.entry.cloned()
+        } else {
+            remove(&site)
+        };
+        given.entries.insert(site.name.clone(), entry);
+    }
+    given
+}
+
+/// Clusters that have an entry and are not, or no longer, in the placement.
+fn leaving<'a>(
+    key: &DeploymentKey,
+    deployment: &Deployment,
+    observed: &'a Observed,
+    groups: &[Group<'_>],
+) -> Vec<Site<'a>> {
+    let inside: BTreeSet<_> = groups
+        .iter()
+        .flat_map(|group| &group.sites)
+        .map(|site| site.name)
+        .collect();
+    observed
+        .clusters
+        .iter()
+        .filter(|(name, cluster)| cluster.entries.contains_key(key) && !inside.contains(name))
+        .map(|(name, cluster)| Site::new(name, cluster, key, deployment))
+        .collect()
+}
+
+/// The same groups as they stand once the entries are applied.
+fn after<'a>(
+    key: &DeploymentKey,
+    groups: Vec<Group<'a>>,
+    entries: &'a Entries,
+    changed: &BTreeSet<&ClusterName>,
+) -> Vec<Group<'a>> {
+    let mut groups = groups;
+    for site in groups.iter_mut().flat_map(|group| &mut group.sites) {
+        site.entry = entries.get(site.name).and_then(|mine| mine.get(key));
+        site.generation += u64::from(changed.contains(site.name));
+    }
+    groups
+}
+
+/// The next moment at which time alone changes the plan: a bake ends, or a heartbeat gets too old.
+fn wake(
+    wake_at: &mut Option<Timestamp>,
+    progress: &Progress,
+    groups: &[Group<'_>],
+    deployment: &Deployment,
+    now: Timestamp,
+) {
+    let under_way = progress.record.as_ref().is_some_and(|record| {
+        matches!(
+            record.phase,
+            StagePhase::Progressing | StagePhase::Baking | StagePhase::RollingBack
+        )
+    });
+    let graces = groups
+        .iter()
+        .flat_map(|group| &group.sites)
+        .filter_map(|site| {
+            let Connection::Beat { age_seconds } = site.cluster.connection else {
+                return None;
+            };
+            let left =
+                u64::from(deployment.policy.offline.grace_seconds).checked_sub(age_seconds)?;
+            (under_way && left > 0)
+                .then(|| now.plus_seconds(u32::try_from(left).unwrap_or(u32::MAX)))
+        });
+    let next = graces.chain(progress.bake_ends).chain(*wake_at).min();
+    *wake_at = next;
+}

@@ -1,0 +1,125 @@
+//! The device's store: content-addressed blobs, verbatim version files, and the state record.
+//!
+//! Owns the data folder; knows bytes, not meaning. Must never decide what is kept, verified or run,
+//! and never make room for something new by deleting something old.
+//!
+//! ```text
+//! lock                                      held by the one agent that may write here
+//! blobs/sha256/<hex>                        named by content
+//! ingest/                                   half-written downloads, cleared at start
+//! versions/<namespace>.<name>/<digest>/     manifest, configs, signatures: verbatim bytes
+//! state.0  state.1                          the only commit point
+//! ```
+
+pub mod blobs;
+pub mod disk;
+pub mod slots;
+pub mod versions;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use rimward_core::ids::Digest;
+use rustix::fs::{FlockOperation, flock};
+use thiserror::Error;
+
+pub use blobs::{BlobError, Blobs, Ingest};
+pub use disk::{Disk, RealDisk};
+pub use slots::{Found, PutError, Slots};
+pub use versions::Versions;
+
+/// Why the store cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("the data folder is in use by another agent")]
+    Locked,
+    /// The file system refused.
+    #[error("cannot open the data folder")]
+    Io(#[from] io::Error),
+}
+
+/// An open store. The lock is held as long as this lives.
+#[derive(Debug)]
+pub struct Store {
+    /// The blobs.
+    pub blobs: Blobs,
+    /// The verbatim files.
+    pub versions: Versions,
+    /// The state record.
+    pub slots: Slots,
+    _lock: File,
+}
+
+/// What was found at opening.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: Store,
+    /// The newest valid record.
+    pub found: Option<Found>,
+    /// Slots that held no valid record.
+    pub slots_damaged: usize,
+}
+
+impl Store {
+    /// Opens the store in a folder, making what is missing and clearing what was half-written.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(disk: Arc<dyn Disk>, root: &Path) -> Result<Opened, OpenError> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(root.join("lock"))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::Locked),
+            Err(error) => return Err(OpenError::Io(error.into())),
+        }
+        let blobs = Blobs::open(Arc::clone(&disk), root)?;
+        let versions = Versions::open(Arc::clone(&disk), root)?;
+        let (slots, found, slots_damaged) = Slots::open(disk, root)?;
+        let store = Self {
+            blobs,
+            versions,
+            slots,
+            _lock: lock,
+        };
+        Ok(Opened {
+            store,
+            found,
+            slots_damaged,
+        })
+    }
+}
+
+fn digest_of(context: ring::digest::Context) -> Digest {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(context.finish().as_ref());
+    Digest::from_sha256(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_agent_on_the_same_folder_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let first = Store::open(Arc::new(RealDisk), root.path()).unwrap();
+        let error = Store::open(Arc::new(RealDisk), root.path()).unwrap_err();
+        assert!(matches!(error, OpenError::Locked), "{error}");
+        drop(first);
+        assert!(Store::open(Arc::new(RealDisk), root.path()).is_ok());
+    }
+}
