@@ -6,6 +6,7 @@ use thiserror::Error;
 use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::package::config::PackageConfig;
+use crate::package::golden::GoldenVectors;
 use crate::reference::{Reference, Repository};
 use crate::registry::{BlobSink, Client, ClientError};
 use crate::trust::TrustFile;
@@ -168,6 +169,29 @@ async fn signed(
         Some(source) => FetchError::SignaturesUnavailable { refusal, source },
         None => refusal.into(),
     })
+}
+
+/// Fetches and checks the golden vectors of a verified package; none if it has none.
+///
+/// # Errors
+/// [`FetchError`].
+pub async fn golden(
+    client: &Client,
+    limits: &Limits,
+    manifest: &Verified<Manifest>,
+    config: &Verified<PackageConfig>,
+) -> Result<Option<GoldenVectors>, FetchError> {
+    let Some(layer) = &manifest.golden else {
+        return Ok(None);
+    };
+    let bytes = client
+        .blob_bytes(
+            manifest.repository(),
+            &layer.descriptor,
+            limits.golden_bytes_max,
+        )
+        .await?;
+    Ok(Some(verify::verify_golden(limits, config, &bytes)?))
 }
 
 /// Streams every blob of a verified package into a sink, smallest kinds first. Each is fetched once.

@@ -137,8 +137,9 @@ struct RawManifest {
     artifact_type: String,
     config: RawDescriptor,
     layers: Vec<RawDescriptor>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
+    // For people and other tools: nothing is decided from them.
+    #[serde(default, rename = "annotations")]
+    _annotations: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -181,7 +182,7 @@ impl Manifest {
             artifact_type,
             config,
             layers,
-            annotations: _,
+            _annotations: _,
         } = raw;
         if schema_version != 2 {
             return Err(field(

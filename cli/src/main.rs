@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod cmd;
+mod registry;
 
 /// Signed machine-learning models for many edge devices.
 #[derive(Debug, Parser)]

@@ -18,6 +18,7 @@ use crate::text::clip;
 
 /// What a sink already holds of a blob.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one per download")]
 pub enum Opened {
     /// All of it, checked by the sink: nothing is fetched.
     Complete,

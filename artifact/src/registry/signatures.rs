@@ -132,10 +132,10 @@ impl Client {
             {
                 Ok(bytes) => {
                     self.layers(repository, Some(digest), source, &bytes, found)
-                        .await
+                        .await;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "passing over a signature that cannot be read")
+                    tracing::debug!(%error, "passing over a signature that cannot be read");
                 }
             }
         }
@@ -179,7 +179,7 @@ impl Client {
                     bytes,
                 }),
                 Err(error) => {
-                    tracing::debug!(%error, "passing over a signature that cannot be read")
+                    tracing::debug!(%error, "passing over a signature that cannot be read");
                 }
             }
         }
