@@ -1,0 +1,85 @@
+//! The real cosign, with one key pair.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::command::{Line, Output};
+use crate::tools::Tool;
+
+/// cosign with a key pair of its own, in a folder of its own.
+#[derive(Debug, Clone)]
+pub struct Cosign {
+    program: PathBuf,
+    folder: PathBuf,
+}
+
+impl Cosign {
+    /// `cosign generate-key-pair` in a folder: `cosign.key` and `cosign.pub`, ECDSA P-256.
+    ///
+    /// # Errors
+    /// When cosign is not installed, or fails.
+    pub async fn generate(folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+        let cosign = Self {
+            program: Tool::Cosign.path()?,
+            folder: folder.to_path_buf(),
+        };
+        cosign.line(["generate-key-pair"]).run().await?;
+        Ok(cosign)
+    }
+
+    /// The private key, encrypted with an empty password.
+    #[must_use]
+    pub fn private_key(&self) -> PathBuf {
+        self.folder.join("cosign.key")
+    }
+
+    /// The public key, in PEM: what a trust file names.
+    #[must_use]
+    pub fn public_key(&self) -> PathBuf {
+        self.folder.join("cosign.pub")
+    }
+
+    /// `cosign sign` of `HOST/REPOSITORY@DIGEST`, without a transparency log: the v3 bundle, as a referrer or
+    /// under the fallback tag, as the registry allows.
+    ///
+    /// # Errors
+    /// When cosign fails: quotes it.
+    pub async fn sign(&self, reference: &str) -> Result<()> {
+        let arguments = [
+            "sign",
+            "--key=cosign.key",
+            "--use-signing-config=false",
+            "--tlog-upload=false",
+        ];
+        self.line(arguments)
+            .args(["--allow-http-registry", "-y", reference])
+            .run()
+            .await?;
+        Ok(())
+    }
+
+    /// `cosign verify` with the public key.
+    ///
+    /// # Errors
+    /// When cosign cannot be run. Whether it verified, its output says.
+    pub async fn verify(&self, reference: &str) -> Result<Output> {
+        let arguments = ["verify", "--key=cosign.pub", "--insecure-ignore-tlog"];
+        self.line(arguments)
+            .args(["--allow-http-registry", reference])
+            .output()
+            .await
+    }
+
+    /// A command line of cosign, in its folder.
+    pub fn line<A: AsRef<str>>(&self, arguments: impl IntoIterator<Item = A>) -> Line {
+        Line::new(&self.program)
+            .args(arguments)
+            .folder(&self.folder)
+            .env("COSIGN_PASSWORD", "")
+            // Whatever it keeps stays out of the user's home.
+            .env("HOME", &self.folder)
+    }
+}

@@ -1,0 +1,242 @@
+//! A real registry, on disk, on loopback.
+
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use crate::ports::free_port;
+use crate::process::Process;
+use crate::tools::Tool;
+use crate::wait::{Seen, wait_for};
+
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const IMAGE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// How a registry lets signatures be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// By the referrers API of OCI 1.1 (go-containerregistry).
+    Referrers,
+    /// It has no such API: by the tag scheme (distribution).
+    TagScheme,
+}
+
+/// A running registry. Dropping it kills it; its folder is the caller's, and another start on the same
+/// folder has everything that was pushed.
+#[derive(Debug)]
+pub struct Registry {
+    kind: Kind,
+    folder: PathBuf,
+    port: u16,
+    process: Mutex<Option<Process>>,
+}
+
+impl Registry {
+    /// Starts a registry that keeps its data in a folder, and waits until it listens.
+    ///
+    /// # Errors
+    /// When it is not installed, or ends: quotes its log.
+    pub async fn start(kind: Kind, folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder.join("data"))
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+        let registry = Self {
+            kind,
+            folder: folder.to_path_buf(),
+            port: free_port()?,
+            process: Mutex::default(),
+        };
+        registry.resume().await?;
+        Ok(registry)
+    }
+
+    /// `127.0.0.1:PORT`, what references begin with.
+    #[must_use]
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Takes it away, at once.
+    pub fn stop(&self) {
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Starts it again after [`Registry::stop`], on the same port and data.
+    ///
+    /// # Errors
+    /// When it ends: quotes its log.
+    pub async fn resume(&self) -> Result<()> {
+        let data = self.folder.join("data");
+        let command = match self.kind {
+            Kind::Referrers => {
+                let mut command = Command::new(Tool::Registry.path()?);
+                command.args(["--listen", &self.host(), "--dir"]).arg(data);
+                command
+            }
+            Kind::TagScheme => {
+                let config = self.folder.join("config.yml");
+                let text = json!({
+                    "version": 0.1,
+                    "log": { "level": "info" },
+                    "storage": { "filesystem": { "rootdirectory": data }, "delete": { "enabled": true } },
+                    "http": { "addr": self.host() },
+                });
+                std::fs::write(&config, serde_yaml::to_string(&text)?)
+                    .with_context(|| format!("cannot write {}", config.display()))?;
+                let mut command = Command::new(Tool::DockerRegistry.path()?);
+                command
+                    .arg("serve")
+                    .arg(config)
+                    .env("OTEL_TRACES_EXPORTER", "none");
+                command
+            }
+        };
+        let process = Process::start("registry", command, &self.log())?;
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
+        wait_for("the registry", READY_WITHIN, async || {
+            if let Some(process) = self
+                .process
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_mut()
+                && let Err(error) = process.check_running()
+            {
+                return Ok(Seen::Never(format!("{error:#}")));
+            }
+            TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
+            Ok(Seen::Done(()))
+        })
+        .await
+    }
+
+    /// Its log: a line for each request.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("registry.log")
+    }
+
+    /// Pushes bytes as an artifact of one layer, tagged, and returns the manifest's digest. For packages use
+    /// `kubectl rimward package`, as a person would; this is for what is no package.
+    ///
+    /// # Errors
+    /// When the registry refuses.
+    pub async fn push(
+        &self,
+        repository: &str,
+        tag: &str,
+        artifact_type: &str,
+        layer: &[u8],
+    ) -> Result<String> {
+        let client = reqwest::Client::new();
+        let config = self.push_blob(&client, repository, b"{}").await?;
+        let layer_digest = self.push_blob(&client, repository, layer).await?;
+        let manifest: Value = json!({
+            "schemaVersion": 2,
+            "mediaType": IMAGE_MANIFEST,
+            "artifactType": artifact_type,
+            "config": { "mediaType": "application/vnd.oci.empty.v1+json", "digest": config, "size": 2 },
+            "layers": [{ "mediaType": "application/octet-stream", "digest": layer_digest, "size": layer.len() }],
+        });
+        let body = manifest.to_string();
+        let digest = digest(body.as_bytes());
+        let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.host());
+        let request = client
+            .put(&url)
+            .header("content-type", IMAGE_MANIFEST)
+            .body(body);
+        check(request.send().await?).await?;
+        Ok(digest)
+    }
+
+    /// Fetches a manifest by tag or digest.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn manifest(&self, repository: &str, reference: &str) -> Result<Value> {
+        let url = format!(
+            "http://{}/v2/{repository}/manifests/{reference}",
+            self.host()
+        );
+        let request = reqwest::Client::new().get(&url).header(
+            "accept",
+            format!("{IMAGE_MANIFEST}, application/vnd.oci.image.index.v1+json"),
+        );
+        Ok(check(request.send().await?).await?.json().await?)
+    }
+
+    /// Fetches a blob by digest.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn blob(&self, repository: &str, digest: &str) -> Result<Vec<u8>> {
+        let url = format!("http://{}/v2/{repository}/blobs/{digest}", self.host());
+        Ok(check(reqwest::get(&url).await?)
+            .await?
+            .bytes()
+            .await?
+            .to_vec())
+    }
+
+    async fn push_blob(
+        &self,
+        client: &reqwest::Client,
+        repository: &str,
+        bytes: &[u8],
+    ) -> Result<String> {
+        let digest = digest(bytes);
+        let root = format!("http://{}", self.host());
+        let begun = check(
+            client
+                .post(format!("{root}/v2/{repository}/blobs/uploads/"))
+                .send()
+                .await?,
+        )
+        .await?;
+        let place = begun
+            .headers()
+            .get("location")
+            .and_then(|value| value.to_str().ok())
+            .context("the registry named no place for the upload")?;
+        let place = if place.starts_with('/') {
+            format!("{root}{place}")
+        } else {
+            place.to_owned()
+        };
+        let join = if place.contains('?') { '&' } else { '?' };
+        let upload = client
+            .put(format!("{place}{join}digest={digest}"))
+            .header("content-type", "application/octet-stream")
+            .body(bytes.to_vec());
+        check(upload.send().await?).await?;
+        Ok(digest)
+    }
+}
+
+/// `sha256:` and the hexadecimal hash.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, bytes);
+    hash.as_ref()
+        .iter()
+        .fold("sha256:".to_owned(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+async fn check(answer: reqwest::Response) -> Result<reqwest::Response> {
+    if !answer.status().is_success() {
+        let (status, url) = (answer.status(), answer.url().clone());
+        bail!(
+            "{url} answered {status}: {}",
+            answer.text().await.unwrap_or_default()
+        );
+    }
+    Ok(answer)
+}

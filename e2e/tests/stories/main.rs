@@ -1,0 +1,3 @@
+//! The end-to-end stories: one per file, on real parts.
+
+mod control_plane;
