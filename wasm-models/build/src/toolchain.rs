@@ -110,16 +110,8 @@ impl Toolchain {
                 .arg("-Zbuild-std=std,panic_abort")
                 .env("RUSTC_BOOTSTRAP", "1")
                 .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", DEBIAN_LINKER);
-        }
-        // Set by the cargo that runs this program, for its own toolchain.
-        for variable in [
-            "RUSTUP_TOOLCHAIN",
-            "RUSTFLAGS",
-            "CARGO",
-            "RUSTC_WRAPPER",
-            "LD_LIBRARY_PATH",
-        ] {
-            if self.build_std || variable == "RUSTFLAGS" {
+            // The cargo that runs this program sets these for its own toolchain.
+            for variable in ["RUSTUP_TOOLCHAIN", "CARGO", "LD_LIBRARY_PATH"] {
                 command.env_remove(variable);
             }
         }

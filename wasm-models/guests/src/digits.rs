@@ -1,7 +1,7 @@
 //! The digits classifier: one UINT8 tensor `image` in, `probabilities` and `label` out.
 
 use crate::bindings::wasi::nn::tensor::{Tensor as NnTensor, TensorType};
-use crate::{Datatype, Error, NamedTensor, Tensor, labels, model, pixels};
+use crate::{Datatype, Error, NamedTensor, Tensor, datatypes, labels, model, pixels};
 
 /// Name of the input: UINT8 `[N, 8, 8]`, pixels 0 to 16. Also the name of the model's own input:
 /// FP32 `[N, 1, 8, 8]`, 0.0 to 1.0.
@@ -17,7 +17,7 @@ pub const LABEL: &str = "label";
 #[derive(Debug)]
 pub struct Images {
     pixels: Vec<u8>,
-    count: usize,
+    count: u32,
 }
 
 impl Images {
@@ -42,7 +42,8 @@ impl Images {
         let datatype = tensor.datatype();
         if datatype != Datatype::Uint8 {
             return Err(invalid(format!(
-                "datatype is {datatype:?}, but UINT8 is needed"
+                "datatype is {}, but UINT8 is needed",
+                datatypes::name(datatype)
             )));
         }
         let count = pixels::batch_size(&tensor.shape()).map_err(invalid)?;
@@ -64,11 +65,9 @@ impl Images {
     /// # Errors
     /// Those of [`model::run`]; `backend` where the model's answer is not what it should be.
     pub fn classify(self, white: f32) -> Result<Vec<NamedTensor>, Error> {
-        let count = u32::try_from(self.count)
-            .map_err(|_| Error::InvalidInput(format!("{} images are too many", self.count)))?;
         let side = pixels::SIDE as u32;
         let input = NnTensor::new(
-            &[count, 1, side, side],
+            &[self.count, 1, side, side],
             TensorType::Fp32,
             &pixels::normalise(&self.pixels, white),
         );
@@ -80,13 +79,12 @@ impl Images {
             )));
         };
         if probabilities.ty() != TensorType::Fp32 {
-            let datatype = probabilities.ty();
             return Err(Error::Backend(format!(
-                "the model gave {PROBABILITIES:?} as {datatype:?}, expected FP32"
+                "the model's {PROBABILITIES:?} is not FP32"
             )));
         }
-        let labels =
-            labels::most_probable(&probabilities.data(), self.count).map_err(Error::Backend)?;
+        let labels = labels::most_probable(&probabilities.data(), self.count as usize)
+            .map_err(Error::Backend)?;
         Ok(vec![
             NamedTensor {
                 name: PROBABILITIES.to_owned(),
@@ -94,7 +92,7 @@ impl Images {
             },
             NamedTensor {
                 name: LABEL.to_owned(),
-                tensor: Tensor::create(Datatype::Int64, &[count], &labels)?,
+                tensor: Tensor::create(Datatype::Int64, &[self.count], &labels)?,
             },
         ])
     }

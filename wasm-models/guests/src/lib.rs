@@ -1,10 +1,11 @@
 //! What the guest modules share: the generated bindings, the call to the model, the digits
 //! classifier and the trigger of the fixtures.
 //!
-//! Everything pure lives in [`pixels`], [`labels`] and [`trigger`] and is tested natively; what
+//! Everything pure lives in [`pixels`], [`labels`], [`datatypes`] and [`trigger`] and is tested natively; what
 //! calls the host lives in [`model`] and [`digits`] and is tested in the sandbox by the node
 //! agent. Nothing here may import anything but `wasi:nn` and `rimward:inference`.
 
+pub mod datatypes;
 pub mod digits;
 pub mod labels;
 pub mod model;

@@ -13,12 +13,12 @@ pub const PIXEL_MAX: u8 = 16;
 ///
 /// # Errors
 /// Says which shape it got and which it takes.
-pub fn batch_size(shape: &[u32]) -> Result<usize, String> {
+pub fn batch_size(shape: &[u32]) -> Result<u32, String> {
     const SIDE_U32: u32 = SIDE as u32;
     match *shape {
         [SIDE_U32, SIDE_U32] => Ok(1),
         [0, SIDE_U32, SIDE_U32] => Err("shape [0,8,8] holds no image".to_owned()),
-        [images, SIDE_U32, SIDE_U32] => Ok(images as usize),
+        [images, SIDE_U32, SIDE_U32] => Ok(images),
         _ => Err(format!("shape is {shape:?}, but [N,8,8] is needed")),
     }
 }
