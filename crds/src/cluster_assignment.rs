@@ -164,6 +164,8 @@ pub struct NodeCounts {
     pub ready: u32,
     /// Refuse an update for now.
     pub held: u32,
+    /// Have not been heard of; they count as unavailable, but the revision does not wait for them.
+    pub offline: u32,
     /// Rejected the revision.
     pub failed: u32,
     /// Tried the revision and went back.

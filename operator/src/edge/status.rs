@@ -1,0 +1,265 @@
+//! A cluster's status as it goes up: the plan's report in the words of the API.
+//!
+//! Owns the assignment's status. Sums are core's; nothing here counts a node twice or judges one.
+//! Two statuses are compared as sets and without times, so that steady state writes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use rimward_core::fleet::ModelReport;
+use rimward_core::ids::ModelKey;
+use rimward_core::summary::{Measures, Phase};
+use rimward_crds::reasons::{HubReason, condition};
+use rimward_crds::{
+    AssignedModelStatus, Capabilities, ClusterAssignmentStatus, Condition, EdgeNode, ModelVerdict,
+    NodeCounts, NodeProblem, NodeSummary, VerdictPhase, Versions,
+};
+
+use super::parse::bounded;
+
+/// The schema's bounds on a cluster's capabilities.
+const ARCHITECTURES_MAX: usize = 8;
+const BACKENDS_MAX: usize = 16;
+
+/// What is known of the cluster besides its nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) cluster_uid: Option<String>,
+    pub(crate) versions: Option<Versions>,
+}
+
+/// What a status is made from.
+pub(crate) struct Sources<'a> {
+    pub(crate) facts: &'a Facts,
+    /// Generation of the hub's object that was planned on.
+    pub(crate) hub_generation: i64,
+    pub(crate) report: &'a BTreeMap<ModelKey, ModelReport>,
+    pub(crate) unreadable: &'a BTreeMap<(String, String), String>,
+    pub(crate) nodes: &'a NodeSummary,
+    pub(crate) capabilities: &'a Capabilities,
+}
+
+/// Makes the status. `before` lends the times of conditions that did not turn.
+pub(crate) fn status(
+    sources: &Sources<'_>,
+    before: Option<&ClusterAssignmentStatus>,
+    now: &Time,
+) -> ClusterAssignmentStatus {
+    let Sources {
+        facts,
+        hub_generation,
+        report,
+        unreadable,
+        nodes,
+        capabilities,
+    } = sources;
+    let conditions = conditions(report, unreadable)
+        .into_iter()
+        .map(|(kind, verdict)| {
+            let (status, reason, message) = verdict;
+            let kept = before
+                .and_then(|before| before.conditions.iter().find(|old| old.type_ == kind))
+                .filter(|old| old.status == status)
+                .map(|old| old.last_transition_time.clone());
+            Condition {
+                type_: kind.to_owned(),
+                status: status.to_owned(),
+                reason,
+                message,
+                observed_generation: Some(*hub_generation),
+                last_transition_time: kept.unwrap_or_else(|| now.clone()),
+            }
+        })
+        .collect();
+    ClusterAssignmentStatus {
+        observed_generation: Some(*hub_generation),
+        conditions,
+        cluster_uid: facts.cluster_uid.clone(),
+        versions: facts.versions.clone(),
+        nodes: Some((*nodes).clone()),
+        capabilities: Some((*capabilities).clone()),
+        models: report.iter().map(|(key, one)| model(key, one)).collect(),
+    }
+}
+
+fn model(key: &ModelKey, report: &ModelReport) -> AssignedModelStatus {
+    let ModelReport {
+        revision,
+        nodes,
+        phase,
+        reason,
+        measures,
+        problems,
+        last_good,
+    } = report;
+    let Measures {
+        samples,
+        errors,
+        latency_p99_microseconds,
+    } = *measures;
+    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    AssignedModelStatus {
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+        revision: Some(revision.to_string()),
+        nodes: NodeCounts {
+            desired: nodes.desired,
+            updated: nodes.updated,
+            ready: nodes.ready,
+            held: nodes.held,
+            offline: nodes.offline,
+            failed: nodes.failed,
+            rolled_back: nodes.rolled_back,
+        },
+        last_good_revision: last_good.as_ref().map(ToString::to_string),
+        problems: problems
+            .iter()
+            .map(|problem| NodeProblem {
+                node: problem.node.to_string(),
+                reason: problem.reason.clone(),
+                message: bounded(&problem.message),
+            })
+            .collect(),
+        verdict: ModelVerdict {
+            phase: match phase {
+                Phase::Failed => VerdictPhase::Failed,
+                Phase::Held => VerdictPhase::Held,
+                Phase::Pending => VerdictPhase::Pending,
+                Phase::Staging => VerdictPhase::Staging,
+                Phase::Trial => VerdictPhase::Trial,
+                Phase::Passed => VerdictPhase::Passed,
+            },
+            reason: Some(reason.clone()).filter(|reason| !reason.is_empty()),
+            samples: number(samples),
+            errors: number(errors),
+            latency_p99_microseconds: number(latency_p99_microseconds.unwrap_or(0)),
+        },
+    }
+}
+
+/// Status, reason and message of a condition.
+type Verdict = (&'static str, String, String);
+
+/// Ready, Reconciling and Stalled, as kstatus reads them.
+fn conditions(
+    report: &BTreeMap<ModelKey, ModelReport>,
+    unreadable: &BTreeMap<(String, String), String>,
+) -> [(&'static str, Verdict); 3] {
+    let failed = report.iter().find(|(_, one)| one.phase == Phase::Failed);
+    let open = report
+        .iter()
+        .filter(|(_, one)| one.phase != Phase::Passed)
+        .count();
+    let stalled = match (unreadable.iter().next(), failed) {
+        (Some(((namespace, name), error)), _) => Some((
+            HubReason::ObjectInvalid.to_string(),
+            bounded(&format!("the entry of {namespace}/{name}: {error}")),
+        )),
+        (None, Some((key, one))) => Some((stalled_reason(one), stalled_message(key, one))),
+        (None, None) => None,
+    };
+    let no = |reason: HubReason| ("False", reason.to_string(), String::new());
+    let working = || {
+        (
+            HubReason::Progressing.to_string(),
+            format!("{open} of {} models are not settled", report.len()),
+        )
+    };
+    let (ready, reconciling) = match (&stalled, open) {
+        (Some((reason, message)), _) => (
+            ("False", reason.clone(), message.clone()),
+            no(HubReason::AsDesired),
+        ),
+        (None, 0) => (
+            ("True", HubReason::AsDesired.to_string(), String::new()),
+            no(HubReason::AsDesired),
+        ),
+        (None, _) => {
+            let (reason, message) = working();
+            (
+                ("False", reason.clone(), message.clone()),
+                ("True", reason, message),
+            )
+        }
+    };
+    let stalled = stalled.map_or_else(
+        || no(HubReason::AsDesired),
+        |(reason, message)| ("True", reason, message),
+    );
+    [
+        (condition::READY, ready),
+        (condition::RECONCILING, reconciling),
+        (condition::STALLED, stalled),
+    ]
+}
+
+/// A device's word is taken for a reason only where it has a reason's form; the API server would
+/// refuse the whole status otherwise.
+fn stalled_reason(report: &ModelReport) -> String {
+    let fits = !report.reason.is_empty()
+        && report.reason.len() <= 64
+        && report.reason.starts_with(|c: char| c.is_ascii_alphabetic())
+        && report.reason.chars().all(|c| c.is_ascii_alphanumeric());
+    if fits {
+        report.reason.clone()
+    } else {
+        HubReason::StageFailed.to_string()
+    }
+}
+
+fn stalled_message(key: &ModelKey, report: &ModelReport) -> String {
+    let revision = &report.revision;
+    match report.problems.first() {
+        Some(problem) => bounded(&format!(
+            "{key}: revision {revision} failed on node {}: {}",
+            problem.node, problem.message
+        )),
+        None => format!("{key}: revision {revision} failed"),
+    }
+}
+
+/// Counts nodes and sums what they can do. `alive` says whether a node's agent is.
+pub(crate) fn nodes<'a>(
+    nodes: impl Iterator<Item = (&'a EdgeNode, bool)>,
+) -> (NodeSummary, Capabilities) {
+    let mut summary = NodeSummary::default();
+    let mut architectures = BTreeSet::new();
+    let mut backends = BTreeSet::new();
+    for (node, alive) in nodes {
+        summary.total += 1;
+        let Some(status) = &node.status else { continue };
+        let ready = status
+            .conditions
+            .iter()
+            .any(|one| one.type_ == condition::READY && one.status == "True");
+        summary.ready += u32::from(ready && alive);
+        architectures.extend(status.architecture.clone());
+        backends.extend(status.backends.iter().map(|backend| backend.name.clone()));
+    }
+    let capabilities = Capabilities {
+        architectures: architectures.into_iter().take(ARCHITECTURES_MAX).collect(),
+        backends: backends.into_iter().take(BACKENDS_MAX).collect(),
+    };
+    (summary, capabilities)
+}
+
+/// Whether two statuses say the same, whatever the order of their lists and the times of conditions.
+pub(crate) fn same(left: &ClusterAssignmentStatus, right: &ClusterAssignmentStatus) -> bool {
+    canonical(left) == canonical(right)
+}
+
+fn canonical(status: &ClusterAssignmentStatus) -> ClusterAssignmentStatus {
+    let mut status = status.clone();
+    for one in &mut status.conditions {
+        one.last_transition_time = Time::default();
+    }
+    status.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+    status
+        .models
+        .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    status
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;
