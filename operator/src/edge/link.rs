@@ -3,12 +3,14 @@
 //! Owns the heartbeat Lease. A beat is sent only after the edge's own API server answered: in push mode
 //! the session runs on the hub, and a beat without that would call a dead cluster alive.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::jiff;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::core::PartialObjectMeta;
 use kube::{Client, ResourceExt as _};
@@ -29,6 +31,9 @@ pub(crate) const CLUSTERS_NAMESPACE: &str = "rimward-clusters";
 /// Longest version that is reported: the schema's bound.
 const VERSION_CHARS_MAX: usize = 64;
 
+const EDGE: &str = "the edge's API server";
+const HUB: &str = "the hub";
+
 /// A Lease lasts this many beats: two may get lost.
 const BEATS_PER_LEASE: u32 = 3;
 
@@ -42,6 +47,8 @@ pub(crate) struct Link<'a> {
     pub(crate) retry_max: Duration,
     pub(crate) metrics: &'a Metrics,
     pub(crate) facts: &'a Mutex<Facts>,
+    /// Set while the hub does not answer: nothing else needs to wait for it then.
+    pub(crate) hub_away: &'a AtomicBool,
     /// Told when the hub answers again, so that its watch starts anew at once.
     pub(crate) hub_back: &'a Notify,
     /// Told when the facts changed, or the hub answers again.
@@ -69,6 +76,7 @@ impl Link<'_> {
             let wait = match self.beat().await {
                 Ok(()) => {
                     pace.succeeded();
+                    self.hub_away.store(false, Ordering::Release);
                     if std::mem::take(&mut missed) {
                         tracing::info!("the hub answers again");
                         self.hub_back.notify_one();
@@ -78,6 +86,8 @@ impl Link<'_> {
                 }
                 Err(error) => {
                     self.metrics.failed(Category::Api);
+                    let away = !matches!(error, Missed::Edge(_) | Missed::Late(EDGE));
+                    self.hub_away.store(away, Ordering::Release);
                     if !std::mem::replace(&mut missed, true) {
                         let error = anyhow::Error::from(error);
                         tracing::warn!(error = format!("{error:#}"), "no heartbeat");
@@ -94,10 +104,10 @@ impl Link<'_> {
 
     async fn beat(&self) -> Result<(), Missed> {
         let edge = bounded(self.learn()).await;
-        edge.ok_or(Missed::Late("the edge's API server"))?
+        edge.ok_or(Missed::Late(EDGE))?
             .map_err(Missed::Edge)?;
         let hub = bounded(self.renew()).await;
-        hub.ok_or(Missed::Late("the hub"))?.map_err(Missed::Hub)
+        hub.ok_or(Missed::Late(HUB))?.map_err(Missed::Hub)
     }
 
     /// Reads who and what the edge cluster is.
@@ -129,7 +139,7 @@ impl Link<'_> {
         let spec = json!({
             "holderIdentity": self.holder,
             "leaseDurationSeconds": self.beat_seconds.saturating_mul(BEATS_PER_LEASE),
-            "renewTime": micro_time(jiff::Timestamp::now()),
+            "renewTime": MicroTime(Timestamp::now()),
         });
         let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
@@ -155,21 +165,5 @@ impl Link<'_> {
 
     fn lock_facts(&self) -> std::sync::MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A `metav1.MicroTime`: always six digits after the point, or the API server refuses it.
-fn micro_time(at: jiff::Timestamp) -> String {
-    format!("{at:.6}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_renew_time_has_microseconds_always() {
-        let whole = jiff::Timestamp::from_second(1_000_000_000).unwrap();
-        assert_eq!(micro_time(whole), "2001-09-09T01:46:40.000000Z");
     }
 }

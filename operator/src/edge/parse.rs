@@ -134,11 +134,9 @@ pub(crate) fn node(node: &crds::EdgeNode, alive: bool) -> Node<crds::NodeModel> 
 }
 
 /// A node that exists but whose object does not parse: unavailable, and left alone.
-pub(crate) fn unreadable_node(
-    labels: Option<&BTreeMap<String, String>>,
-) -> Node<crds::NodeModel> {
+pub(crate) fn unreadable_node(labels: &BTreeMap<String, String>) -> Node<crds::NodeModel> {
     Node {
-        labels: labels.cloned().unwrap_or_default(),
+        labels: labels.clone(),
         alive: false,
         held: None,
         generation: 0,

@@ -5,6 +5,7 @@
 //! which no session ran is not counted (docs/adr/0004).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rimward_core::cluster::{Assigned, Progress};
 use rimward_core::ids::{ModelKey, RevisionName};
@@ -83,7 +84,7 @@ pub(crate) fn due<E>(
             continue;
         };
         let used_seconds = now.seconds_since(one.since);
-        let step = u64::from((entry.progress_deadline_seconds / CHECKPOINTS).max(1));
+        let step = step_seconds(entry);
         if !one.expired && (settled(key) || used_seconds < step) {
             continue;
         }
@@ -109,6 +110,24 @@ pub(crate) fn due<E>(
     // What is over must go: the same revision, ordered again later, starts its own time.
     worth_it |= kept.keys().any(|key| !next.contains_key(key));
     worth_it.then_some(next)
+}
+
+/// How long until something may be worth keeping.
+pub(crate) fn next_checkpoint<E>(
+    progress: &BTreeMap<ModelKey, Progress>,
+    assigned: &BTreeMap<ModelKey, Assigned<E>>,
+    settled: impl Fn(&ModelKey) -> bool,
+) -> Option<Duration> {
+    progress
+        .iter()
+        .filter(|(key, one)| !one.expired && !settled(key))
+        .filter_map(|(key, _)| assigned.get(key))
+        .map(|entry| Duration::from_secs(step_seconds(entry)))
+        .min()
+}
+
+fn step_seconds<E>(entry: &Assigned<E>) -> u64 {
+    u64::from((entry.progress_deadline_seconds / CHECKPOINTS).max(1))
 }
 
 #[cfg(test)]

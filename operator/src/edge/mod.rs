@@ -1,0 +1,20 @@
+//! The sync session of one edge cluster, and the `edge` role that runs it in pull mode.
+//!
+//! Owns everything between a cluster's assignment on the hub and its nodes' specs. Must never decide
+//! which cluster runs what (that is the hub) nor what a node does with it (that is its agent).
+
+mod link;
+mod liveness;
+mod mirror;
+mod nodes;
+mod observe;
+mod pace;
+mod parse;
+mod progress;
+mod reconcile;
+mod role;
+pub(crate) mod session;
+mod status;
+mod watch;
+
+pub(crate) use role::{EdgeArgs, run};

@@ -1,0 +1,140 @@
+//! The nodes of a cluster: as seen, and as they shall be written.
+//!
+//! Owns the difference between the two. A node whose object does not parse counts as unavailable and is
+//! never written.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use kube::ResourceExt as _;
+use rimward_core::cluster::{self, GoAhead, Plan};
+use rimward_core::fleet::Action;
+use rimward_core::ids::{ModelKey, NodeName};
+use rimward_crds::{self as crds, EdgeNode, NodeModel};
+
+use super::liveness::Liveness;
+use super::observe::{Node, Written, readable};
+use super::parse;
+
+/// The nodes at one moment.
+pub(crate) struct Seen {
+    /// With whether its agent is alive.
+    readable: BTreeMap<NodeName, (EdgeNode, bool)>,
+    /// Their labels.
+    unreadable: BTreeMap<NodeName, BTreeMap<String, String>>,
+}
+
+/// One EdgeNode whose spec shall change.
+#[derive(Debug)]
+pub(crate) struct Write {
+    /// As it was planned on.
+    pub(crate) node: EdgeNode,
+    /// All its entries.
+    pub(crate) models: Vec<NodeModel>,
+}
+
+impl Seen {
+    /// Sorts the nodes out, with the session's own writes laid over them.
+    pub(crate) fn new(
+        nodes: &[Arc<Node>],
+        written: &mut Written<EdgeNode>,
+        liveness: &Mutex<Liveness>,
+    ) -> Self {
+        let now = Instant::now();
+        let mut liveness = liveness.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = Self {
+            readable: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+        };
+        for node in nodes {
+            // The API server refuses names that are none.
+            let Ok(name) = node.name_any().parse::<NodeName>() else {
+                continue;
+            };
+            match readable(node) {
+                Ok(node) => {
+                    let alive = liveness.alive(name.as_str(), now);
+                    seen.readable.insert(name, (written.over(node), alive));
+                }
+                Err(error) => {
+                    tracing::warn!(node = %name, %error, "an EdgeNode does not parse");
+                    let labels = error.metadata.labels.clone().unwrap_or_default();
+                    seen.unreadable.insert(name, labels);
+                }
+            }
+        }
+        let known = |name: &str| {
+            let parsed = name.parse::<NodeName>();
+            parsed.is_ok_and(|name| seen.readable.contains_key(&name))
+        };
+        liveness.keep(known);
+        written.keep(known);
+        seen
+    }
+
+    /// Those whose object parses, with whether their agent is alive.
+    pub(crate) fn readable(&self) -> impl Iterator<Item = (&EdgeNode, bool)> {
+        self.readable.values().map(|(node, alive)| (node, *alive))
+    }
+
+    /// How many do not parse.
+    pub(crate) fn unreadable_count(&self) -> usize {
+        self.unreadable.len()
+    }
+
+    /// All, as the planner takes them.
+    pub(crate) fn parsed(&self) -> BTreeMap<NodeName, cluster::Node<NodeModel>> {
+        let readable = self
+            .readable
+            .iter()
+            .map(|(name, (node, alive))| (name.clone(), parse::node(node, *alive)));
+        let unreadable = self
+            .unreadable
+            .iter()
+            .map(|(name, labels)| (name.clone(), parse::unreadable_node(labels)));
+        readable.chain(unreadable).collect()
+    }
+}
+
+/// Which specs differ from the plan, and what they shall be.
+///
+/// Entries that the assignment has but that do not parse stay on the nodes as they are.
+pub(crate) fn writes(
+    plan: &Plan<NodeModel>,
+    seen: &Seen,
+    unreadable_entries: &BTreeMap<(String, String), String>,
+) -> Vec<Write> {
+    let one = |(name, wanted): (&NodeName, &BTreeMap<ModelKey, GoAhead<NodeModel>>)| {
+        let (node, _) = seen.readable.get(name)?;
+        let stays = node.spec.models.iter().filter(|model| {
+            unreadable_entries.contains_key(&(model.namespace.clone(), model.name.clone()))
+        });
+        let mut models: Vec<NodeModel> = wanted.values().map(entry).chain(stays.cloned()).collect();
+        let mut has = node.spec.models.clone();
+        let by_key = |a: &NodeModel, b: &NodeModel| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name));
+        models.sort_by(by_key);
+        has.sort_by(by_key);
+        (models != has).then(|| Write {
+            node: node.clone(),
+            models,
+        })
+    };
+    plan.nodes.iter().filter_map(one).collect()
+}
+
+fn entry(go_ahead: &GoAhead<NodeModel>) -> NodeModel {
+    let GoAhead {
+        revision,
+        action,
+        content,
+    } = go_ahead;
+    NodeModel {
+        revision: revision.to_string(),
+        action: match action {
+            Action::Run => crds::Action::Run,
+            Action::Remove => crds::Action::Remove,
+        },
+        ..content.clone()
+    }
+}

@@ -1,0 +1,230 @@
+//! A sync session: one edge cluster's link to its hub, the same code for pull and for push.
+//!
+//! Owns the mirror, EdgeNode specs, the assignment's status and the cluster's heartbeat. It wires
+//! watches, heartbeat and the loop observe → parse → plan → apply → status together; decisions are
+//! `rimward_core::cluster::plan`'s. A hub that is away, for whatever reason, changes nothing here.
+
+use std::future::Future;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::runtime::reflector;
+use kube::runtime::watcher::{Config, Event};
+use kube::{Api, Client, ResourceExt as _};
+use rimward_core::ids::ClusterName;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::link::Link;
+use super::liveness::Liveness;
+use super::observe::{Assignment, Node, Observed};
+use super::pace::{Pace, random};
+use super::reconcile::{Next, Reconciler};
+use super::status::Facts;
+use super::watch::{Reach, Watching};
+use crate::metrics::{Category, Kind, Metrics};
+
+/// Field manager of everything that a session writes.
+pub(crate) const FIELD_MANAGER: &str = "rimward-sync";
+
+/// Namespace of the nodes' Leases in the edge cluster.
+const NODES_NAMESPACE: &str = "rimward-nodes";
+
+/// How long one request to an API server may take.
+const REQUEST_SECONDS_MAX: u64 = 10;
+
+/// Events within this time become one plan.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// How a session behaves.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionOptions {
+    /// Who holds the cluster's Lease: names the process that runs the session.
+    pub(crate) holder: String,
+    /// Seconds between two heartbeats, at least 1.
+    pub(crate) heartbeat_seconds: u32,
+    /// Everything is listed anew and planned again at least this often, in seconds; at least 1.
+    pub(crate) resync_seconds: u32,
+    /// A node whose Lease did not change for so long is silent; at least 1.
+    pub(crate) node_silence_seconds: u32,
+    /// The longest wait before an API server that is away is tried again, in seconds; at least 1.
+    pub(crate) retry_seconds_max: u32,
+    /// Where the session counts.
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Why a session cannot run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    /// An option that must be at least 1 is 0.
+    #[error("session option {0} must be at least 1")]
+    Zero(&'static str),
+}
+
+/// Runs the session of `cluster` until `shutdown`.
+///
+/// `hub` and `edge` may be one cluster. Neither needs to answer: the session waits for both, and paces
+/// nodes from the mirror while the hub is away.
+///
+/// # Errors
+/// [`SessionError`] when the options make no sense; nothing that a network does ends a session.
+pub(crate) async fn run(
+    hub: Client,
+    edge: Client,
+    cluster: ClusterName,
+    options: SessionOptions,
+    shutdown: CancellationToken,
+) -> Result<(), SessionError> {
+    for (name, value) in [
+        ("heartbeat_seconds", options.heartbeat_seconds),
+        ("resync_seconds", options.resync_seconds),
+        ("node_silence_seconds", options.node_silence_seconds),
+        ("retry_seconds_max", options.retry_seconds_max),
+    ] {
+        if value == 0 {
+            return Err(SessionError::Zero(name));
+        }
+    }
+    let seconds = |number: u32| Duration::from_secs(u64::from(number));
+    let liveness = Mutex::new(Liveness::new(seconds(options.node_silence_seconds)));
+    let facts = Mutex::new(Facts::default());
+    let (wake, hub_back, never) = (Notify::new(), Notify::new(), Notify::new());
+    let hub_away = AtomicBool::new(false);
+    let watching = Watching {
+        metrics: options.metrics.clone(),
+        resync: seconds(options.resync_seconds),
+        retry_max: seconds(options.retry_seconds_max),
+        shutdown: shutdown.clone(),
+    };
+    let link = Link {
+        hub: hub.clone(),
+        edge: edge.clone(),
+        cluster: &cluster,
+        holder: &options.holder,
+        beat_seconds: options.heartbeat_seconds,
+        retry_max: watching.retry_max,
+        metrics: &options.metrics,
+        facts: &facts,
+        hub_away: &hub_away,
+        hub_back: &hub_back,
+        wake: &wake,
+    };
+
+    // The account may list and watch its own assignment only: the field selector is what allows it.
+    let own = Config::default().fields(&format!("metadata.name={cluster}"));
+    let (hub_store, mut hub_writer) = reflector::store::<Assignment>();
+    let (edge_store, mut edge_writer) = reflector::store::<Assignment>();
+    let (node_store, mut node_writer) = reflector::store::<Node>();
+    let (hub_reach, edge_reach, node_reach, lease_reach) = (
+        Reach::default(),
+        Reach::default(),
+        Reach::default(),
+        Reach::default(),
+    );
+    let watch_hub = watching.follow(
+        Kind::ClusterAssignment,
+        Api::all(hub.clone()),
+        own.clone(),
+        &hub_reach,
+        &hub_back,
+        |event| {
+            hub_writer.apply_watcher_event(&event);
+            wake.notify_one();
+        },
+    );
+    let watch_mirror = watching.follow(
+        Kind::ClusterAssignment,
+        Api::all(edge.clone()),
+        own,
+        &edge_reach,
+        &never,
+        |event| {
+            edge_writer.apply_watcher_event(&event);
+            wake.notify_one();
+        },
+    );
+    let watch_nodes = watching.follow(
+        Kind::EdgeNode,
+        Api::all(edge.clone()),
+        Config::default(),
+        &node_reach,
+        &never,
+        |event| {
+            node_writer.apply_watcher_event(&event);
+            wake.notify_one();
+        },
+    );
+    let watch_leases = watching.follow::<Lease>(
+        Kind::Lease,
+        Api::namespaced(edge.clone(), NODES_NAMESPACE),
+        Config::default(),
+        &lease_reach,
+        &never,
+        |event| {
+            if let Event::Apply(lease) | Event::InitApply(lease) = event {
+                let renewed = lease.0.as_ref().ok().and_then(renew_time);
+                let mut liveness = liveness.lock().unwrap_or_else(PoisonError::into_inner);
+                if liveness.saw(&lease.name_any(), renewed, Instant::now()) {
+                    wake.notify_one();
+                }
+            }
+        },
+    );
+    let reconcile = async {
+        let mut reconciler = Reconciler::new(hub, edge, &cluster, &options.metrics, &hub_away);
+        let mut pace = Pace::new(watching.retry_max);
+        loop {
+            if edge_reach.listed() && node_reach.listed() {
+                let observed = Observed::new(&hub_store, &edge_store, &node_store);
+                let facts = facts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let started = Instant::now();
+                let next = reconciler.reconcile(observed, &facts, &liveness).await;
+                options.metrics.planned(started.elapsed().as_secs_f64());
+                let wait = match next {
+                    Next::Failed => {
+                        options.metrics.failed(Category::Api);
+                        pace.failed(random())
+                    }
+                    Next::Plan(at) => {
+                        pace.succeeded();
+                        at.map_or(watching.resync, |at| at.min(watching.resync))
+                    }
+                };
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = wake.notified() => tokio::time::sleep(SETTLE).await,
+                    () = tokio::time::sleep(wait) => {}
+                }
+            } else {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = wake.notified() => {}
+                }
+            }
+        }
+    };
+    tracing::info!(%cluster, "session begins");
+    tokio::join!(
+        link.run(&shutdown),
+        watch_hub,
+        watch_mirror,
+        watch_nodes,
+        watch_leases,
+        reconcile
+    );
+    tracing::info!(%cluster, "session ends");
+    Ok(())
+}
+
+fn renew_time(lease: &Lease) -> Option<String> {
+    let renewed = lease.spec.as_ref()?.renew_time.as_ref()?;
+    Some(renewed.0.to_string())
+}
+
+/// Bounds one request in time; none when it took too long.
+pub(crate) async fn bounded<T>(request: impl Future<Output = T>) -> Option<T> {
+    let longest = Duration::from_secs(REQUEST_SECONDS_MAX);
+    tokio::time::timeout(longest, request).await.ok()
+}
