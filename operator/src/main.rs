@@ -6,6 +6,7 @@
 use clap::{Parser, Subcommand};
 
 mod backoff;
+mod edge;
 mod election;
 mod events;
 mod hub;
@@ -25,11 +26,16 @@ struct Cli {
 enum Role {
     /// Plans the fleet: runs in the hub cluster.
     Hub(hub::HubArgs),
+    /// Syncs one edge cluster with its hub and paces its nodes: runs in the edge cluster.
+    Edge(edge::EdgeArgs),
 }
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.role {
         Role::Hub(args) => runtime::run(&args.common.clone(), |shutdown| hub::run(args, shutdown)),
+        Role::Edge(args) => {
+            runtime::run(&args.common.clone(), |shutdown| edge::run(args, shutdown))
+        }
     }
 }

@@ -104,8 +104,7 @@ impl Link<'_> {
 
     async fn beat(&self) -> Result<(), Missed> {
         let edge = bounded(self.learn()).await;
-        edge.ok_or(Missed::Late(EDGE))?
-            .map_err(Missed::Edge)?;
+        edge.ok_or(Missed::Late(EDGE))?.map_err(Missed::Edge)?;
         let hub = bounded(self.renew()).await;
         hub.ok_or(Missed::Late(HUB))?.map_err(Missed::Hub)
     }

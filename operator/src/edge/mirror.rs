@@ -31,9 +31,8 @@ pub(crate) fn relation(
     let Some(hub) = hub else {
         return Relation::HubUnseen;
     };
-    let same = edge.is_some_and(|edge| {
-        edge.metadata.uid.is_some() && edge.metadata.uid == hub.metadata.uid
-    });
+    let same = edge
+        .is_some_and(|edge| edge.metadata.uid.is_some() && edge.metadata.uid == hub.metadata.uid);
     if same {
         Relation::OneCluster
     } else {

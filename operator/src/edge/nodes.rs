@@ -112,7 +112,8 @@ pub(crate) fn writes(
         });
         let mut models: Vec<NodeModel> = wanted.values().map(entry).chain(stays.cloned()).collect();
         let mut has = node.spec.models.clone();
-        let by_key = |a: &NodeModel, b: &NodeModel| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name));
+        let by_key =
+            |a: &NodeModel, b: &NodeModel| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name));
         models.sort_by(by_key);
         has.sort_by(by_key);
         (models != has).then(|| Write {

@@ -80,7 +80,8 @@ impl<K: Resource + Clone> Written<K> {
 /// Resource versions of one object grow; they are compared as numbers since Kubernetes 1.35 says so,
 /// and every server that Rimward knows did it before. One that is no number counts as not older.
 fn is_older<K: Resource>(left: &K, right: &K) -> bool {
-    let version = |object: &K| -> Option<u128> { object.meta().resource_version.as_ref()?.parse().ok() };
+    let version =
+        |object: &K| -> Option<u128> { object.meta().resource_version.as_ref()?.parse().ok() };
     match (version(left), version(right)) {
         (Some(left), Some(right)) => left < right,
         _ => false,

@@ -2,7 +2,7 @@
 //!
 //! Owns the annotation on the mirror. It holds *seconds used*, not start times: clocks at the edge are
 //! wrong, and a device that boots in 1970 and then hears the time must not fail a rollout. Time during
-//! which no session ran is not counted (docs/adr/0004).
+//! which no session ran is not counted (docs/adr/0031).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -59,6 +59,7 @@ pub(crate) fn restore(ledger: &Ledger, now: Timestamp) -> BTreeMap<ModelKey, Pro
         let progress = Progress {
             revision: saved.revision.clone(),
             updated: saved.updated,
+            resting: false,
             since: Timestamp(now.0.saturating_sub(used)),
             expired: saved.expired,
         };
@@ -68,13 +69,11 @@ pub(crate) fn restore(ledger: &Ledger, now: Timestamp) -> BTreeMap<ModelKey, Pro
 }
 
 /// What shall be kept now, if it differs enough from what is kept to be worth a write.
-///
-/// `settled` says whether an entry waits for nothing: its time does not run.
+/// An entry that rests is not kept: its time does not run.
 pub(crate) fn due<E>(
     kept: &Ledger,
     progress: &BTreeMap<ModelKey, Progress>,
     assigned: &BTreeMap<ModelKey, Assigned<E>>,
-    settled: impl Fn(&ModelKey) -> bool,
     now: Timestamp,
 ) -> Option<Ledger> {
     let mut next = Ledger::new();
@@ -85,7 +84,7 @@ pub(crate) fn due<E>(
         };
         let used_seconds = now.seconds_since(one.since);
         let step = step_seconds(entry);
-        if !one.expired && (settled(key) || used_seconds < step) {
+        if !one.expired && (one.resting || used_seconds < step) {
             continue;
         }
         let name = key.to_string();
@@ -116,11 +115,10 @@ pub(crate) fn due<E>(
 pub(crate) fn next_checkpoint<E>(
     progress: &BTreeMap<ModelKey, Progress>,
     assigned: &BTreeMap<ModelKey, Assigned<E>>,
-    settled: impl Fn(&ModelKey) -> bool,
 ) -> Option<Duration> {
     progress
         .iter()
-        .filter(|(key, one)| !one.expired && !settled(key))
+        .filter(|(_, one)| !one.expired && !one.resting)
         .filter_map(|(key, _)| assigned.get(key))
         .map(|entry| Duration::from_secs(step_seconds(entry)))
         .min()

@@ -21,22 +21,22 @@ fn assigned() -> BTreeMap<ModelKey, Assigned<()>> {
     [(key(), entry)].into()
 }
 
-fn progress(since: i64, expired: bool) -> BTreeMap<ModelKey, Progress> {
+fn progress(since: i64, expired: bool, resting: bool) -> BTreeMap<ModelKey, Progress> {
     let progress = Progress {
         revision: "digits-1".parse().unwrap(),
         updated: 1,
+        resting,
         since: Timestamp(since),
         expired,
     };
     [(key(), progress)].into()
 }
 
-fn check_due(kept: &Ledger, since: i64, expired: bool, settled: bool, now: i64) -> Option<Ledger> {
+fn check_due(kept: &Ledger, since: i64, expired: bool, resting: bool, now: i64) -> Option<Ledger> {
     due(
         kept,
-        &progress(since, expired),
+        &progress(since, expired, resting),
         &assigned(),
-        |_| settled,
         Timestamp(now),
     )
 }
@@ -47,7 +47,7 @@ fn a_restart_goes_on_counting_where_the_last_checkpoint_stood() {
     let text = write(&ledger).unwrap();
     // Another process, another clock: only the seconds used count.
     let restored = restore(&read(Some(&text)), Timestamp(5));
-    assert_eq!(restored, progress(5 - 30, false));
+    assert_eq!(restored, progress(5 - 30, false, false));
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_deadline_costs_a_bounded_number_of_writes_and_none_once_it_ran_out() {
 }
 
 #[test]
-fn a_settled_entry_is_not_kept_and_what_was_kept_of_it_goes() {
+fn an_entry_that_rests_is_not_kept_and_what_was_kept_of_it_goes() {
     assert_eq!(check_due(&Ledger::new(), 0, false, true, 1000), None);
     let kept = check_due(&Ledger::new(), 0, false, false, 20).unwrap();
     assert_eq!(check_due(&kept, 0, false, true, 30), Some(Ledger::new()));
@@ -76,9 +76,9 @@ fn a_settled_entry_is_not_kept_and_what_was_kept_of_it_goes() {
 #[test]
 fn a_node_that_got_further_starts_the_time_again() {
     let kept = check_due(&Ledger::new(), 0, false, false, 40).unwrap();
-    let mut progress = progress(40, false);
+    let mut progress = progress(40, false, false);
     progress.get_mut(&key()).unwrap().updated = 2;
-    let next = due(&kept, &progress, &assigned(), |_| false, Timestamp(41));
+    let next = due(&kept, &progress, &assigned(), Timestamp(41));
     assert_eq!(next, Some(Ledger::new()));
 }
 

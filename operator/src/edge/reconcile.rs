@@ -13,8 +13,7 @@ use k8s_openapi::jiff;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use rimward_core::cluster::{self, Plan, Progress};
-use rimward_core::ids::{ClusterName, ModelKey, NodeName};
-use rimward_core::summary::Phase;
+use rimward_core::ids::{ClusterName, ModelKey};
 use rimward_core::time::Timestamp;
 use rimward_crds::{ClusterAssignment, ClusterAssignmentStatus, EdgeNode, NodeModel};
 use serde_json::{Value, json};
@@ -157,13 +156,7 @@ impl<'a> Reconciler<'a> {
             }
         }
 
-        let settled = |key: &ModelKey| {
-            plan.report
-                .get(key)
-                .is_none_or(|report| report.phase == Phase::Passed)
-        };
-        if let Some(ledger) = progress::due(&kept, &plan.progress, &entries.assigned, settled, now)
-        {
+        if let Some(ledger) = progress::due(&kept, &plan.progress, &entries.assigned, now) {
             match self.keep(&object, generation, &ledger).await {
                 Ok(written) => object = written,
                 Err(error) => {
@@ -198,7 +191,7 @@ impl<'a> Reconciler<'a> {
 
         let wait = [
             wait_until(&plan, now),
-            progress::next_checkpoint(&plan.progress, &entries.assigned, settled),
+            progress::next_checkpoint(&plan.progress, &entries.assigned),
             liveness
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -347,9 +340,7 @@ fn status_patch(cluster: &ClusterName, status: &ClusterAssignmentStatus) -> Valu
     })
 }
 
-async fn finish<T>(
-    request: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, WriteError> {
+async fn finish<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, WriteError> {
     bounded(request)
         .await
         .ok_or(WriteError::Late)?

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use rimward_core::fleet::ModelReport;
 use rimward_core::ids::ModelKey;
 use rimward_core::summary::{Measures, Phase};
@@ -251,7 +252,7 @@ pub(crate) fn same(left: &ClusterAssignmentStatus, right: &ClusterAssignmentStat
 fn canonical(status: &ClusterAssignmentStatus) -> ClusterAssignmentStatus {
     let mut status = status.clone();
     for one in &mut status.conditions {
-        one.last_transition_time = Time::default();
+        one.last_transition_time = Time(Timestamp::UNIX_EPOCH);
     }
     status.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
     status
