@@ -3,9 +3,13 @@
 //! Owns finding them, and starting operators and agents. It builds nothing: `cargo xtask demo` and
 //! `cargo xtask test` do that first.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+
+use crate::ports::free_port;
+use crate::service::{Recipe, Service};
 
 /// Finds one of `rimward-operator`, `rimward-node-agent`, `kubectl-rimward`.
 ///
@@ -34,5 +38,118 @@ pub fn folder() -> Result<PathBuf> {
         folder.parent().unwrap_or(folder).to_path_buf()
     } else {
         folder.to_path_buf()
+    })
+}
+
+/// One replica of `rimward-operator`, in either role.
+#[derive(Debug)]
+pub struct Operator {
+    service: Service,
+    probes: String,
+}
+
+impl Operator {
+    /// Starts the hub role as the user of a kubeconfig.
+    ///
+    /// `more` are further arguments, such as `--plain-http 127.0.0.1:5000`.
+    ///
+    /// # Errors
+    /// When the operator is not built or cannot be started.
+    pub fn hub(name: &str, folder: &Path, kubeconfig: &Path, more: &[&str]) -> Result<Self> {
+        Self::start(
+            "hub",
+            name,
+            folder,
+            kubeconfig,
+            more.iter().map(|&word| word.to_owned()),
+        )
+    }
+
+    /// Starts the edge role for a cluster, with a kubeconfig of that cluster and one of the hub.
+    ///
+    /// # Errors
+    /// When the operator is not built or cannot be started.
+    pub fn edge(
+        name: &str,
+        folder: &Path,
+        kubeconfig: &Path,
+        cluster: &str,
+        hub_kubeconfig: &Path,
+        more: &[&str],
+    ) -> Result<Self> {
+        let own = [
+            format!("--cluster={cluster}"),
+            format!("--hub-kubeconfig={}", hub_kubeconfig.display()),
+        ];
+        let more = own
+            .into_iter()
+            .chain(more.iter().map(|&word| word.to_owned()));
+        Self::start("edge", name, folder, kubeconfig, more)
+    }
+
+    fn start(
+        role: &str,
+        name: &str,
+        folder: &Path,
+        kubeconfig: &Path,
+        more: impl Iterator<Item = String>,
+    ) -> Result<Self> {
+        let listen = format!("127.0.0.1:{}", free_port()?);
+        let arguments = [
+            role.to_owned(),
+            format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--listen={listen}"),
+            format!("--identity={name}"),
+        ];
+        let service = Service::start(Recipe {
+            name: name.to_owned(),
+            program: binary("rimward-operator")?,
+            arguments: arguments.into_iter().chain(more).collect(),
+            environment: Vec::new(),
+            folder: folder.to_path_buf(),
+        })?;
+        Ok(Self {
+            service,
+            probes: format!("http://{listen}"),
+        })
+    }
+
+    /// Waits until `/readyz` says so.
+    ///
+    /// # Errors
+    /// When it ends by itself, or the time passes: quotes its log.
+    pub async fn wait_until_ready(&self, within: Duration) -> Result<()> {
+        self.service
+            .wait_until_answers(&format!("{}/readyz", self.probes), within)
+            .await
+    }
+
+    /// What `/metrics` says.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self) -> Result<String> {
+        let answer = reqwest::get(format!("{}/metrics", self.probes)).await?;
+        Ok(answer.error_for_status()?.text().await?)
+    }
+
+    /// The process: to kill, stop and start again.
+    #[must_use]
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+}
+
+/// Starts a node agent with these arguments; its folder is where its log goes.
+///
+/// # Errors
+/// When the agent is not built or cannot be started.
+pub fn agent(name: &str, folder: &Path, arguments: &[String]) -> Result<Service> {
+    Service::start(Recipe {
+        name: name.to_owned(),
+        program: binary("rimward-node-agent")?,
+        arguments: arguments.to_vec(),
+        environment: Vec::new(),
+        folder: folder.to_path_buf(),
     })
 }

@@ -1,3 +1,4 @@
 //! The end-to-end stories: one per file, on real parts.
 
 mod control_plane;
+mod fleet;
