@@ -2,12 +2,24 @@
 
 use std::process::ExitCode;
 
-/// Runs the hidden subcommand `preflight` if this process was started with it. `main` calls this
-/// first and exits with what it gives.
+/// Runs the hidden subcommand `host` or `preflight` if this process was started with it. `main` calls
+/// this first and exits with what it gives.
 pub fn main() -> Option<ExitCode> {
     let subcommand = std::env::args_os().nth(1)?;
     match subcommand.to_str()? {
+        "host" => Some(crate::host::main()),
         "preflight" => Some(crate::preflight::main()),
         _ => None,
     }
+}
+
+/// Logs as JSON lines to standard error, which a child shares with the supervisor.
+pub(crate) fn log_to_stderr() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let _ = tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
 }

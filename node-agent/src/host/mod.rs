@@ -5,10 +5,18 @@
 
 pub mod backend;
 pub mod contract;
+mod control;
 pub mod engine;
 pub mod native;
+mod routes;
 pub mod sandbox;
+pub mod serve;
+mod slot;
+mod stats;
 pub mod tensor;
+mod watch;
+
+pub use control::main;
 
 /// The module of packages that have none: hands tensors to the model and back without a copy.
 pub static PASS_THROUGH: &[u8] = include_bytes!("../../../wasm-models/modules/passthrough.wasm");

@@ -1,0 +1,299 @@
+//! The host's main loop: does what the supervisor says, one message after the other.
+//!
+//! Loading and unloading happen beside it, so that it always answers a ping. When the control socket
+//! closes, the supervisor is gone, and so is this process.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::backend::Workers;
+use super::engine::lock;
+use super::routes::{Route, Routes};
+use super::sandbox::Sandbox;
+use super::serve::Server;
+use super::slot::{LoadFailed, Slot};
+use super::watch;
+use crate::proto::channel::{Channel, ChannelError, Fds};
+use crate::proto::spawn::{SelfLimits, harden, limit_self};
+use crate::proto::{
+    DeploymentSpec, FailReason, FdRole, FromHost, HostLimits, NativeCodeId, SlotId, ToHost,
+};
+
+/// Threads that serve requests and run guests; engines have their own.
+const RUNTIME_THREADS: usize = 2;
+/// How long the supervisor may take to read a message.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often an unloading slot is looked at.
+const UNLOAD_PERIOD: Duration = Duration::from_millis(5);
+/// Descriptors beside connections and slots.
+const FILES_SPARE: u64 = 128;
+
+/// The child's whole life. The control socket is its standard input.
+pub fn main() -> ExitCode {
+    let socket = match harden() {
+        Ok(socket) => socket,
+        Err(error) => {
+            eprintln!("host: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    crate::child::log_to_stderr();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .max_blocking_threads(2)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "runtime cannot be started");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(run(socket));
+    // Written-off inference threads must not hold the process back.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "host ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(socket: OwnedFd) -> anyhow::Result<()> {
+    let channel = Arc::new(Channel::new(socket)?);
+    let (first, fds) = match channel.recv::<ToHost>().await {
+        Err(ChannelError::Closed) => return Ok(()),
+        received => received?,
+    };
+    let ToHost::Start { limits } = first else {
+        anyhow::bail!("the first message is not start");
+    };
+    let host = Host::start(limits, fds, Arc::clone(&channel))?;
+    host.tell(FromHost::Ready {}).await?;
+    let watching = watch::watch(host.clone());
+    let loop_ended = host.clone().serve(channel);
+    tokio::select! {
+        ended = loop_ended => ended,
+        error = watching => Err(error),
+    }
+}
+
+/// Everything that this process holds.
+#[derive(Clone, Debug)]
+pub(super) struct Host {
+    pub(super) limits: HostLimits,
+    pub(super) workers: Workers,
+    server: Server,
+    routes: Routes,
+    sandbox: Sandbox,
+    sandboxes: Arc<Semaphore>,
+    slots: Arc<Mutex<BTreeMap<SlotId, SlotState>>>,
+    channel: Arc<Channel>,
+}
+
+#[derive(Clone, Debug)]
+enum SlotState {
+    Loading,
+    Loaded(Arc<Slot>),
+}
+
+impl Host {
+    fn start(limits: HostLimits, mut fds: Fds, channel: Arc<Channel>) -> anyhow::Result<Self> {
+        limit_self(&SelfLimits {
+            // Twice, because this limit counts what is reserved too, such as threads' stacks.
+            memory_bytes_max: limits.memory_bytes_max.saturating_mul(2),
+            cpu_seconds_max: None,
+            files_max: u64::from(limits.connections_max)
+                + u64::from(limits.slots_max) * 2
+                + FILES_SPARE,
+        })?;
+        let routes = Routes::default();
+        let server = Server::new(routes.clone(), &limits);
+        while let Some(listener) = fds.take_optional(FdRole::RestListener) {
+            server.listen(TcpListener::from(listener))?;
+        }
+        Ok(Self {
+            limits,
+            workers: Workers::default(),
+            server,
+            routes,
+            sandbox: Sandbox::new(limits.instances_max)
+                .map_err(|error| anyhow::anyhow!("sandbox: {error:#}"))?,
+            sandboxes: Arc::new(Semaphore::new(limits.instances_max.max(1) as usize)),
+            slots: Arc::default(),
+            channel,
+        })
+    }
+
+    /// Sends one message; a supervisor that does not read for long is as good as gone.
+    pub(super) async fn tell(&self, message: FromHost) -> anyhow::Result<()> {
+        Ok(tokio::time::timeout(SEND_TIMEOUT, self.channel.send(&message, &[])).await??)
+    }
+
+    async fn serve(self, channel: Arc<Channel>) -> anyhow::Result<()> {
+        loop {
+            let (message, fds) = match channel.recv::<ToHost>().await {
+                Err(ChannelError::Closed) => return Ok(()),
+                received => received?,
+            };
+            match message {
+                ToHost::Start { .. } => anyhow::bail!("a second start"),
+                ToHost::Load { slot, spec, native } => self.load(slot, *spec, native, fds).await?,
+                ToHost::Route {
+                    endpoint,
+                    current,
+                    candidate,
+                } => {
+                    let done = self.route(&endpoint, current, candidate);
+                    self.tell(FromHost::Routed { endpoint, done }).await?;
+                }
+                ToHost::Unload { slot } => self.unload(slot),
+                ToHost::Stats {} => self.stats().await?,
+                ToHost::Ping {} => self.tell(FromHost::Pong {}).await?,
+                ToHost::LameDuck { grace_milliseconds } => {
+                    let leaving = self.clone();
+                    tokio::spawn(async move {
+                        let stayed = leaving
+                            .server
+                            .lame_duck(Duration::from_millis(grace_milliseconds))
+                            .await;
+                        let abandoned_connections = stayed as u64;
+                        let _ = leaving
+                            .tell(FromHost::Drained {
+                                abandoned_connections,
+                            })
+                            .await;
+                        std::process::exit(0);
+                    });
+                }
+            }
+        }
+    }
+
+    async fn load(
+        &self,
+        id: SlotId,
+        spec: DeploymentSpec,
+        native: NativeCodeId,
+        mut fds: Fds,
+    ) -> anyhow::Result<()> {
+        let (code, model) = (fds.take(FdRole::NativeCode)?, fds.take(FdRole::Model)?);
+        {
+            let mut slots = lock(&self.slots);
+            anyhow::ensure!(!slots.contains_key(&id), "{id} is used twice");
+            if slots.len() < self.limits.slots_max as usize {
+                slots.insert(id, SlotState::Loading);
+            }
+        }
+        if !lock(&self.slots).contains_key(&id) {
+            let message = format!("this host has {} slots already", self.limits.slots_max);
+            return self
+                .tell(FromHost::LoadFailed {
+                    slot: id,
+                    reason: FailReason::Internal,
+                    message,
+                })
+                .await;
+        }
+        let host = self.clone();
+        tokio::spawn(async move {
+            let loader = host.clone();
+            let loaded = tokio::task::spawn_blocking(move || {
+                Slot::load(
+                    spec,
+                    &native,
+                    &code,
+                    model,
+                    &loader.sandbox,
+                    &loader.workers,
+                    Arc::clone(&loader.sandboxes),
+                )
+            });
+            let loaded = loaded.await.unwrap_or_else(|panic| {
+                Err(LoadFailed {
+                    reason: FailReason::Internal,
+                    message: format!("loading failed: {panic}"),
+                })
+            });
+            let message = match loaded {
+                Ok(slot) => {
+                    let runs = slot.runs.clone();
+                    lock(&host.slots).insert(id, SlotState::Loaded(Arc::new(slot)));
+                    FromHost::Loaded { slot: id, runs }
+                }
+                Err(LoadFailed { reason, message }) => {
+                    lock(&host.slots).remove(&id);
+                    FromHost::LoadFailed {
+                        slot: id,
+                        reason,
+                        message: message.chars().take(1024).collect(),
+                    }
+                }
+            };
+            let _ = host.tell(message).await;
+        });
+        Ok(())
+    }
+
+    /// False, with nothing changed, where a slot is not loaded.
+    fn route(&self, endpoint: &str, current: Option<SlotId>, candidate: Option<SlotId>) -> bool {
+        let slots = lock(&self.slots);
+        let find = |id: Option<SlotId>| match id.map(|id| slots.get(&id)) {
+            None => Some(None),
+            Some(Some(SlotState::Loaded(slot))) => Some(Some(Arc::clone(slot))),
+            Some(Some(SlotState::Loading) | None) => None,
+        };
+        let (Some(current), Some(candidate)) = (find(current), find(candidate)) else {
+            return false;
+        };
+        self.routes
+            .set(endpoint.to_owned(), Route { current, candidate });
+        true
+    }
+
+    /// Waits until no request holds the slot: each has a deadline, so that comes.
+    fn unload(&self, id: SlotId) {
+        let host = self.clone();
+        tokio::spawn(async move {
+            let removed = lock(&host.slots).remove(&id);
+            if let Some(SlotState::Loaded(slot)) = removed {
+                while slot.busy() > 0 || Arc::strong_count(&slot) > 1 {
+                    tokio::time::sleep(UNLOAD_PERIOD).await;
+                }
+            }
+            let _ = host.tell(FromHost::Unloaded { slot: id }).await;
+        });
+    }
+
+    async fn stats(&self) -> anyhow::Result<()> {
+        let slots = lock(&self.slots).clone();
+        let mut inflight = 0;
+        for (id, state) in slots {
+            if let SlotState::Loaded(slot) = state {
+                let stats = slot.stats();
+                inflight += stats.inflight;
+                self.tell(FromHost::SlotStats {
+                    slot: id,
+                    stats: Box::new(stats),
+                })
+                .await?;
+            }
+        }
+        self.tell(FromHost::HostStats {
+            inflight,
+            connections: self.server.connections() as u64,
+            written_off_threads: self.workers.written_off() as u64,
+            resident_bytes: watch::resident_bytes().unwrap_or(0),
+        })
+        .await
+    }
+}

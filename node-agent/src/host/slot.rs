@@ -1,0 +1,237 @@
+//! One loaded version: its queue, its sandboxed module, its model, its counters.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Semaphore;
+
+use super::backend::{self, MODEL_BYTES_MAX, Workers};
+use super::sandbox::{
+    GuestChannel, GuestErrorKind, GuestFailure, GuestModule, GuestWorld, Sandbox,
+};
+use super::stats::{Counters, Outcome};
+use super::tensor::{Tensor, TensorBudget};
+use super::{contract, native};
+use crate::proto::{DeploymentSpec, FailReason, NativeCodeId, SlotStats, WhatRuns};
+
+/// Named tensors, as they go in and come out.
+pub(super) type Tensors = Vec<(String, Tensor)>;
+
+/// Why a slot gives no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoAnswer {
+    /// Too many wait already.
+    #[error("too many requests wait for this model")]
+    QueueFull,
+    /// The request is wrong; another version might still take it if it declares other inputs.
+    #[error("{0}")]
+    ClientMistake(String),
+    /// The deadline passed.
+    #[error("no answer within {0} ms")]
+    TimedOut(u64),
+    /// The version failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A version that could not be loaded.
+#[derive(Debug)]
+pub(super) struct LoadFailed {
+    pub(super) reason: FailReason,
+    pub(super) message: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) spec: DeploymentSpec,
+    pub(super) runs: WhatRuns,
+    guest: GuestModule,
+    world: Arc<GuestWorld>,
+    running: Semaphore,
+    sandboxes: Arc<Semaphore>,
+    counters: Counters,
+}
+
+impl Slot {
+    /// Loads module and model. Blocks.
+    pub(super) fn load(
+        spec: DeploymentSpec,
+        id: &NativeCodeId,
+        code: &OwnedFd,
+        model: OwnedFd,
+        sandbox: &Sandbox,
+        workers: &Workers,
+        sandboxes: Arc<Semaphore>,
+    ) -> Result<Self, LoadFailed> {
+        let refused = |error: native::NativeError| LoadFailed {
+            reason: FailReason::NativeCodeRefused,
+            message: error.to_string(),
+        };
+        let component = native::load(sandbox.engine(), id, code).map_err(refused)?;
+        let guest = sandbox.link(&component).map_err(|error| LoadFailed {
+            reason: FailReason::ImportRefused,
+            message: error.to_string(),
+        })?;
+        let model =
+            backend::load(&spec.variant, read_model(model)?).map_err(|error| LoadFailed {
+                reason: error.reason,
+                message: error.message,
+            })?;
+        let runs = model.what_runs();
+        let world = Arc::new(GuestWorld {
+            model,
+            variant_name: spec.variant.name.clone(),
+            workers: workers.clone(),
+            config: spec.config.clone(),
+            channel: GuestChannel::new(&spec.deployment, &spec.revision),
+            guest_memory_bytes_max: spec.limits.guest_memory_bytes_max,
+            tensor_bytes_max: spec.limits.tensor_bytes_max,
+        });
+        let running = Semaphore::new(spec.limits.concurrency.max(1) as usize);
+        Ok(Self {
+            spec,
+            runs,
+            guest,
+            world,
+            running,
+            sandboxes,
+            counters: Counters::new(),
+        })
+    }
+
+    /// Answers one request, or says why not, and counts it. `encode` turns tensors into an answer;
+    /// what it refuses is the version's fault.
+    pub(super) async fn answer<T>(
+        &self,
+        inputs: Tensors,
+        budget: Arc<TensorBudget>,
+        began: Instant,
+        deadline: Instant,
+        encode: impl FnOnce(&Tensors) -> Result<T, String>,
+    ) -> Result<T, NoAnswer> {
+        let answer = self
+            .try_answer(inputs, budget, began, deadline, encode)
+            .await;
+        let took = began.elapsed();
+        match &answer {
+            Ok(_) => self.counters.finish(Outcome::Answered, took, None),
+            Err(NoAnswer::QueueFull) => {}
+            Err(NoAnswer::ClientMistake(_)) => {
+                self.counters.finish(Outcome::ClientMistake, took, None)
+            }
+            Err(failure @ (NoAnswer::TimedOut(_) | NoAnswer::Failed(_))) => {
+                self.counters
+                    .finish(Outcome::Failed, took, Some(&failure.to_string()));
+            }
+        }
+        answer
+    }
+
+    async fn try_answer<T>(
+        &self,
+        inputs: Tensors,
+        budget: Arc<TensorBudget>,
+        began: Instant,
+        deadline: Instant,
+        encode: impl FnOnce(&Tensors) -> Result<T, String>,
+    ) -> Result<T, NoAnswer> {
+        self.check_inputs(&inputs)?;
+        let timed_out =
+            || NoAnswer::TimedOut(deadline.saturating_duration_since(began).as_millis() as u64);
+        // One that finds a free place does not wait, so a queue of length 0 still serves.
+        let _permit = match self.running.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let _waiting = self
+                    .counters
+                    .enqueue(u64::from(self.spec.limits.queue))
+                    .ok_or(NoAnswer::QueueFull)?;
+                let permit = tokio::time::timeout_at(deadline.into(), self.running.acquire()).await;
+                permit
+                    .map_err(|_| timed_out())?
+                    .map_err(|closed| NoAnswer::Failed(closed.to_string()))?
+            }
+        };
+        let _inflight = self.counters.begin();
+        let sandbox = tokio::time::timeout_at(deadline.into(), self.sandboxes.acquire()).await;
+        let _sandbox = sandbox
+            .map_err(|_| timed_out())?
+            .map_err(|closed| NoAnswer::Failed(closed.to_string()))?;
+        let outputs = self
+            .guest
+            .infer(&self.world, inputs, budget, deadline)
+            .await
+            .map_err(|failure| match failure {
+                GuestFailure::Returned {
+                    kind: GuestErrorKind::InvalidInput | GuestErrorKind::Unsupported,
+                    message,
+                } => NoAnswer::ClientMistake(message),
+                GuestFailure::Returned {
+                    kind: GuestErrorKind::Timeout,
+                    ..
+                }
+                | GuestFailure::TimedOut => timed_out(),
+                other @ (GuestFailure::Returned { .. }
+                | GuestFailure::Trapped(_)
+                | GuestFailure::MemoryExceeded(_)
+                | GuestFailure::NoRoom) => NoAnswer::Failed(other.to_string()),
+            })?;
+        contract::check_outputs(&self.spec.outputs, &outputs)
+            .map_err(|error| NoAnswer::Failed(error.to_string()))?;
+        encode(&outputs).map_err(NoAnswer::Failed)
+    }
+
+    fn check_inputs(&self, inputs: &Tensors) -> Result<(), NoAnswer> {
+        let declared = &self.spec.inputs;
+        let mistake = |mismatch: contract::Mismatch| NoAnswer::ClientMistake(mismatch.to_string());
+        for (name, tensor) in inputs {
+            contract::check_input(declared, name, tensor.datatype(), tensor.shape())
+                .map_err(mistake)?;
+        }
+        let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
+        contract::check_complete(declared, &names).map_err(mistake)
+    }
+
+    /// Another version answered what this one failed.
+    pub(super) fn fell_back(&self) {
+        self.counters.fell_back();
+    }
+
+    /// Requests waiting or being answered.
+    pub(super) fn busy(&self) -> u64 {
+        self.counters.busy()
+    }
+
+    pub(super) fn stats(&self) -> SlotStats {
+        SlotStats {
+            metrics: self.world.channel.metrics(),
+            ..self.counters.snapshot()
+        }
+    }
+}
+
+fn read_model(fd: OwnedFd) -> Result<Vec<u8>, LoadFailed> {
+    let failed = |error: std::io::Error| LoadFailed {
+        reason: FailReason::Internal,
+        message: format!("model file cannot be read: {error}"),
+    };
+    let mut file = File::from(fd);
+    let length = file.metadata().map_err(failed)?.len();
+    if length > MODEL_BYTES_MAX {
+        let message = format!("model has {length} bytes, at most {MODEL_BYTES_MAX}");
+        return Err(LoadFailed {
+            reason: FailReason::ModelRefused,
+            message,
+        });
+    }
+    // The descriptor may have been read from before: it shares its position with the supervisor's.
+    std::io::Seek::rewind(&mut file).map_err(failed)?;
+    let mut bytes = Vec::with_capacity(length as usize);
+    file.take(MODEL_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    Ok(bytes)
+}
