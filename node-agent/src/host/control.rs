@@ -70,14 +70,14 @@ pub fn main() -> ExitCode {
 
 async fn run(socket: OwnedFd) -> anyhow::Result<()> {
     let channel = Arc::new(Channel::new(socket)?);
-    let (first, fds) = match channel.recv::<ToHost>().await {
+    let (first, _) = match channel.recv::<ToHost>().await {
         Err(ChannelError::Closed) => return Ok(()),
         received => received?,
     };
     let ToHost::Start { limits } = first else {
         anyhow::bail!("the first message is not start");
     };
-    let host = Host::start(limits, fds, Arc::clone(&channel))?;
+    let host = Host::start(limits, Arc::clone(&channel))?;
     host.tell(FromHost::Ready {}).await?;
     let watching = watch::watch(host.clone());
     let loop_ended = host.clone().serve(channel);
@@ -107,7 +107,7 @@ enum SlotState {
 }
 
 impl Host {
-    fn start(limits: HostLimits, mut fds: Fds, channel: Arc<Channel>) -> anyhow::Result<Self> {
+    fn start(limits: HostLimits, channel: Arc<Channel>) -> anyhow::Result<Self> {
         limit_self(&SelfLimits {
             // Twice, because this limit counts what is reserved too, such as threads' stacks.
             memory_bytes_max: limits.memory_bytes_max.saturating_mul(2),
@@ -118,9 +118,6 @@ impl Host {
         })?;
         let routes = Routes::default();
         let server = Server::new(routes.clone(), &limits);
-        while let Some(listener) = fds.take_optional(FdRole::RestListener) {
-            server.listen(TcpListener::from(listener))?;
-        }
         Ok(Self {
             limits,
             workers: Workers::default(),
@@ -141,12 +138,17 @@ impl Host {
 
     async fn serve(self, channel: Arc<Channel>) -> anyhow::Result<()> {
         loop {
-            let (message, fds) = match channel.recv::<ToHost>().await {
+            let (message, mut fds) = match channel.recv::<ToHost>().await {
                 Err(ChannelError::Closed) => return Ok(()),
                 received => received?,
             };
             match message {
                 ToHost::Start { .. } => anyhow::bail!("a second start"),
+                ToHost::Listen {} => {
+                    while let Some(listener) = fds.take_optional(FdRole::RestListener) {
+                        self.server.listen(TcpListener::from(listener))?;
+                    }
+                }
                 ToHost::Load { slot, spec, native } => self.load(slot, *spec, native, fds).await?,
                 ToHost::Route {
                     endpoint,
