@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod cmd;
+mod connect;
+mod kubeconfig;
 mod registry;
 
 /// Signed machine-learning models for many edge devices.
@@ -20,6 +22,8 @@ struct Cli {
 /// Each command's arguments and `run` live in `cmd/<command>.rs`.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Adds clusters to the fleet.
+    Cluster(cmd::cluster::Args),
     /// Builds a package from a folder, and pushes it.
     Package(cmd::package::Args),
     /// Checks a package as a device would, and says which step failed.
@@ -37,6 +41,7 @@ async fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let outcome = match cli.command {
+        Command::Cluster(args) => cmd::cluster::run(args).await,
         Command::Package(args) => cmd::package::run(args).await,
         Command::Verify(args) => cmd::verify::run(args).await,
     };
