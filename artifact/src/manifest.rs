@@ -130,7 +130,11 @@ pub enum ManifestError {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a manifest"
+)]
 struct RawManifest {
     schema_version: u32,
     media_type: String,

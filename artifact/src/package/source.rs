@@ -36,7 +36,11 @@ pub const SOURCE_FILE: &str = "rimward.yaml";
 pub(super) const SOURCE_BYTES_MAX: u64 = 256 << 10;
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a package's description"
+)]
 pub(super) struct Source {
     pub(super) api_version: String,
     pub(super) kind: String,

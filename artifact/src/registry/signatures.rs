@@ -199,20 +199,18 @@ fn format_of(layer: &Layer) -> Option<CandidateFormat> {
     }
 }
 
-/// Looked at first: what the listing calls a cosign signature, then other bundles, then untyped entries.
+/// Looked at first: what the listing says is a cosign signature, then what may be one. Registries have been seen to
+/// list a bundle under the type of its empty config, so the type decides less than the annotation.
 fn unlikeliness(entry: &Entry) -> u8 {
-    let predicate = entry
-        .annotations
-        .as_ref()
-        .and_then(|all| all.get(PREDICATE_ANNOTATION));
+    let annotations = entry.annotations.as_ref();
+    let predicate = annotations.and_then(|all| all.get(PREDICATE_ANNOTATION));
     match (
-        entry.artifact_type.as_deref(),
         predicate.map(String::as_str),
+        entry.artifact_type.as_deref(),
     ) {
-        (Some(media::SIGSTORE_BUNDLE_V03), Some(COSIGN_PREDICATE)) => 0,
-        (Some(media::SIGSTORE_BUNDLE_V03), None) => 1,
+        (Some(COSIGN_PREDICATE), _) => 0,
+        (None, Some(media::SIGSTORE_BUNDLE_V03)) => 1,
         (None, _) => 2,
-        (Some(media::SIGSTORE_BUNDLE_V03), Some(_)) => 3,
-        (Some(_), _) => 4,
+        (Some(_), _) => 3,
     }
 }

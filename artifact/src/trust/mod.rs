@@ -132,7 +132,11 @@ pub enum TrustError {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a trust file"
+)]
 struct RawTrust {
     api_version: String,
     kind: String,
