@@ -15,6 +15,8 @@ pub mod command;
 pub mod control_plane;
 pub mod cosign;
 pub mod fleet;
+pub mod digits;
+//pub mod fleet;
 pub mod guard;
 pub mod kubeconfig;
 pub mod kubectl;

@@ -28,14 +28,7 @@ fn become_program(name: &str, profile: &str, arguments: &[String]) -> Result<()>
             profile,
             "--locked",
             "--bins",
-            "-p",
-            "rimward-operator",
-            "-p",
-            "rimward-node-agent",
-            "-p",
-            "kubectl-rimward",
-            "-p",
-            "rimward-e2e",
+            "--workspace",
         ]),
     )?;
     let folder = if profile == "dev" { "debug" } else { profile };

@@ -29,7 +29,17 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     check()?;
     step::run(
         "unit and property tests",
-        &mut step::cargo(&["test", "--workspace", "--exclude", "rimward-e2e"]),
+        // The whole workspace each time: another choice of packages means other features, and every
+        // dependency built once more.
+        &mut step::cargo(&[
+            "test",
+            "--workspace",
+            "--locked",
+            "--lib",
+            "--bins",
+            "--test",
+            "it",
+        ]),
     )?;
     if stories {
         self::stories(filters)?;
@@ -62,7 +72,7 @@ fn stories(filters: &[String]) -> Result<()> {
         "binaries",
         &mut step::cargo(&["build", "--quiet", "--workspace", "--bins"]),
     )?;
-    let mut command = step::cargo(&["test", "-p", "rimward-e2e", "--"]);
+    let mut command = step::cargo(&["test", "--workspace", "--locked", "--test", "stories", "--"]);
     // Two cores: more stories at once only wait for each other.
     command
         .arg("--test-threads=2")

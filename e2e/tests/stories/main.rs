@@ -3,3 +3,4 @@
 mod control_plane;
 mod fleet;
 mod guard;
+mod crds;
