@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ROOT / "examples" / "packages"
 PASSTHROUGH = ROOT / "wasm-models" / "fixtures" / "passthrough"
 HELD_OUT_FILE = ROOT / "examples" / "data" / "digits-heldout.json"
+REQUEST_FILE = ROOT / "examples" / "data" / "digit-request.json"
 
 SPLIT_SEED, HELD_OUT = 2024, 360
 PIXEL_MAX = 16.0
@@ -67,7 +68,10 @@ def held_out_file(pixels, labels):
 def golden_choice(labels, answers):
     """One held-out scan per class, in the order they come: the first that every version gets right."""
     right = np.all([answer.argmax(axis=1) == labels for answer in answers], axis=0)
-    return sorted(int(np.argmax(right & (labels == digit))) for digit in range(cnn.CLASSES))
+    chosen = [int(np.argmax(right & (labels == digit))) for digit in range(cnn.CLASSES)]
+    if labels[chosen].tolist() != list(range(cnn.CLASSES)) or not right[chosen].all():
+        raise ValueError("there is a digit that not every version gets right even once")
+    return sorted(chosen)
 
 
 def golden_file(chosen, pixels, labels, probabilities):
@@ -126,6 +130,9 @@ def make():
     for version, probabilities in answers.items():
         golden = golden_file(chosen, held_pixels, held_labels, probabilities)
         files[PACKAGES / f"digits-{version}" / "golden.json"] = golden
+    first = held_pixels[chosen[0]].ravel().tolist()
+    image = {"name": "image", "datatype": "UINT8", "shape": [1, 8, 8], "data": first}
+    files[REQUEST_FILE] = (json.dumps({"inputs": [image]}) + "\n").encode()
     raw = raw_golden_file(chosen, held_pixels, answers["1.0.0"])
     files[PASSTHROUGH / "golden.json"] = raw
     return files, accuracies

@@ -70,6 +70,7 @@ mod tests {
         let two = bytes(&[peak(1), peak(2)]);
         assert!(most_probable(&two, 3).is_err());
         assert!(most_probable(&two[..79], 2).is_err());
+        assert!(most_probable(&[&two[..], &[0]].concat(), 2).is_err());
         assert!(most_probable(&two[..40], 2).is_err());
     }
 
