@@ -107,6 +107,9 @@ impl Line {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        for variable in crate::http::PROXY_VARIABLES {
+            command.env_remove(variable);
+        }
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }

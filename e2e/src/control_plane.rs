@@ -375,9 +375,10 @@ pub async fn client(kubeconfig: &Path) -> Result<kube::Client> {
     crate::guard::install();
     let file = kube::config::Kubeconfig::read_from(kubeconfig)
         .with_context(|| format!("cannot read {}", kubeconfig.display()))?;
-    let config =
+    let mut config =
         kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
             .await
             .with_context(|| format!("{} is no kubeconfig", kubeconfig.display()))?;
+    config.proxy_url = None; // taken from the environment; this is loopback
     kube::Client::try_from(config).context("cannot make a client")
 }

@@ -58,6 +58,8 @@ impl Kubectl {
             .env("KUBECONFIG", &self.kubeconfig)
             .env("KUBECACHEDIR", &self.cache)
             .env("PATH", &self.path)
+            // The user's own kubectl preferences must not change what a story types.
+            .env("KUBERC", "off")
     }
 
     /// Runs it to its end, whichever that is.

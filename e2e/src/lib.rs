@@ -18,6 +18,7 @@ pub mod fleet;
 pub mod digits;
 //pub mod fleet;
 pub mod guard;
+pub mod http;
 pub mod kubeconfig;
 pub mod kubectl;
 pub mod load;

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, anyhow};
 use rustix::process::{Pid, Signal};
 
 use crate::guard;
+use crate::http::PROXY_VARIABLES;
 
 /// Lines of a log that an error message quotes.
 const LOG_LINES_QUOTED: usize = 20;
@@ -174,6 +175,9 @@ fn spawn_here(mut command: Command, output: File) -> Result<Child> {
         .stdout(output.try_clone()?)
         .stderr(output)
         .process_group(0);
+    for variable in PROXY_VARIABLES {
+        command.env_remove(variable);
+    }
     // SAFETY: between fork and exec only prctl and getppid are called, which allocate nothing and take
     // no lock.
     unsafe {

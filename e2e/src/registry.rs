@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
+use crate::http;
 use crate::ports::free_port;
 use crate::process::Process;
 use crate::tools::Tool;
@@ -133,7 +134,7 @@ impl Registry {
         artifact_type: &str,
         layer: &[u8],
     ) -> Result<String> {
-        let client = reqwest::Client::new();
+        let client = http::client()?;
         let config = self.push_blob(&client, repository, b"{}").await?;
         let layer_digest = self.push_blob(&client, repository, layer).await?;
         let manifest: Value = json!({
@@ -163,7 +164,7 @@ impl Registry {
             "http://{}/v2/{repository}/manifests/{reference}",
             self.host()
         );
-        let request = reqwest::Client::new().get(&url).header(
+        let request = http::client()?.get(&url).header(
             "accept",
             format!("{IMAGE_MANIFEST}, application/vnd.oci.image.index.v1+json"),
         );
@@ -176,7 +177,7 @@ impl Registry {
     /// When there is none.
     pub async fn blob(&self, repository: &str, digest: &str) -> Result<Vec<u8>> {
         let url = format!("http://{}/v2/{repository}/blobs/{digest}", self.host());
-        Ok(check(reqwest::get(&url).await?)
+        Ok(check(http::client()?.get(&url).send().await?)
             .await?
             .bytes()
             .await?

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::http;
 use crate::ports::free_port;
 use crate::service::{Recipe, Service};
 
@@ -129,8 +130,10 @@ impl Operator {
     /// # Errors
     /// When it does not answer.
     pub async fn metrics(&self) -> Result<String> {
-        let answer = reqwest::get(format!("{}/metrics", self.probes)).await?;
-        Ok(answer.error_for_status()?.text().await?)
+        Ok(http::get(&format!("{}/metrics", self.probes))
+            .await?
+            .text()
+            .await?)
     }
 
     /// The process: to kill, stop and start again.

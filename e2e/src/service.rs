@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::http;
 use crate::process::Process;
 use crate::wait::{Seen, wait_for};
 
@@ -147,7 +148,7 @@ impl Service {
             if let Err(error) = self.check_running() {
                 return Ok(Seen::Never(format!("{error:#}")));
             }
-            let answer = reqwest::get(url).await?;
+            let answer = http::client()?.get(url).send().await?;
             Ok(if answer.status().is_success() {
                 Seen::Done(())
             } else {

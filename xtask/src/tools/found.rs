@@ -43,7 +43,7 @@ fn kubebuilder_assets() -> Vec<(&'static str, PathBuf)> {
         match version_of(&path, question) {
             Some((1, minor)) if minor >= KUBERNETES_MINOR_MIN => found.push((name, path)),
             answer => eprintln!(
-                "{} is {}, not 1.{KUBERNETES_MINOR_MIN} or newer: building one",
+                "{} is {}, not 1.{KUBERNETES_MINOR_MIN} or newer: left alone",
                 path.display(),
                 said(answer)
             ),
@@ -58,7 +58,7 @@ fn cosign_on_path() -> Option<(&'static str, PathBuf)> {
         Some((COSIGN_MAJOR, _)) => Some(("cosign", path)),
         answer => {
             eprintln!(
-                "{} is {}, not {COSIGN_MAJOR}: building one",
+                "{} is {}, not {COSIGN_MAJOR}: left alone",
                 path.display(),
                 said(answer)
             );
