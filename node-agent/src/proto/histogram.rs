@@ -12,10 +12,27 @@ const INDEX_MAX: u16 = 495;
 
 /// Counts of microseconds in log-linear buckets: exact below 8, then eight per power of two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "Vec<(u16, u64)>", into = "Vec<(u16, u64)>")]
 pub struct Histogram {
     /// Count per bucket index, empty ones left out.
     buckets: BTreeMap<u16, u64>,
+}
+
+/// Pairs on the wire: a map with numbers as keys does not survive in a tagged message.
+impl From<Vec<(u16, u64)>> for Histogram {
+    fn from(buckets: Vec<(u16, u64)>) -> Self {
+        let mut histogram = Self::default();
+        for (index, count) in buckets {
+            histogram.add(index, count);
+        }
+        histogram
+    }
+}
+
+impl From<Histogram> for Vec<(u16, u64)> {
+    fn from(histogram: Histogram) -> Self {
+        histogram.buckets().collect()
+    }
 }
 
 impl Histogram {
