@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod fleet;
 pub mod ids;
+pub mod lint;
 pub mod node;
 pub mod selector;
 pub mod summary;

@@ -1,8 +1,10 @@
 //! One model on one node: what can be said of it from the last observation.
 //!
-//! Owns the meaning of *moving*, *unavailable*, *updated* and *rejected* for nodes. Budgets use only
-//! fresh reports; sums also use the last word about today's revision, so that another model's
-//! go-ahead does not make this one's numbers flicker.
+//! Owns the meaning of *moving*, *unavailable*, *updated* and *rejected* for nodes. A report older than
+//! the node's spec is believed only of nodes that no plan has put on their way since: so another
+//! model's go-ahead does not make this one's numbers flicker, and an old report never ends a new wait.
+
+use std::collections::BTreeSet;
 
 use super::types::{Assigned, GoAhead, Node, NodeModel, NodeState};
 use crate::fleet::Action;
@@ -17,6 +19,8 @@ pub(super) struct Member<'a, E> {
     /// The last report on the model, whatever it is about.
     pub(super) last: Option<&'a NodeModel>,
     fresh: bool,
+    /// A stale report says nothing: it may be from before the go-ahead that it should be about.
+    unsettled: bool,
 }
 
 impl<E> Clone for Member<'_, E> {
@@ -28,14 +32,22 @@ impl<E> Clone for Member<'_, E> {
 impl<E> Copy for Member<'_, E> {}
 
 impl<'a, E: PartialEq> Member<'a, E> {
-    pub(super) fn new(name: &'a NodeName, node: &'a Node<E>, key: &ModelKey) -> Self {
+    /// `moving` are the nodes that earlier plans put on their way; none when that was forgotten.
+    pub(super) fn new(
+        name: &'a NodeName,
+        node: &'a Node<E>,
+        key: &ModelKey,
+        moving: Option<&BTreeSet<NodeName>>,
+    ) -> Self {
         let report = node.report.as_ref();
+        let fresh = report.is_some_and(|report| report.observed_generation == node.generation);
         Self {
             name,
             node,
             go_ahead: node.entries.get(key),
             last: report.and_then(|report| report.models.get(key)),
-            fresh: report.is_some_and(|report| report.observed_generation == node.generation),
+            fresh,
+            unsettled: !fresh && moving.is_none_or(|moving| moving.contains(name)),
         }
     }
 
@@ -65,9 +77,10 @@ impl<'a, E: PartialEq> Member<'a, E> {
         if self.running().is_none() {
             return false;
         }
-        let known = self.about_go_ahead().filter(|_| self.fresh);
-        !known
-            .is_some_and(|model| matches!(model.state, NodeState::Committed | NodeState::Rejected))
+        self.unsettled
+            || !self.about_go_ahead().is_some_and(|model| {
+                matches!(model.state, NodeState::Committed | NodeState::Rejected)
+            })
     }
 
     /// It takes a place in the budget of unavailable nodes.
@@ -81,12 +94,10 @@ impl<'a, E: PartialEq> Member<'a, E> {
         self.moving() || !self.about_go_ahead().is_some_and(|model| model.serving)
     }
 
-    /// By its last word it committed the entry's revision.
+    /// It committed the entry's revision.
     pub(super) fn updated(&self, entry: &Assigned<E>) -> bool {
-        self.has(entry)
-            && self
-                .about_go_ahead()
-                .is_some_and(|model| model.state == NodeState::Committed)
+        let committed = |model: &NodeModel| model.state == NodeState::Committed;
+        self.has(entry) && !self.unsettled && self.about_go_ahead().is_some_and(committed)
     }
 
     /// It rejected `revision`. That is for ever, so a report of any age says it.

@@ -22,6 +22,8 @@ use crate::ids::NodeName;
 pub(super) struct Paced<E> {
     pub(super) given: BTreeMap<NodeName, GoAhead<E>>,
     pub(super) waiting: Vec<(NodeName, NodeWaiting)>,
+    /// Nodes on their way once this is applied.
+    pub(super) moving: BTreeSet<NodeName>,
 }
 
 /// Decides who gets the go-ahead among the nodes that the entry selects.
@@ -97,6 +99,7 @@ pub(super) fn pace<E: Clone + PartialEq>(
     Paced {
         given,
         waiting: reasons.into_iter().collect(),
+        moving: moving.into_iter().cloned().collect(),
     }
 }
 

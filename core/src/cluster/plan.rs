@@ -46,29 +46,32 @@ pub fn plan<E: Clone + PartialEq>(
     for (name, node) in &observed.nodes {
         for (key, present) in &node.entries {
             if !assigned.contains_key(key) {
-                let member = Member::new(name, node, key);
+                let member = Member::new(name, node, key, None);
                 put(&mut plan, name, key, vanished(&member, present));
             }
         }
     }
     for (key, entry) in assigned {
+        let moving = observed.progress.get(key).map(|before| &before.moving);
         let (members, others): (Vec<_>, Vec<_>) = observed
             .nodes
             .iter()
-            .map(|(name, node)| Member::new(name, node, key))
+            .map(|(name, node)| Member::new(name, node, key, moving))
             .partition(|it| entry.action == Action::Run && entry.nodes.matches(&it.node.labels));
         let mut waiting = remove_from(&mut plan, key, entry, &others);
         if entry.action == Action::Run {
             let sums = counts(entry, &members);
-            let (progress, ends) = progress(entry, observed.progress.get(key), &sums, now);
+            let (mut progress, ends) = progress(entry, observed.progress.get(key), &sums, now);
             let Paced {
                 given,
                 waiting: reasons,
+                moving,
             } = pace(entry, &members, progress.expired);
             for (name, go_ahead) in given {
                 put(&mut plan, &name, key, Some(go_ahead));
             }
             waiting.extend(reasons);
+            progress.moving = moving;
             plan.report
                 .insert(key.clone(), report(entry, &members, progress.expired));
             plan.progress.insert(key.clone(), progress);

@@ -3,11 +3,13 @@
 //! Owns when it runs and when it has run out. A hold is not a failure: the deadline rests while only
 //! held nodes are left.
 
+use std::collections::BTreeSet;
+
 use super::types::{Assigned, Progress};
 use crate::summary::Counts;
 use crate::time::Timestamp;
 
-/// The entry's progress after what was seen, and when its deadline runs out, if it runs.
+/// The entry's progress after what was seen (who is on the way is the pacing's to say), and when its deadline runs out, if it runs.
 pub(super) fn progress<E>(
     entry: &Assigned<E>,
     before: Option<&Progress>,
@@ -32,6 +34,7 @@ pub(super) fn progress<E>(
         resting,
         since,
         expired,
+        moving: BTreeSet::new(),
     };
     (next, (!resting && !expired).then_some(ends))
 }

@@ -3,7 +3,7 @@
 //! Owns the words. `E` is the resolved content of an entry as a node gets it; the plan moves it about
 //! and compares it, and never looks inside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +40,9 @@ pub struct Assigned<E> {
 pub struct Observed<E> {
     /// Every EdgeNode.
     pub nodes: BTreeMap<NodeName, Node<E>>,
-    /// How far each entry was at the last plan, as that plan gave it; empty after a restart that
-    /// lost it (the deadline then starts again).
+    /// How far each entry was at the last plan, as that plan gave it and as it was applied; empty
+    /// after a restart that lost it (the deadline then starts again, and reports older than a
+    /// node's spec say nothing).
     pub progress: BTreeMap<ModelKey, Progress>,
 }
 
@@ -144,6 +145,9 @@ pub struct Progress {
     pub since: Timestamp,
     /// The deadline ran out. It stays so until all is done or the entry names another revision.
     pub expired: bool,
+    /// Nodes that were put on their way and are not known to have arrived; never more than the budget,
+    /// those apart that were silent for a while.
+    pub moving: BTreeSet<NodeName>,
 }
 
 /// A cluster's plan.

@@ -21,6 +21,7 @@ pub use outcome::{
     Condition, Conditions, DeploymentPlan, OutcomeChange, PassedBecause, Plan, Refusal, Transition,
 };
 pub use plan::plan;
+pub use stages::{StageGroup, stage_groups};
 pub use types::{
     Action, Amount, Cluster, Connection, Deployment, Desired, ENTRIES_BYTES_MAX, ENTRIES_MAX,
     Entry, Members, ModelReport, OFFLINE_GRACE_SECONDS_DEFAULT, Observed, Offline, OfflineMode,

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::site::Site;
-use super::types::{Amount, Deployment, Members, Observed, Policy, Stage, StageRecord};
+use super::types::{Amount, Deployment, Desired, Members, Observed, Policy, Stage, StageRecord};
 use crate::ids::{ClusterName, DeploymentKey, StageName};
 
 /// A stage with its clusters.
@@ -129,5 +129,48 @@ pub(super) fn places<'a>(groups: &[Group<'a>]) -> BTreeMap<&'a ClusterName, usiz
         .iter()
         .enumerate()
         .flat_map(|(index, group)| group.sites.iter().map(move |site| (site.name, index)))
+        .collect()
+}
+
+/// A stage of a deployment as its budgets see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageGroup {
+    /// The stage's name.
+    pub name: StageName,
+    /// Its clusters, offline ones included.
+    pub members: Vec<ClusterName>,
+    /// Those that count for budgets, and whether they answer.
+    pub counted: Vec<(ClusterName, bool)>,
+    /// How many may be on their way at once.
+    pub moving_max: usize,
+    /// How many may be unavailable at once; none: not bounded.
+    pub unavailable_max: Option<usize>,
+}
+
+/// Divides a deployment's placement into its stages, with their budgets in numbers.
+#[must_use]
+pub fn stage_groups(
+    desired: &Desired,
+    observed: &Observed,
+    key: &DeploymentKey,
+) -> Vec<StageGroup> {
+    let Some(deployment) = desired.deployments.get(key) else {
+        return Vec::new();
+    };
+    let sites = placed(key, deployment, observed);
+    divide(&deployment.policy, &sites)
+        .iter()
+        .map(|group| StageGroup {
+            name: group.stage.name.clone(),
+            members: group.sites.iter().map(|site| site.name.clone()).collect(),
+            counted: group
+                .sites
+                .iter()
+                .filter(|site| !site.excluded)
+                .map(|site| (site.name.clone(), site.alive))
+                .collect(),
+            moving_max: group.stage.max_concurrency.of(group.counted()),
+            unavailable_max: group.stage.max_unavailable.map(|it| it.of(group.counted())),
+        })
         .collect()
 }
