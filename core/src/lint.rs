@@ -135,25 +135,39 @@ fn running(entry: Option<&Entry>) -> Option<&RevisionName> {
         .map(|entry| &entry.revision)
 }
 
-/// (on its way, unavailable) by what was seen.
-fn standing(cluster: &Cluster, key: &DeploymentKey, alive: bool) -> (bool, bool) {
+/// How a cluster stands by what was seen.
+#[derive(Default)]
+struct Standing {
+    moving: bool,
+    surely_moving: bool,
+    unavailable: bool,
+}
+
+fn standing(cluster: &Cluster, key: &DeploymentKey, alive: bool) -> Standing {
     let Some(revision) = running(cluster.entries.get(key)) else {
-        return (false, false);
+        return Standing::default();
     };
-    let report = cluster
-        .report
-        .as_ref()
-        .filter(|report| report.observed_generation == cluster.generation)
-        .and_then(|report| report.models.get(key))
-        .filter(|report| &report.revision == revision);
-    let Some(report) = report else {
-        return (true, true);
+    let said = cluster.report.as_ref().and_then(|report| {
+        let fresh = report.observed_generation == cluster.generation;
+        report.models.get(key).map(|model| (fresh, model))
+    });
+    let Some((fresh, report)) = said.filter(|(_, report)| &report.revision == revision) else {
+        return Standing {
+            moving: true,
+            surely_moving: true,
+            unavailable: true,
+        };
     };
     let answering = report.nodes.desired.saturating_sub(report.nodes.offline);
     let over = report.phase == Phase::Failed || report.nodes.rejected() > 0;
-    let there = report.nodes.updated >= answering && (answering > 0 || report.nodes.desired == 0);
-    let moving = !over && !there;
-    (moving, moving || !alive || !report.nodes.available())
+    let nobody = answering == 0 && report.nodes.desired > 0;
+    let arrived = over || report.nodes.updated >= answering && !nobody;
+    let moving = !fresh || !arrived;
+    Standing {
+        moving,
+        surely_moving: !arrived,
+        unavailable: moving || !alive || !report.nodes.available(),
+    }
 }
 
 fn budgets(
@@ -172,13 +186,13 @@ fn budgets(
             let Some(cluster) = observed.clusters.get(name) else {
                 continue;
             };
-            let (was_moving, was_unavailable) = standing(cluster, key, *alive);
+            let was = standing(cluster, key, *alive);
             let after = running(planned(plan, name, key));
             let changed = after.is_some() && after != running(cluster.entries.get(key));
-            put_on_way |= changed && !was_moving;
-            took_away |= changed && !was_unavailable;
-            moving += usize::from(after.is_some() && (was_moving || changed));
-            unavailable += usize::from(after.is_some() && (was_unavailable || changed));
+            put_on_way |= changed && !was.surely_moving;
+            took_away |= changed && (!was.unavailable || was.moving && !was.surely_moving);
+            moving += usize::from(after.is_some() && (was.moving || changed));
+            unavailable += usize::from(after.is_some() && (was.unavailable || changed));
         }
         if put_on_way && moving > group.moving_max {
             found.push(Violation::Concurrency {

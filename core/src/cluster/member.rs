@@ -4,9 +4,7 @@
 //! the node's spec is believed only of nodes that no plan has put on their way since: so another
 //! model's go-ahead does not make this one's numbers flicker, and an old report never ends a new wait.
 
-use std::collections::BTreeSet;
-
-use super::types::{Assigned, GoAhead, Node, NodeModel, NodeState};
+use super::types::{Assigned, GoAhead, Node, NodeModel, NodeState, Progress};
 use crate::fleet::Action;
 use crate::ids::{ModelKey, NodeName, RevisionName};
 
@@ -21,6 +19,8 @@ pub(super) struct Member<'a, E> {
     fresh: bool,
     /// A stale report says nothing: it may be from before the go-ahead that it should be about.
     unsettled: bool,
+    /// An earlier plan put it on its way, and no report since says that it arrived.
+    remembered: bool,
 }
 
 impl<E> Clone for Member<'_, E> {
@@ -32,12 +32,12 @@ impl<E> Clone for Member<'_, E> {
 impl<E> Copy for Member<'_, E> {}
 
 impl<'a, E: PartialEq> Member<'a, E> {
-    /// `moving` are the nodes that earlier plans put on their way; none when that was forgotten.
+    /// `before` is what an earlier plan remembers; none when that was forgotten.
     pub(super) fn new(
         name: &'a NodeName,
         node: &'a Node<E>,
         key: &ModelKey,
-        moving: Option<&BTreeSet<NodeName>>,
+        before: Option<&Progress>,
     ) -> Self {
         let report = node.report.as_ref();
         let fresh = report.is_some_and(|report| report.observed_generation == node.generation);
@@ -47,7 +47,9 @@ impl<'a, E: PartialEq> Member<'a, E> {
             go_ahead: node.entries.get(key),
             last: report.and_then(|report| report.models.get(key)),
             fresh,
-            unsettled: !fresh && moving.is_none_or(|moving| moving.contains(name)),
+            unsettled: !fresh
+                && before.is_none_or(|it| it.moving.contains(name) || it.unknown.contains(name)),
+            remembered: !fresh && before.is_some_and(|it| it.moving.contains(name)),
         }
     }
 
@@ -77,10 +79,19 @@ impl<'a, E: PartialEq> Member<'a, E> {
         if self.running().is_none() {
             return false;
         }
-        self.unsettled
-            || !self.about_go_ahead().is_some_and(|model| {
-                matches!(model.state, NodeState::Committed | NodeState::Rejected)
-            })
+        self.unsettled || !self.arrived()
+    }
+
+    /// By its last word it committed or rejected what it was given.
+    fn arrived(&self) -> bool {
+        self.about_go_ahead()
+            .is_some_and(|model| matches!(model.state, NodeState::Committed | NodeState::Rejected))
+    }
+
+    /// It is on its way, and this is known. After a restart of the session an old report leaves it
+    /// open; then it counts as on its way, yet may not be sent elsewhere as if it were.
+    pub(super) fn surely_moving(&self) -> bool {
+        self.moving() && (self.remembered || !self.arrived())
     }
 
     /// It takes a place in the budget of unavailable nodes.

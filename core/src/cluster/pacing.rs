@@ -6,7 +6,7 @@
 //! - Nodes that were put on their way and are not known to be there are never more than the budget,
 //!   even if what was seen of them is wrong: a node that merely *looks* unavailable still needs a free
 //!   place among those on their way.
-//! - A node on its way already may be sent elsewhere at no cost: it holds its place.
+//! - A node that is surely on its way may be sent elsewhere at no cost: it holds its place.
 //! - Once a node rejected the revision, or the deadline ran out, no node gets it any more.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +24,8 @@ pub(super) struct Paced<E> {
     pub(super) waiting: Vec<(NodeName, NodeWaiting)>,
     /// Nodes on their way once this is applied.
     pub(super) moving: BTreeSet<NodeName>,
+    /// Nodes of which that is not known.
+    pub(super) unknown: BTreeSet<NodeName>,
 }
 
 /// Decides who gets the go-ahead among the nodes that the entry selects.
@@ -63,12 +65,10 @@ pub(super) fn pace<E: Clone + PartialEq>(
             continue;
         }
         let blocked = obstacle(member, stop.as_ref());
-        let fits = moving.contains(member.name)
-            || if unavailable.contains(member.name) {
-                moving.len() < max
-            } else {
-                unavailable.len() < max && moving.len() < max
-            };
+        let with = |set: &BTreeSet<&NodeName>| set.len() + usize::from(!set.contains(member.name));
+        let looks_gone = unavailable.contains(member.name) && !moving.contains(member.name);
+        let fits = member.surely_moving()
+            || with(&moving) <= max && (looks_gone || with(&unavailable) <= max);
         if let Some(reason) = blocked {
             keep(&mut given);
             reasons.insert(member.name.clone(), reason);
@@ -96,10 +96,16 @@ pub(super) fn pace<E: Clone + PartialEq>(
             *count = unavailable.len();
         }
     }
+    let (sure, unknown): (BTreeSet<_>, _) = moving.into_iter().cloned().partition(|name| {
+        let before = members.iter().find(|member| member.name == name);
+        let granted = before.is_some_and(|it| given.get(name) != it.go_ahead);
+        granted || before.is_some_and(Member::surely_moving)
+    });
     Paced {
         given,
         waiting: reasons.into_iter().collect(),
-        moving: moving.into_iter().cloned().collect(),
+        moving: sure,
+        unknown,
     }
 }
 
@@ -143,7 +149,7 @@ fn obstacle<E: PartialEq>(
     if let Some(stop) = stop {
         return Some(stop.clone());
     }
-    if !member.node.alive && !member.moving() {
+    if !member.node.alive && !member.surely_moving() {
         return Some(NodeWaiting::Silent);
     }
     member.node.held.as_ref().map(|reason| NodeWaiting::Held {

@@ -52,11 +52,11 @@ pub fn plan<E: Clone + PartialEq>(
         }
     }
     for (key, entry) in assigned {
-        let moving = observed.progress.get(key).map(|before| &before.moving);
+        let before = observed.progress.get(key);
         let (members, others): (Vec<_>, Vec<_>) = observed
             .nodes
             .iter()
-            .map(|(name, node)| Member::new(name, node, key, moving))
+            .map(|(name, node)| Member::new(name, node, key, before))
             .partition(|it| entry.action == Action::Run && entry.nodes.matches(&it.node.labels));
         let mut waiting = remove_from(&mut plan, key, entry, &others);
         if entry.action == Action::Run {
@@ -66,12 +66,14 @@ pub fn plan<E: Clone + PartialEq>(
                 given,
                 waiting: reasons,
                 moving,
+                unknown,
             } = pace(entry, &members, progress.expired);
             for (name, go_ahead) in given {
                 put(&mut plan, &name, key, Some(go_ahead));
             }
             waiting.extend(reasons);
             progress.moving = moving;
+            progress.unknown = unknown;
             plan.report
                 .insert(key.clone(), report(entry, &members, progress.expired));
             plan.progress.insert(key.clone(), progress);

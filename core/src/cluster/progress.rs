@@ -35,6 +35,7 @@ pub(super) fn progress<E>(
         since,
         expired,
         moving: BTreeSet::new(),
+        unknown: BTreeSet::new(),
     };
     (next, (!resting && !expired).then_some(ends))
 }

@@ -148,6 +148,9 @@ pub struct Progress {
     /// Nodes that were put on their way and are not known to have arrived; never more than the budget,
     /// those apart that were silent for a while.
     pub moving: BTreeSet<NodeName>,
+    /// Nodes of which this is not known, since what earlier plans did was forgotten and their reports
+    /// are older than their specs.
+    pub unknown: BTreeSet<NodeName>,
 }
 
 /// A cluster's plan.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::outcome::{OutcomeChange, PassedBecause, Transition};
 use super::site::Site;
 use super::stages::{Group, locate};
-use super::types::{Deployment, OnFailure, Outcome, StagePhase, StageRecord};
+use super::types::{Action, Deployment, OnFailure, Outcome, StagePhase, StageRecord};
 use crate::ids::{RevisionName, StageName};
 use crate::time::Timestamp;
 
@@ -402,7 +402,11 @@ fn after_failure(
     let before = record.phase;
     let back = |site: &Site<'_>| match &progress.current {
         Some(current) => site.arrived(current),
-        None => !site.runs(target),
+        None => match site.entry {
+            Some(entry) if entry.action == Action::Remove => site.removal_confirmed(),
+            Some(entry) => &entry.revision != target,
+            None => true,
+        },
     };
     record.phase = match (deployment.policy.on_failure, before) {
         (OnFailure::Pause, _) => StagePhase::Stopped,

@@ -6,10 +6,11 @@
 //! - Clusters that the planner put on their way are never more than either budget, even if what was
 //!   seen of them is wrong: a cluster that merely *looks* unavailable still needs a free place among
 //!   those on their way.
-//! - A cluster that is on its way already may be sent elsewhere at no cost: it holds its place.
+//! - A cluster that is surely on its way may be sent elsewhere at no cost: it holds its place.
 
 use std::collections::BTreeSet;
 
+use super::site::Site;
 use super::stages::Group;
 use super::waiting::Waiting;
 use crate::ids::{ClusterName, StageName};
@@ -43,28 +44,27 @@ impl<'a> Budget<'a> {
         }
     }
 
-    /// Spends a place for `cluster`, if there is one.
-    pub(super) fn spend(&mut self, cluster: &'a ClusterName) -> bool {
-        if self.moving.contains(cluster) {
+    /// Spends a place for `site`, if there is one.
+    pub(super) fn spend(&mut self, site: &Site<'a>) -> bool {
+        if site.surely_moving() {
             return true;
         }
-        if !self.fits(cluster) {
+        if !self.fits(site.name) {
             return false;
         }
-        self.moving.insert(cluster);
-        self.unavailable.insert(cluster);
+        self.moving.insert(site.name);
+        self.unavailable.insert(site.name);
         true
     }
 
     fn fits(&self, cluster: &ClusterName) -> bool {
-        if self.moving.len() >= self.moving_max {
-            return false;
-        }
-        match self.unavailable_max {
-            None => true,
-            Some(max) if self.unavailable.contains(cluster) => self.moving.len() < max,
-            Some(max) => self.unavailable.len() < max,
-        }
+        let with = |set: &BTreeSet<&ClusterName>| set.len() + usize::from(!set.contains(cluster));
+        let moving = with(&self.moving);
+        let looks_gone = self.unavailable.contains(cluster) && !self.moving.contains(cluster);
+        moving <= self.moving_max
+            && self
+                .unavailable_max
+                .is_none_or(|max| moving <= max && (looks_gone || with(&self.unavailable) <= max))
     }
 
     /// Why there was no place, by the final state of the budgets.

@@ -1,13 +1,14 @@
 //! Endpoint names: one model per name on each cluster.
 //!
 //! Owns who keeps a name when two deployments want it: the one that has it there already, then the
-//! elder. A name stays taken until the session confirms its removal.
+//! elder. An entry holds the name that it has, until it is renamed or its removal is confirmed: of two
+//! deployments that want each other's name, neither gets it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::outcome::Refusal;
 use super::site::Site;
-use super::types::{Action, Desired, Observed};
+use super::types::{Desired, Observed};
 use crate::ids::{ClusterName, DeploymentKey, EndpointName};
 use crate::time::Timestamp;
 
@@ -97,25 +98,13 @@ fn claims(
     }
     for (name, cluster) in &observed.clusters {
         for (key, entry) in &cluster.entries {
-            let stays = entry.action == Action::Remove
-                || cluster.paused
-                || refused.contains_key(key)
-                || desired
-                    .deployments
-                    .get(key)
-                    .is_none_or(|it| it.deleting || it.paused)
-                || !placed
-                    .get(key)
-                    .is_some_and(|sites| sites.iter().any(|site| site.name == name));
-            if stays {
-                let held = Claim {
-                    newcomer: false,
-                    created: created(key),
-                    key: key.clone(),
-                    wanted: false,
-                };
-                claim(name, &entry.endpoint_name, held);
-            }
+            let held = Claim {
+                newcomer: false,
+                created: created(key),
+                key: key.clone(),
+                wanted: false,
+            };
+            claim(name, &entry.endpoint_name, held);
         }
     }
     claims

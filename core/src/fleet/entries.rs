@@ -85,8 +85,8 @@ pub(super) fn give<'a>(
                 continue;
             }
             // An excluded cluster is in no budget; it holds no place and takes none.
-            let outside = site.excluded && site.moving();
-            if !outside && !budget.spend(site.name) {
+            let outside = site.excluded && site.surely_moving();
+            if !outside && !budget.spend(site) {
                 full.push(site.name);
                 continue;
             }
@@ -107,7 +107,7 @@ pub(super) fn give<'a>(
 /// A cluster on its way to a failed revision is called back even while it is silent: it holds its
 /// place in the budgets already, and must not go on when it returns.
 fn obstacle(site: &Site<'_>, back: bool) -> Option<Waiting> {
-    if back && site.moving() {
+    if back && site.surely_moving() {
         return None;
     }
     if !site.alive {

@@ -1,7 +1,6 @@
 //! How a deployment stands, in counts, conditions and words.
 //!
-//! Owns the mapping from a decision to what people read. Decides nothing: everything here is said of
-//! the fleet as it is once the plan is applied.
+//! Owns the mapping from a decision to what people read. Decides nothing.
 
 use std::collections::BTreeMap;
 

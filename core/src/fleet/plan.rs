@@ -1,7 +1,7 @@
 //! The whole fleet's plan, put together.
 //!
-//! Owns the order of the steps: judge what was seen, decide entries, then say in words how things
-//! stand *once the plan is applied*, so that planning again says the same.
+//! Owns the order of the steps: judge what was seen, decide entries, say in words how things stand; and
+//! that a plan is final: carried out, it leaves nothing to do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +20,12 @@ use crate::time::Timestamp;
 
 type Entries = BTreeMap<ClusterName, BTreeMap<DeploymentKey, Entry>>;
 
+/// Most rounds in which one plan may free what another deployment waits for.
+///
+/// Each further round needs a name or room that the one before set free, so two or three are usual. What
+/// is left when this is reached comes with the next plan.
+const ROUNDS_MAX: usize = 8;
+
 /// Plans the whole fleet.
 ///
 /// # Guarantees
@@ -35,6 +41,77 @@ type Entries = BTreeMap<ClusterName, BTreeMap<DeploymentKey, Entry>>;
 /// caller plans only once its caches are in step with the server.
 #[must_use]
 pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
+    let mut last = round(desired, observed, now);
+    if settled(desired, observed, &last) {
+        return last;
+    }
+    // Words are made of the fleet as it stands once the plan is applied, and applying may set a name
+    // or room free: so the plan is carried out on paper until it changes nothing any more.
+    let (mut desired, mut paper) = (desired.clone(), observed.clone());
+    for _ in 1..ROUNDS_MAX {
+        carry_out(&mut desired, &mut paper, observed, &last);
+        let next = round(&desired, &paper, now);
+        let done = settled(&desired, &paper, &next);
+        last = merge(last, next);
+        if done {
+            break;
+        }
+    }
+    last
+}
+
+/// Whether a plan leaves everything as it is.
+fn settled(desired: &Desired, observed: &Observed, plan: &Plan) -> bool {
+    let entries = observed
+        .clusters
+        .iter()
+        .all(|(name, cluster)| plan.clusters.get(name) == Some(&cluster.entries));
+    let status = plan.deployments.iter().all(|(key, answer)| {
+        let before = desired.deployments.get(key);
+        answer.outcomes.is_empty()
+            && answer.transitions.is_empty()
+            && before.is_some_and(|it| it.stage == answer.stage && it.current == answer.current)
+    });
+    entries && status
+}
+
+/// Carries a plan out on paper. A cluster whose entries differ from what stands on the hub is one
+/// generation further, so that its report no longer speaks of them.
+fn carry_out(desired: &mut Desired, paper: &mut Observed, observed: &Observed, plan: &Plan) {
+    for (name, cluster) in &mut paper.clusters {
+        cluster.entries = plan.clusters.get(name).cloned().unwrap_or_default();
+        if let Some(real) = observed.clusters.get(name) {
+            cluster.generation = real.generation + u64::from(cluster.entries != real.entries);
+        }
+    }
+    for (key, answer) in &plan.deployments {
+        let Some(deployment) = desired.deployments.get_mut(key) else {
+            continue;
+        };
+        deployment.stage.clone_from(&answer.stage);
+        deployment.current.clone_from(&answer.current);
+        for (name, change) in &answer.outcomes {
+            let revision = deployment.revisions.entry(name.clone()).or_default();
+            revision.outcome = change.outcome;
+            revision.message.clone_from(&change.message);
+        }
+    }
+}
+
+/// The later round's plan, with what was new in the earlier one.
+fn merge(earlier: Plan, mut later: Plan) -> Plan {
+    for (key, before) in earlier.deployments {
+        if let Some(answer) = later.deployments.get_mut(&key) {
+            let newer = std::mem::replace(&mut answer.transitions, before.transitions);
+            answer.transitions.extend(newer);
+            let newer = std::mem::replace(&mut answer.outcomes, before.outcomes);
+            answer.outcomes.extend(newer);
+        }
+    }
+    later
+}
+
+fn round(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
     let sites: BTreeMap<_, _> = desired
         .deployments
         .iter()
@@ -42,63 +119,42 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
         .collect();
     let conflicts = conflicts(desired, observed, &sites);
     let mut room = Room::new(desired, observed);
-    let mut entries = orphans(desired, observed);
-    let mut decided = Vec::new();
+    let mut plan = Plan {
+        clusters: orphans(desired, observed),
+        ..Plan::default()
+    };
     for (key, deployment) in &desired.deployments {
         let placed = sites.get(key).map_or(&[][..], Vec::as_slice);
         let groups = divide(&deployment.policy, placed);
         let progress = advance(deployment, &groups, now);
+        let conflict = conflicts.get(key);
         let given = decide(
-            key,
-            deployment,
-            &progress,
-            &groups,
-            conflicts.get(key),
-            observed,
-            &mut room,
+            key, deployment, &progress, &groups, conflict, observed, &mut room,
         );
-        for (cluster, entry) in &given.entries {
-            if let Some(entry) = entry {
-                entries
-                    .entry(cluster.clone())
-                    .or_default()
-                    .insert(key.clone(), entry.clone());
-            }
-        }
-        decided.push((key, deployment, groups, progress, given));
-    }
-
-    let changed: BTreeSet<&ClusterName> = observed
-        .clusters
-        .iter()
-        .filter(|(name, cluster)| {
-            entries
-                .get(name)
-                .is_none_or(|after| *after != cluster.entries)
-        })
-        .map(|(name, _)| name)
-        .collect();
-    let mut plan = Plan::default();
-    for (key, deployment, groups, progress, given) in decided {
         wake(&mut plan.wake_at, &progress, &groups, deployment, now);
         let leaving: Vec<_> = leaving(key, deployment, observed, &groups)
             .into_iter()
-            .filter(|site| given.entries.get(site.name).is_some_and(Option::is_some))
             .map(|site| site.name)
             .collect();
-        let groups = after(key, groups, &entries, &changed);
         let view = View {
             deployment,
             groups: &groups,
             progress,
             denied: &given.denied,
             leaving: &leaving,
-            conflict: conflicts.get(key),
+            conflict,
             now,
         };
         plan.deployments.insert(key.clone(), explain(view));
+        for (cluster, entry) in given.entries {
+            if let Some(entry) = entry {
+                plan.clusters
+                    .entry(cluster)
+                    .or_default()
+                    .insert(key.clone(), entry);
+            }
+        }
     }
-    plan.clusters = entries;
     plan
 }
 
@@ -192,21 +248,6 @@ fn leaving<'a>(
         .filter(|(name, cluster)| cluster.entries.contains_key(key) && !inside.contains(name))
         .map(|(name, cluster)| Site::new(name, cluster, key, deployment))
         .collect()
-}
-
-/// The same groups as they stand once the entries are applied.
-fn after<'a>(
-    key: &DeploymentKey,
-    groups: Vec<Group<'a>>,
-    entries: &'a Entries,
-    changed: &BTreeSet<&ClusterName>,
-) -> Vec<Group<'a>> {
-    let mut groups = groups;
-    for site in groups.iter_mut().flat_map(|group| &mut group.sites) {
-        site.entry = entries.get(site.name).and_then(|mine| mine.get(key));
-        site.generation += u64::from(changed.contains(site.name));
-    }
-    groups
 }
 
 /// The next moment at which time alone changes the plan: a bake ends, or a heartbeat gets too old.

@@ -14,10 +14,8 @@ use crate::summary::Phase;
 pub(super) struct Site<'a> {
     pub(super) name: &'a ClusterName,
     pub(super) cluster: &'a Cluster,
-    /// The entry as it stands (or, when words are made, as planned).
+    /// The entry as it stands.
     pub(super) entry: Option<&'a Entry>,
-    /// Generation of the assignment that has this entry.
-    pub(super) generation: u64,
     /// The last report on this deployment, whatever it is about.
     pub(super) last: Option<&'a ModelReport>,
     /// The heartbeat is younger than the policy's grace.
@@ -44,7 +42,6 @@ impl<'a> Site<'a> {
             name,
             cluster,
             entry: cluster.entries.get(key),
-            generation: cluster.generation,
             last: cluster
                 .report
                 .as_ref()
@@ -61,7 +58,6 @@ impl<'a> Site<'a> {
             name,
             cluster,
             entry: cluster.entries.get(key),
-            generation: cluster.generation,
             last: cluster
                 .report
                 .as_ref()
@@ -92,7 +88,7 @@ impl<'a> Site<'a> {
     /// The last report, if it is about the entry of today.
     pub(super) fn fresh(&self) -> Option<&'a ModelReport> {
         let report = self.cluster.report.as_ref()?;
-        (report.observed_generation == self.generation)
+        (report.observed_generation == self.cluster.generation)
             .then(|| self.about_entry())
             .flatten()
     }
@@ -104,7 +100,7 @@ impl<'a> Site<'a> {
                 .cluster
                 .report
                 .as_ref()
-                .is_some_and(|report| report.observed_generation == self.generation)
+                .is_some_and(|report| report.observed_generation == self.cluster.generation)
     }
 
     /// It was told to run something and is, for all we know, not yet there.
@@ -112,12 +108,18 @@ impl<'a> Site<'a> {
         if self.running().is_none() {
             return false;
         }
-        let Some(report) = self.fresh() else {
-            return true;
-        };
-        let expected = report.nodes.desired.saturating_sub(report.nodes.offline);
-        !rejected(report)
-            && (report.nodes.updated < expected || expected == 0 && report.nodes.desired > 0)
+        !self.fresh().is_some_and(is_over)
+    }
+
+    /// It is on its way, and this is known: its last word is not that it arrived.
+    ///
+    /// A report that is merely old (another deployment's entry changed) leaves it open. Then the
+    /// cluster counts as on its way, yet may not be sent elsewhere as if it were.
+    pub(super) fn surely_moving(&self) -> bool {
+        self.moving()
+            && !self
+                .running()
+                .is_some_and(|revision| self.arrived(revision))
     }
 
     /// It takes a place in the budget of unavailable clusters.
@@ -145,11 +147,7 @@ impl<'a> Site<'a> {
 
     /// By its last word about `revision` its nodes need nothing more to be there (or refuse it).
     pub(super) fn arrived(&self, revision: &RevisionName) -> bool {
-        self.runs(revision)
-            && self.about_entry().is_some_and(|report| {
-                let expected = report.nodes.desired.saturating_sub(report.nodes.offline);
-                rejected(report) || report.nodes.updated >= expected
-            })
+        self.runs(revision) && self.about_entry().is_some_and(is_over)
     }
 
     /// By a fresh report it failed on `revision`.
@@ -170,4 +168,11 @@ pub(super) fn rejected(report: &ModelReport) -> bool {
 
 fn is_complete(report: &ModelReport) -> bool {
     !rejected(report) && report.nodes.complete()
+}
+
+/// Nothing more is under way: every node that answers has the revision, or it failed.
+fn is_over(report: &ModelReport) -> bool {
+    let expected = report.nodes.desired.saturating_sub(report.nodes.offline);
+    let nobody = expected == 0 && report.nodes.desired > 0;
+    rejected(report) || report.nodes.updated >= expected && !nobody
 }
