@@ -139,7 +139,6 @@ fn running(entry: Option<&Entry>) -> Option<&RevisionName> {
 #[derive(Default)]
 struct Standing {
     moving: bool,
-    surely_moving: bool,
     unavailable: bool,
 }
 
@@ -154,7 +153,6 @@ fn standing(cluster: &Cluster, key: &DeploymentKey, alive: bool) -> Standing {
     let Some((fresh, report)) = said.filter(|(_, report)| &report.revision == revision) else {
         return Standing {
             moving: true,
-            surely_moving: true,
             unavailable: true,
         };
     };
@@ -165,7 +163,6 @@ fn standing(cluster: &Cluster, key: &DeploymentKey, alive: bool) -> Standing {
     let moving = !fresh || !arrived;
     Standing {
         moving,
-        surely_moving: !arrived,
         unavailable: moving || !alive || !report.nodes.available(),
     }
 }
@@ -189,8 +186,8 @@ fn budgets(
             let was = standing(cluster, key, *alive);
             let after = running(planned(plan, name, key));
             let changed = after.is_some() && after != running(cluster.entries.get(key));
-            put_on_way |= changed && !was.surely_moving;
-            took_away |= changed && (!was.unavailable || was.moving && !was.surely_moving);
+            put_on_way |= changed;
+            took_away |= changed && (!was.unavailable || was.moving);
             moving += usize::from(after.is_some() && (was.moving || changed));
             unavailable += usize::from(after.is_some() && (was.unavailable || changed));
         }

@@ -19,8 +19,6 @@ pub(super) struct Member<'a, E> {
     fresh: bool,
     /// A stale report says nothing: it may be from before the go-ahead that it should be about.
     unsettled: bool,
-    /// An earlier plan put it on its way, and no report since says that it arrived.
-    remembered: bool,
 }
 
 impl<E> Clone for Member<'_, E> {
@@ -47,9 +45,7 @@ impl<'a, E: PartialEq> Member<'a, E> {
             go_ahead: node.entries.get(key),
             last: report.and_then(|report| report.models.get(key)),
             fresh,
-            unsettled: !fresh
-                && before.is_none_or(|it| it.moving.contains(name) || it.unknown.contains(name)),
-            remembered: !fresh && before.is_some_and(|it| it.moving.contains(name)),
+            unsettled: !fresh && before.is_none_or(|it| it.moving.contains(name)),
         }
     }
 
@@ -63,6 +59,11 @@ impl<'a, E: PartialEq> Member<'a, E> {
     pub(super) fn about_go_ahead(&self) -> Option<&'a NodeModel> {
         let running = self.running()?;
         self.last.filter(|model| &model.revision == running)
+    }
+
+    /// Its report may be from before its go-ahead.
+    pub(super) fn unsettled(&self) -> bool {
+        self.unsettled
     }
 
     /// Its go-ahead is exactly the entry.
@@ -79,19 +80,9 @@ impl<'a, E: PartialEq> Member<'a, E> {
         if self.running().is_none() {
             return false;
         }
-        self.unsettled || !self.arrived()
-    }
-
-    /// By its last word it committed or rejected what it was given.
-    fn arrived(&self) -> bool {
-        self.about_go_ahead()
-            .is_some_and(|model| matches!(model.state, NodeState::Committed | NodeState::Rejected))
-    }
-
-    /// It is on its way, and this is known. After a restart of the session an old report leaves it
-    /// open; then it counts as on its way, yet may not be sent elsewhere as if it were.
-    pub(super) fn surely_moving(&self) -> bool {
-        self.moving() && (self.remembered || !self.arrived())
+        let over =
+            |model: &NodeModel| matches!(model.state, NodeState::Committed | NodeState::Rejected);
+        self.unsettled || !self.about_go_ahead().is_some_and(over)
     }
 
     /// It takes a place in the budget of unavailable nodes.

@@ -6,7 +6,7 @@
 //! - Nodes that were put on their way and are not known to be there are never more than the budget,
 //!   even if what was seen of them is wrong: a node that merely *looks* unavailable still needs a free
 //!   place among those on their way.
-//! - A node that is surely on its way may be sent elsewhere at no cost: it holds its place.
+//! - A node on its way may be sent elsewhere in its own place.
 //! - Once a node rejected the revision, or the deadline ran out, no node gets it any more.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,8 +24,6 @@ pub(super) struct Paced<E> {
     pub(super) waiting: Vec<(NodeName, NodeWaiting)>,
     /// Nodes on their way once this is applied.
     pub(super) moving: BTreeSet<NodeName>,
-    /// Nodes of which that is not known.
-    pub(super) unknown: BTreeSet<NodeName>,
 }
 
 /// Decides who gets the go-ahead among the nodes that the entry selects.
@@ -67,8 +65,7 @@ pub(super) fn pace<E: Clone + PartialEq>(
         let blocked = obstacle(member, stop.as_ref());
         let with = |set: &BTreeSet<&NodeName>| set.len() + usize::from(!set.contains(member.name));
         let looks_gone = unavailable.contains(member.name) && !moving.contains(member.name);
-        let fits = member.surely_moving()
-            || with(&moving) <= max && (looks_gone || with(&unavailable) <= max);
+        let fits = with(&moving) <= max && (looks_gone || with(&unavailable) <= max);
         if let Some(reason) = blocked {
             keep(&mut given);
             reasons.insert(member.name.clone(), reason);
@@ -96,16 +93,10 @@ pub(super) fn pace<E: Clone + PartialEq>(
             *count = unavailable.len();
         }
     }
-    let (sure, unknown): (BTreeSet<_>, _) = moving.into_iter().cloned().partition(|name| {
-        let before = members.iter().find(|member| member.name == name);
-        let granted = before.is_some_and(|it| given.get(name) != it.go_ahead);
-        granted || before.is_some_and(Member::surely_moving)
-    });
     Paced {
         given,
         waiting: reasons.into_iter().collect(),
-        moving: sure,
-        unknown,
+        moving: moving.into_iter().cloned().collect(),
     }
 }
 
@@ -149,7 +140,7 @@ fn obstacle<E: PartialEq>(
     if let Some(stop) = stop {
         return Some(stop.clone());
     }
-    if !member.node.alive && !member.surely_moving() {
+    if !member.node.alive && !member.moving() {
         return Some(NodeWaiting::Silent);
     }
     member.node.held.as_ref().map(|reason| NodeWaiting::Held {
@@ -170,7 +161,7 @@ fn on_its_way<E: PartialEq>(entry: &Assigned<E>, member: &Member<'_, E>) -> Opti
     if !member.node.alive {
         return Some(NodeWaiting::Silent);
     }
-    let Some(model) = member.about_go_ahead() else {
+    let Some(model) = member.about_go_ahead().filter(|_| !member.unsettled()) else {
         return Some(NodeWaiting::NotReported);
     };
     match model.state {

@@ -66,14 +66,12 @@ pub fn plan<E: Clone + PartialEq>(
                 given,
                 waiting: reasons,
                 moving,
-                unknown,
             } = pace(entry, &members, progress.expired);
             for (name, go_ahead) in given {
                 put(&mut plan, &name, key, Some(go_ahead));
             }
             waiting.extend(reasons);
             progress.moving = moving;
-            progress.unknown = unknown;
             plan.report
                 .insert(key.clone(), report(entry, &members, progress.expired));
             plan.progress.insert(key.clone(), progress);

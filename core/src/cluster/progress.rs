@@ -35,7 +35,6 @@ pub(super) fn progress<E>(
         since,
         expired,
         moving: BTreeSet::new(),
-        unknown: BTreeSet::new(),
     };
     (next, (!resting && !expired).then_some(ends))
 }

@@ -145,12 +145,8 @@ pub struct Progress {
     pub since: Timestamp,
     /// The deadline ran out. It stays so until all is done or the entry names another revision.
     pub expired: bool,
-    /// Nodes that were put on their way and are not known to have arrived; never more than the budget,
-    /// those apart that were silent for a while.
+    /// Nodes on their way, or of which that is not known since what earlier plans did was forgotten.
     pub moving: BTreeSet<NodeName>,
-    /// Nodes of which this is not known, since what earlier plans did was forgotten and their reports
-    /// are older than their specs.
-    pub unknown: BTreeSet<NodeName>,
 }
 
 /// A cluster's plan.

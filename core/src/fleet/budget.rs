@@ -6,7 +6,8 @@
 //! - Clusters that the planner put on their way are never more than either budget, even if what was
 //!   seen of them is wrong: a cluster that merely *looks* unavailable still needs a free place among
 //!   those on their way.
-//! - A cluster that is surely on its way may be sent elsewhere at no cost: it holds its place.
+//! - A cluster on its way may be sent elsewhere in its own place: as long as all those on their way are
+//!   within the budget, whichever of them has really arrived, nothing is exceeded.
 
 use std::collections::BTreeSet;
 
@@ -46,9 +47,6 @@ impl<'a> Budget<'a> {
 
     /// Spends a place for `site`, if there is one.
     pub(super) fn spend(&mut self, site: &Site<'a>) -> bool {
-        if site.surely_moving() {
-            return true;
-        }
         if !self.fits(site.name) {
             return false;
         }

@@ -29,30 +29,24 @@ pub(super) fn conflicts(
     placed: &BTreeMap<DeploymentKey, Vec<Site<'_>>>,
 ) -> BTreeMap<DeploymentKey, Refusal> {
     let mut refused: BTreeMap<DeploymentKey, Refusal> = BTreeMap::new();
-    // Each round refuses at least one more deployment, or ends.
-    loop {
-        let claims = claims(desired, observed, placed, &refused);
-        let before = refused.len();
-        for ((cluster, endpoint), claimants) in claims {
-            let Some(first) = claimants.first() else {
-                continue;
-            };
-            for loser in claimants.iter().skip(1).filter(|claim| claim.wanted) {
-                if loser.key != first.key {
-                    refused.entry(loser.key.clone()).or_insert_with(|| {
-                        Refusal::EndpointNameTaken {
-                            endpoint: endpoint.clone(),
-                            by: first.key.clone(),
-                            cluster: cluster.clone(),
-                        }
-                    });
-                }
-            }
-        }
-        if refused.len() == before {
-            return refused;
+    for ((cluster, endpoint), claimants) in claims(desired, observed, placed) {
+        let Some(first) = claimants.first() else {
+            continue;
+        };
+        let losers = claimants
+            .iter()
+            .filter(|claim| claim.wanted && claim.key != first.key);
+        for loser in losers {
+            refused
+                .entry(loser.key.clone())
+                .or_insert_with(|| Refusal::EndpointNameTaken {
+                    endpoint: endpoint.clone(),
+                    by: first.key.clone(),
+                    cluster: cluster.clone(),
+                });
         }
     }
+    refused
 }
 
 type Claims = BTreeMap<(ClusterName, EndpointName), BTreeSet<Claim>>;
@@ -61,7 +55,6 @@ fn claims(
     desired: &Desired,
     observed: &Observed,
     placed: &BTreeMap<DeploymentKey, Vec<Site<'_>>>,
-    refused: &BTreeMap<DeploymentKey, Refusal>,
 ) -> Claims {
     let mut claims = Claims::new();
     let mut claim = |cluster: &ClusterName, endpoint: &EndpointName, claim: Claim| {

@@ -1,1 +1,352 @@
+//! Tables for the pacing inside one cluster.
 
+use std::collections::BTreeMap;
+
+use rimward_core::cluster::{
+    self, Assigned, GoAhead, Node, NodeModel, NodeReport, NodeState, NodeWaiting, Observed,
+    PROGRESS_DEADLINE_EXCEEDED, Plan,
+};
+use rimward_core::fleet::{Action, Amount, ModelReport};
+use rimward_core::ids::ModelKey;
+use rimward_core::selector::Selector;
+use rimward_core::summary::{Measures, Phase};
+use rimward_core::time::Timestamp;
+
+use crate::fixtures::{NOW, key, labels, rev};
+
+type Cluster = Observed<&'static str>;
+
+fn assigned(revision: &'static str, max: u32) -> BTreeMap<ModelKey, Assigned<&'static str>> {
+    let entry = Assigned {
+        revision: rev(revision),
+        action: Action::Run,
+        nodes: Selector::everything(),
+        max_unavailable: Amount::Count(max),
+        progress_deadline_seconds: 600,
+        content: revision,
+    };
+    [(key("digits"), entry)].into()
+}
+
+fn new_node() -> Node<&'static str> {
+    Node {
+        labels: labels(&[]),
+        alive: true,
+        held: None,
+        generation: 1,
+        entries: BTreeMap::new(),
+        report: Some(NodeReport {
+            observed_generation: 1,
+            models: BTreeMap::new(),
+        }),
+    }
+}
+
+/// A node that was told `revision` and says `state` of it.
+fn node(revision: &'static str, state: NodeState) -> Node<&'static str> {
+    let go_ahead = GoAhead {
+        revision: rev(revision),
+        action: Action::Run,
+        content: revision,
+    };
+    let model = NodeModel {
+        revision: rev(revision),
+        state,
+        serving: true,
+        reason: "GoldenVectorFailed".to_owned(),
+        message: "golden vector 3: expected 7, got 1".to_owned(),
+        last_good: Some(rev("r0")),
+        measures: Measures {
+            samples: 10,
+            errors: 1,
+            latency_p99_microseconds: Some(500),
+        },
+    };
+    let mut node = new_node();
+    node.entries.insert(key("digits"), go_ahead);
+    node.report
+        .as_mut()
+        .unwrap()
+        .models
+        .insert(key("digits"), model);
+    node
+}
+
+fn on(revision: &'static str) -> Node<&'static str> {
+    node(revision, NodeState::Committed)
+}
+
+fn nodes(all: impl IntoIterator<Item = Node<&'static str>>) -> Cluster {
+    let named = all.into_iter().enumerate();
+    Observed {
+        nodes: named
+            .map(|(index, node)| (format!("n{index}").parse().unwrap(), node))
+            .collect(),
+        progress: BTreeMap::new(),
+    }
+}
+
+/// What each node is told to run.
+fn check(plan: &Plan<&'static str>, expected: &[&str]) {
+    let found: Vec<_> = plan
+        .nodes
+        .values()
+        .map(|entries| match entries.get(&key("digits")) {
+            None => String::new(),
+            Some(it) if it.action == Action::Remove => format!("-{}", it.revision),
+            Some(it) => it.revision.to_string(),
+        })
+        .collect();
+    assert_eq!(found, expected);
+}
+
+fn plan(revision: &'static str, max: u32, cluster: &Cluster) -> Plan<&'static str> {
+    cluster::plan(&assigned(revision, max), cluster, NOW)
+}
+
+fn report<'a>(plan: &'a Plan<&'static str>) -> &'a ModelReport {
+    &plan.report[&key("digits")]
+}
+
+fn waiting<'a>(plan: &'a Plan<&'static str>, node: &str) -> Option<&'a NodeWaiting> {
+    let all = &plan.waiting[&key("digits")];
+    all.iter()
+        .find(|(name, _)| name.as_str() == node)
+        .map(|(_, reason)| reason)
+}
+
+#[test]
+fn nodes_get_the_go_ahead_within_the_budget() {
+    let three = nodes([on("r1"), on("r1"), on("r1")]);
+    check(&plan("r2", 1, &three), &["r2", "r1", "r1"]);
+    check(&plan("r2", 2, &three), &["r2", "r2", "r1"]);
+    assert!(matches!(
+        waiting(&plan("r2", 1, &three), "n1"),
+        Some(NodeWaiting::Budget {
+            unavailable: 1,
+            max: 1
+        })
+    ));
+}
+
+#[test]
+fn the_next_node_follows_once_the_first_has_committed() {
+    let moving = [
+        NodeState::Pending,
+        NodeState::Staging,
+        NodeState::Blocked,
+        NodeState::Trial,
+        NodeState::Held,
+    ];
+    for state in moving {
+        check(
+            &plan("r2", 1, &nodes([node("r2", state), on("r1")])),
+            &["r2", "r1"],
+        );
+    }
+    check(&plan("r2", 1, &nodes([on("r2"), on("r1")])), &["r2", "r2"]);
+}
+
+#[test]
+fn a_silent_node_counts_as_unavailable_and_gets_nothing() {
+    let mut silent = on("r1");
+    silent.alive = false;
+    let two = nodes([silent, on("r1")]);
+    check(&plan("r2", 1, &two), &["r1", "r1"]);
+    check(&plan("r2", 2, &two), &["r1", "r2"]);
+    assert_eq!(report(&plan("r2", 2, &two)).nodes.offline, 1);
+}
+
+#[test]
+fn a_node_that_does_not_serve_is_updated_first_and_costs_no_serving_node() {
+    let mut broken = on("r1");
+    broken
+        .report
+        .as_mut()
+        .unwrap()
+        .models
+        .get_mut(&key("digits"))
+        .unwrap()
+        .serving = false;
+    check(&plan("r2", 1, &nodes([on("r1"), broken])), &["r1", "r2"]);
+}
+
+#[test]
+fn a_report_older_than_the_spec_does_not_free_a_place() {
+    let mut stale = on("r2");
+    stale.generation = 2;
+    check(&plan("r2", 1, &nodes([stale, on("r1")])), &["r2", "r1"]);
+}
+
+#[test]
+fn one_rejecting_node_stops_the_go_aheads_of_that_revision_only() {
+    let cluster = nodes([node("r2", NodeState::Rejected), on("r1"), on("r1")]);
+    let stopped = plan("r2", 3, &cluster);
+    check(&stopped, &["r2", "r1", "r1"]);
+    assert_eq!(report(&stopped).phase, Phase::Failed);
+    assert_eq!(report(&stopped).nodes.rolled_back, 1);
+    assert_eq!(
+        report(&stopped).problems[0].message,
+        "golden vector 3: expected 7, got 1"
+    );
+    assert_eq!(
+        waiting(&stopped, "n1").unwrap().to_string(),
+        "node n0 rejected revision r2, no further node gets it"
+    );
+    check(&plan("r3", 3, &cluster), &["r3", "r3", "r3"]);
+}
+
+#[test]
+fn the_deadline_runs_on_the_edge_and_stops_the_go_aheads() {
+    let mut cluster = nodes([node("r2", NodeState::Blocked), on("r1")]);
+    let first = plan("r2", 1, &cluster);
+    assert_eq!(first.wake_at, Some(NOW.plus_seconds(600)));
+    cluster.progress = first.progress;
+    let before = cluster::plan(&assigned("r2", 2), &cluster, Timestamp(NOW.0 + 599));
+    assert_ne!(report(&before).phase, Phase::Failed);
+    let over = cluster::plan(&assigned("r2", 2), &cluster, Timestamp(NOW.0 + 600));
+    assert_eq!(report(&over).phase, Phase::Failed);
+    assert_eq!(report(&over).nodes.rejected(), 0);
+    check(&over, &["r2", "r1"]);
+    cluster.nodes = nodes([node("r2", NodeState::Held), node("r2", NodeState::Pending)]).nodes;
+    cluster.progress = over.progress;
+    let later = cluster::plan(&assigned("r2", 2), &cluster, Timestamp(NOW.0 + 601));
+    assert_eq!(report(&later).reason, PROGRESS_DEADLINE_EXCEEDED);
+}
+
+#[test]
+fn the_deadline_rests_while_only_held_nodes_are_left() {
+    let mut held = on("r1");
+    held.held = Some("harvest".to_owned());
+    let mut cluster = nodes([on("r2"), held]);
+    let first = plan("r2", 2, &cluster);
+    check(&first, &["r2", "r1"]);
+    assert_eq!(first.wake_at, None);
+    assert_eq!(report(&first).nodes.held, 1);
+    assert_eq!(report(&first).phase, Phase::Held);
+    cluster.progress = first.progress;
+    let later = cluster::plan(&assigned("r2", 2), &cluster, Timestamp(NOW.0 + 9000));
+    assert_eq!(report(&later).phase, Phase::Held);
+}
+
+#[test]
+fn sums_are_made_from_nodes_and_p99_is_their_maximum() {
+    let mut slow = on("r2");
+    let model = slow
+        .report
+        .as_mut()
+        .unwrap()
+        .models
+        .get_mut(&key("digits"))
+        .unwrap();
+    model.measures.latency_p99_microseconds = Some(900);
+    let plan = plan("r2", 1, &nodes([on("r2"), slow]));
+    let measures = report(&plan).measures;
+    assert_eq!((measures.samples, measures.errors), (20, 2));
+    assert_eq!(measures.latency_p99_microseconds, Some(900));
+    assert_eq!(report(&plan).phase, Phase::Passed);
+    assert_eq!(report(&plan).last_good, Some(rev("r0")));
+}
+
+#[test]
+fn at_most_five_problems_go_up_and_the_worst_come_first() {
+    let mut all: Vec<_> = (0..6).map(|_| node("r2", NodeState::Blocked)).collect();
+    let mut rejecting = node("r2", NodeState::Rejected);
+    rejecting
+        .report
+        .as_mut()
+        .unwrap()
+        .models
+        .get_mut(&key("digits"))
+        .unwrap()
+        .serving = false;
+    all.push(rejecting);
+    let plan = plan("r2", 9, &nodes(all));
+    let told: Vec<_> = report(&plan)
+        .problems
+        .iter()
+        .map(|it| it.node.to_string())
+        .collect();
+    assert_eq!(told, ["n6", "n0", "n1", "n2", "n3"]);
+}
+
+#[test]
+fn only_selected_nodes_run_it_and_others_remove_it() {
+    let mut selected = on("r1");
+    selected.labels = labels(&[("gpu", "yes")]);
+    let mut entries = assigned("r1", 1);
+    entries.get_mut(&key("digits")).unwrap().nodes = Selector::label("gpu", "yes");
+    let plan = cluster::plan(&entries, &nodes([selected, on("r1"), new_node()]), NOW);
+    check(&plan, &["r1", "-r1", ""]);
+    assert_eq!(report(&plan).nodes.desired, 1);
+}
+
+#[test]
+fn removal_is_reported_done_once_every_node_that_answers_confirms() {
+    let mut entries = assigned("r1", 1);
+    entries.get_mut(&key("digits")).unwrap().action = Action::Remove;
+    let mut silent = on("r1");
+    silent.alive = false;
+    let mut cluster = nodes([on("r1"), silent]);
+    let ordered = cluster::plan(&entries, &cluster, NOW);
+    check(&ordered, &["-r1", "-r1"]);
+    assert!(ordered.report.contains_key(&key("digits")));
+    for (name, node) in &mut cluster.nodes {
+        node.entries.clone_from(&ordered.nodes[name]);
+        node.generation = 2;
+        if node.alive {
+            node.report = Some(NodeReport {
+                observed_generation: 2,
+                models: BTreeMap::new(),
+            });
+        }
+    }
+    let done = cluster::plan(&entries, &cluster, NOW);
+    assert!(done.report.is_empty());
+    check(&done, &["", "-r1"]);
+    check(
+        &cluster::plan(&BTreeMap::new(), &cluster, NOW),
+        &["", "-r1"],
+    );
+}
+
+#[test]
+fn an_entry_that_vanished_is_no_order() {
+    check(
+        &cluster::plan(&BTreeMap::new(), &nodes([on("r1")]), NOW),
+        &["r1"],
+    );
+}
+
+#[test]
+fn a_node_made_anew_gets_its_entry_again_and_a_vanished_one_is_forgotten() {
+    let plan = plan("r2", 1, &nodes([new_node()]));
+    check(&plan, &["r2"]);
+    assert_eq!(report(&plan).nodes.desired, 1);
+}
+
+#[test]
+fn changed_content_of_the_same_revision_is_paced_too() {
+    let mut entries = assigned("r1", 1);
+    entries.get_mut(&key("digits")).unwrap().content = "r1 with other settings";
+    let plan = cluster::plan(&entries, &nodes([on("r1"), on("r1")]), NOW);
+    let contents: Vec<_> = plan
+        .nodes
+        .values()
+        .map(|it| it[&key("digits")].content)
+        .collect();
+    assert_eq!(contents, ["r1 with other settings", "r1"]);
+}
+
+#[test]
+fn another_models_go_ahead_does_not_change_this_ones_numbers() {
+    let mut cluster = nodes([on("r1"), on("r1")]);
+    cluster.progress = plan("r1", 1, &cluster).progress;
+    cluster
+        .nodes
+        .values_mut()
+        .for_each(|node| node.generation += 1);
+    assert_eq!(report(&plan("r1", 1, &cluster)).nodes.updated, 2);
+    cluster.progress.clear();
+    assert_eq!(report(&plan("r1", 1, &cluster)).nodes.updated, 0);
+}

@@ -1,1 +1,540 @@
+//! Tables for a rollout's life: stages, bake, failure, rollback, refusal, removal.
 
+use std::collections::BTreeMap;
+
+use rimward_core::fleet::{
+    self, Action, Amount, Cluster, Connection, Deployment, DeploymentPlan, Desired, Members,
+    Observed, OfflineMode, OnFailure, Outcome, Plan, Refusal, Revision, StagePhase, Transition,
+    Waiting,
+};
+use rimward_core::ids::RevisionName;
+use rimward_core::selector::Selector;
+use rimward_core::time::Timestamp;
+
+use crate::fixtures::{
+    NOW, all_on, apply, cluster, deployment, entry, fleet, key, named, one, rejecting, rev, say,
+    stage, with,
+};
+
+fn plan(desired: &Desired, observed: &Observed) -> Plan {
+    fleet::plan(desired, observed, NOW)
+}
+
+fn answer(plan: &Plan) -> &DeploymentPlan {
+    &plan.deployments[&key("digits")]
+}
+
+/// What each cluster is told to run.
+fn told(plan: &Plan) -> BTreeMap<String, Option<String>> {
+    let run = |entries: &BTreeMap<_, fleet::Entry>| {
+        let mine = entries.get(&key("digits"))?;
+        Some(match mine.action {
+            Action::Run => mine.revision.to_string(),
+            Action::Remove => format!("-{}", mine.revision),
+        })
+    };
+    plan.clusters
+        .iter()
+        .map(|(name, entries)| (name.to_string(), run(entries)))
+        .collect()
+}
+
+fn check_told(plan: &Plan, expected: &[(&str, &str)]) {
+    let found: Vec<_> = told(plan)
+        .into_iter()
+        .map(|(name, it)| (name, it.unwrap_or_default()))
+        .collect();
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(name, it)| ((*name).to_owned(), (*it).to_owned()))
+        .collect();
+    assert_eq!(found, expected);
+}
+
+fn waiting<'a>(plan: &'a Plan, cluster: &str) -> &'a Waiting {
+    let all = &answer(plan).waiting;
+    &all.iter()
+        .find(|(name, _)| name.as_str() == cluster)
+        .unwrap()
+        .1
+}
+
+/// Two stages: `c0`, then the rest.
+fn canary_then_rest(target: &str, current: Option<&str>) -> Deployment {
+    let mut it = deployment(target, current);
+    it.policy.stages = vec![
+        stage("canary", Members::Count(1)),
+        stage("rest", Members::Percent(100)),
+    ];
+    it
+}
+
+/// Applies the plan, then lets every cluster say that it did as told.
+fn obey(desired: &mut Desired, observed: &mut Observed, plan: &Plan) {
+    apply(desired, observed, plan);
+    for cluster in observed.clusters.values_mut() {
+        let run = cluster
+            .entries
+            .get(&key("digits"))
+            .filter(|it| it.action == Action::Run);
+        let says = run.map(|it| all_on(it.revision.as_str()));
+        say(cluster, &key("digits"), says);
+    }
+}
+
+fn fail_at(observed: &mut Observed, name: &str, revision: &str) {
+    say(
+        observed.clusters.get_mut(&named(name)).unwrap(),
+        &key("digits"),
+        Some(rejecting(revision)),
+    );
+}
+
+#[test]
+fn a_rollout_goes_through_its_stages_and_is_promoted() {
+    let mut desired = one(canary_then_rest("r1", None));
+    let mut observed = fleet(["c0", "c1", "c2"].map(|name| (name, cluster())));
+    let first = plan(&desired, &observed);
+    check_told(&first, &[("c0", "r1"), ("c1", ""), ("c2", "")]);
+    assert!(matches!(
+        waiting(&first, "c1"),
+        Waiting::StageNotReached { .. }
+    ));
+    assert_eq!(answer(&first).transitions.len(), 2);
+    obey(&mut desired, &mut observed, &first);
+    let second = plan(&desired, &observed);
+    check_told(&second, &[("c0", "r1"), ("c1", "r1"), ("c2", "r1")]);
+    obey(&mut desired, &mut observed, &second);
+    let third = plan(&desired, &observed);
+    assert_eq!(answer(&third).current, Some(rev("r1")));
+    assert_eq!(
+        answer(&third).outcomes[&rev("r1")].outcome,
+        Outcome::Promoted
+    );
+    assert!(answer(&third).conditions.ready.status);
+    assert_eq!(answer(&third).progress(), "3/3");
+    assert_eq!(answer(&third).waiting_for(), None);
+}
+
+#[test]
+fn no_policy_means_one_cluster_at_a_time() {
+    let mut desired = one(deployment("r1", None));
+    let mut observed = fleet([("c0", cluster()), ("c1", cluster())]);
+    let first = plan(&desired, &observed);
+    check_told(&first, &[("c0", "r1"), ("c1", "")]);
+    assert!(matches!(
+        waiting(&first, "c1"),
+        Waiting::Concurrency {
+            moving: 1,
+            max: 1,
+            ..
+        }
+    ));
+    obey(&mut desired, &mut observed, &first);
+    check_told(&plan(&desired, &observed), &[("c0", "r1"), ("c1", "r1")]);
+}
+
+#[test]
+fn a_stage_without_clusters_passes_with_a_reason() {
+    let mut it = deployment("r1", None);
+    it.policy.stages = vec![stage("none", Members::Selector(Selector::Nothing))];
+    let plan = plan(&one(it), &fleet([("c0", cluster())]));
+    let passed = answer(&plan).transitions.iter().find_map(|it| match it {
+        Transition::StagePassed { because, .. } => Some(because.to_string()),
+        _ => None,
+    });
+    assert_eq!(passed.unwrap(), "it has no clusters");
+    check_told(&plan, &[("c0", "r1")]);
+}
+
+#[test]
+fn the_next_stage_waits_until_the_bake_is_over() {
+    let mut it = canary_then_rest("r1", None);
+    it.policy.stages[0].bake_seconds = 60;
+    let mut desired = one(it);
+    let mut observed = fleet([("c0", cluster()), ("c1", cluster())]);
+    let first = plan(&desired, &observed);
+    obey(&mut desired, &mut observed, &first);
+    let baking = plan(&desired, &observed);
+    check_told(&baking, &[("c0", "r1"), ("c1", "")]);
+    assert_eq!(baking.wake_at, Some(NOW.plus_seconds(60)));
+    assert_eq!(
+        answer(&baking).stage.as_ref().unwrap().phase,
+        StagePhase::Baking
+    );
+    apply(&mut desired, &mut observed, &baking);
+    let early = fleet::plan(&desired, &observed, NOW.plus_seconds(59));
+    check_told(&early, &[("c0", "r1"), ("c1", "")]);
+    let over = fleet::plan(&desired, &observed, NOW.plus_seconds(60));
+    check_told(&over, &[("c0", "r1"), ("c1", "r1")]);
+}
+
+#[test]
+fn a_cluster_that_is_no_longer_ready_starts_the_bake_again() {
+    let mut it = canary_then_rest("r1", None);
+    it.policy.stages[0].bake_seconds = 60;
+    let mut desired = one(it);
+    let mut observed = fleet([("c0", cluster()), ("c1", cluster())]);
+    for _ in 0..2 {
+        let next = plan(&desired, &observed);
+        obey(&mut desired, &mut observed, &next);
+    }
+    let mut limping = all_on("r1");
+    limping.nodes.ready = 1;
+    say(
+        observed.clusters.get_mut(&named("c0")).unwrap(),
+        &key("digits"),
+        Some(limping),
+    );
+    let next = fleet::plan(&desired, &observed, NOW.plus_seconds(30));
+    assert_eq!(answer(&next).stage.as_ref().unwrap().bake_started, None);
+}
+
+#[test]
+fn a_clock_set_back_does_not_make_the_bake_longer() {
+    let mut it = canary_then_rest("r1", None);
+    it.policy.stages[0].bake_seconds = 60;
+    let mut desired = one(it);
+    let mut observed = fleet([("c0", cluster()), ("c1", cluster())]);
+    for _ in 0..2 {
+        let next = plan(&desired, &observed);
+        obey(&mut desired, &mut observed, &next);
+    }
+    let back = Timestamp(NOW.0 - 100_000);
+    let next = fleet::plan(&desired, &observed, back);
+    assert_eq!(next.wake_at, Some(back.plus_seconds(60)));
+}
+
+fn failed_canary(on_failure: OnFailure, current: Option<&str>) -> (Desired, Observed, Plan) {
+    let mut it = canary_then_rest("r2", current);
+    it.policy.on_failure = on_failure;
+    let mut desired = one(it);
+    let start = || current.map_or_else(cluster, |current| with(current, all_on(current)));
+    let mut observed = fleet(["c0", "c1"].map(|name| (name, start())));
+    let first = plan(&desired, &observed);
+    apply(&mut desired, &mut observed, &first);
+    fail_at(&mut observed, "c0", "r2");
+    if let Some(current) = current {
+        say(
+            observed.clusters.get_mut(&named("c1")).unwrap(),
+            &key("digits"),
+            Some(all_on(current)),
+        );
+    }
+    let plan = plan(&desired, &observed);
+    (desired, observed, plan)
+}
+
+#[test]
+fn a_failed_stage_sends_every_cluster_back_in_the_devices_own_words() {
+    let (mut desired, mut observed, failed) = failed_canary(OnFailure::RollbackAll, Some("r1"));
+    check_told(&failed, &[("c0", "r1"), ("c1", "r1")]);
+    let outcome = &answer(&failed).outcomes[&rev("r2")];
+    assert_eq!(outcome.outcome, Outcome::Failed);
+    assert!(
+        outcome
+            .message
+            .contains("golden vector 3: expected 7, got 1"),
+        "{}",
+        outcome.message
+    );
+    assert!(answer(&failed).conditions.degraded.status);
+    assert!(answer(&failed).conditions.reconciling.status);
+    obey(&mut desired, &mut observed, &failed);
+    let back = plan(&desired, &observed);
+    check_told(&back, &[("c0", "r1"), ("c1", "r1")]);
+    assert_eq!(
+        answer(&back).stage.as_ref().unwrap().phase,
+        StagePhase::RolledBack
+    );
+    assert_eq!(answer(&back).conditions.stalled.reason, "RevisionFailed");
+    assert!(matches!(waiting(&back, "c0"), Waiting::RolledBack { .. }));
+}
+
+#[test]
+fn a_first_rollout_that_fails_is_removed_everywhere() {
+    let (mut desired, mut observed, failed) = failed_canary(OnFailure::RollbackAll, None);
+    check_told(&failed, &[("c0", "-r2"), ("c1", "")]);
+    obey(&mut desired, &mut observed, &failed);
+    let gone = plan(&desired, &observed);
+    check_told(&gone, &[("c0", ""), ("c1", "")]);
+    assert!(matches!(waiting(&gone, "c0"), Waiting::NothingToRun { .. }));
+}
+
+#[test]
+fn pause_stops_and_setting_back_or_a_new_revision_leaves_it() {
+    let (mut desired, mut observed, failed) = failed_canary(OnFailure::Pause, Some("r1"));
+    check_told(&failed, &[("c0", "r2"), ("c1", "r1")]);
+    assert_eq!(
+        answer(&failed).stage.as_ref().unwrap().phase,
+        StagePhase::Stopped
+    );
+    assert!(matches!(waiting(&failed, "c1"), Waiting::Stopped { .. }));
+    apply(&mut desired, &mut observed, &failed);
+
+    let target = |desired: &Desired, name: &str| {
+        let mut desired = desired.clone();
+        let it = desired.deployments.get_mut(&key("digits")).unwrap();
+        it.target = Some(rev(name));
+        it.revisions
+            .entry(rev(name))
+            .or_insert_with(Revision::default);
+        desired
+    };
+    let back = plan(&target(&desired, "r1"), &observed);
+    check_told(&back, &[("c0", "r1"), ("c1", "r1")]);
+    assert_eq!(
+        answer(&back).stage.as_ref().unwrap().phase,
+        StagePhase::Completed
+    );
+    let new = plan(&target(&desired, "r3"), &observed);
+    check_told(&new, &[("c0", "r3"), ("c1", "r1")]);
+}
+
+#[test]
+fn a_failed_revision_is_not_tried_again() {
+    let mut it = deployment("r2", Some("r1"));
+    it.revisions.get_mut(&rev("r2")).unwrap().outcome = Outcome::Failed;
+    let plan = plan(&one(it), &fleet([("c0", with("r1", all_on("r1")))]));
+    check_told(&plan, &[("c0", "r1")]);
+    assert_eq!(answer(&plan).refusals[0].reason(), "RevisionFailed");
+}
+
+#[test]
+fn failures_within_the_allowance_do_not_stop_the_stage() {
+    let mut it = canary_then_rest("r2", Some("r1"));
+    it.policy.stages[0].members = Members::Count(2);
+    it.policy.stages[0].max_failures = 1;
+    let mut desired = one(it);
+    let mut observed = fleet(["c0", "c1", "c2"].map(|name| (name, with("r1", all_on("r1")))));
+    let first = plan(&desired, &observed);
+    obey(&mut desired, &mut observed, &first);
+    fail_at(&mut observed, "c0", "r2");
+    check_told(
+        &plan(&desired, &observed),
+        &[("c0", "r2"), ("c1", "r2"), ("c2", "r2")],
+    );
+    fail_at(&mut observed, "c1", "r2");
+    let stopped = plan(&desired, &observed);
+    assert_eq!(
+        answer(&stopped).outcomes[&rev("r2")].outcome,
+        Outcome::Failed
+    );
+}
+
+#[test]
+fn an_old_report_neither_fails_nor_passes_the_entry_of_today() {
+    for says in [all_on("r1"), rejecting("r1")] {
+        let mut desired = one(canary_then_rest("r1", None));
+        let mut observed = fleet([("c0", with("r1", says)), ("c1", cluster())]);
+        observed.clusters.get_mut(&named("c0")).unwrap().generation = 2;
+        let plan = plan(&desired, &observed);
+        assert!(answer(&plan).outcomes.is_empty());
+        check_told(&plan, &[("c0", "r1"), ("c1", "")]);
+        apply(&mut desired, &mut observed, &plan);
+    }
+}
+
+#[test]
+fn the_rollout_goes_on_without_an_offline_cluster_which_goes_straight_to_what_is_right() {
+    let mut desired = one(canary_then_rest("r2", Some("r1")));
+    let mut observed = fleet(["c0", "c1", "c2"].map(|name| (name, with("r1", all_on("r1")))));
+    let away = |observed: &mut Observed, connection| {
+        observed.clusters.get_mut(&named("c1")).unwrap().connection = connection;
+    };
+    away(&mut observed, Connection::Beat { age_seconds: 301 });
+    for _ in 0..3 {
+        let next = plan(&desired, &observed);
+        obey(&mut desired, &mut observed, &next);
+    }
+    let without = plan(&desired, &observed);
+    assert_eq!(answer(&without).current, Some(rev("r2")));
+    assert!(answer(&without).conditions.ready.status);
+    assert!(matches!(
+        waiting(&without, "c1"),
+        Waiting::Silent { excluded: true, .. }
+    ));
+    check_told(&without, &[("c0", "r2"), ("c1", "r1"), ("c2", "r2")]);
+    away(&mut observed, Connection::ALIVE);
+    check_told(
+        &plan(&desired, &observed),
+        &[("c0", "r2"), ("c1", "r2"), ("c2", "r2")],
+    );
+}
+
+#[test]
+fn with_count_the_stage_waits_for_an_offline_cluster() {
+    let mut it = deployment("r2", Some("r1"));
+    it.policy.offline.mode = OfflineMode::Count;
+    let mut desired = one(it);
+    let mut observed = fleet(["c0", "c1"].map(|name| (name, with("r1", all_on("r1")))));
+    observed.clusters.get_mut(&named("c1")).unwrap().connection =
+        Connection::Beat { age_seconds: 301 };
+    for _ in 0..3 {
+        let next = plan(&desired, &observed);
+        obey(&mut desired, &mut observed, &next);
+    }
+    let next = plan(&desired, &observed);
+    assert_eq!(answer(&next).current, Some(rev("r1")));
+    assert!(matches!(
+        waiting(&next, "c1"),
+        Waiting::Silent {
+            excluded: false,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_cluster_that_is_away_while_promoted_twice_skips_what_is_over() {
+    let mut it = canary_then_rest("r3", Some("r2"));
+    let promoted = Revision {
+        outcome: Outcome::Promoted,
+        ..Revision::default()
+    };
+    it.revisions.insert(rev("r1"), promoted);
+    let observed = fleet([
+        ("c0", with("r2", all_on("r2"))),
+        ("c1", with("r1", all_on("r1"))),
+    ]);
+    check_told(&plan(&one(it), &observed), &[("c0", "r3"), ("c1", "r2")]);
+}
+
+#[test]
+fn nothing_is_promoted_that_no_node_ran() {
+    let mut empty = all_on("r1");
+    empty.nodes = rimward_core::summary::Counts::default();
+    let desired = one(deployment("r1", None));
+    let plan = plan(&desired, &fleet([("c0", with("r1", empty))]));
+    assert_eq!(answer(&plan).current, None);
+    assert!(!answer(&plan).conditions.ready.status);
+}
+
+#[test]
+fn max_unavailable_counts_what_is_broken_already() {
+    let mut it = deployment("r2", Some("r1"));
+    it.policy.stages = vec![stage("all", Members::Percent(100))];
+    it.policy.stages[0].max_unavailable = Some(Amount::Count(1));
+    let mut broken = all_on("r1");
+    broken.nodes.ready = 1;
+    let observed = fleet([
+        ("c0", with("r1", all_on("r1"))),
+        ("c1", with("r1", broken)),
+        ("c2", with("r1", all_on("r1"))),
+    ]);
+    let plan = plan(&one(it), &observed);
+    check_told(&plan, &[("c0", "r1"), ("c1", "r2"), ("c2", "r1")]);
+    assert!(matches!(
+        waiting(&plan, "c0"),
+        Waiting::Unavailable {
+            unavailable: 1,
+            max: 1,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_paused_deployment_a_paused_cluster_and_a_held_one_stay() {
+    let mut paused = deployment("r2", Some("r1"));
+    paused.paused = true;
+    let observed = fleet([("c0", with("r1", all_on("r1")))]);
+    let stays = plan(&one(paused), &observed);
+    check_told(&stays, &[("c0", "r1")]);
+    assert!(answer(&stays).conditions.paused.status);
+
+    let change: [fn(&mut Cluster); 2] = [
+        |it| it.paused = true,
+        |it| it.held = Some("harvest".to_owned()),
+    ];
+    for (edit, reason) in change.into_iter().zip(["ClusterPaused", "Held"]) {
+        let mut observed = observed.clone();
+        edit(observed.clusters.get_mut(&named("c0")).unwrap());
+        let stays = plan(&one(deployment("r2", Some("r1"))), &observed);
+        check_told(&stays, &[("c0", "r1")]);
+        assert_eq!(waiting(&stays, "c0").reason(), reason);
+    }
+}
+
+#[test]
+fn deleting_and_leaving_the_placement_remove_and_the_entry_goes_when_confirmed() {
+    let mut deleting = deployment("r1", Some("r1"));
+    deleting.deleting = true;
+    let mut elsewhere = deployment("r1", Some("r1"));
+    elsewhere.placement.clusters = Selector::Nothing;
+    for desired in [one(deleting), one(elsewhere), Desired::default()] {
+        let mut desired = desired;
+        let mut observed = fleet([("c0", with("r1", all_on("r1")))]);
+        observed.clusters.get_mut(&named("c0")).unwrap().connection =
+            Connection::Beat { age_seconds: 5000 };
+        let ordered = plan(&desired, &observed);
+        check_told(&ordered, &[("c0", "-r1")]);
+        obey(&mut desired, &mut observed, &ordered);
+        check_told(&plan(&desired, &observed), &[("c0", "")]);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_stays_as_it_is() {
+    let mut desired = Desired::default();
+    desired.unreadable.insert(key("digits"));
+    check_told(
+        &plan(&desired, &fleet([("c0", with("r1", all_on("r1")))])),
+        &[("c0", "r1")],
+    );
+}
+
+#[test]
+fn of_two_deployments_with_one_endpoint_name_the_first_keeps_it() {
+    let mut desired = one(deployment("r1", Some("r1")));
+    let mut late = deployment("x1", None);
+    late.created = Timestamp(-5);
+    desired.deployments.insert(key("late"), late);
+    let plan = plan(&desired, &fleet([("c0", with("r1", all_on("r1")))]));
+    let refusal = &plan.deployments[&key("late")].refusals[0];
+    assert_eq!(
+        refusal.to_string(),
+        "endpoint name digits is taken by deployment team/digits on cluster c0"
+    );
+    assert_eq!(
+        plan.deployments[&key("late")].conditions.stalled.reason,
+        "EndpointNameTaken"
+    );
+    assert!(!plan.clusters[&named("c0")].contains_key(&key("late")));
+    assert!(answer(&plan).refusals.is_empty());
+}
+
+#[test]
+fn an_assignment_over_its_bound_is_refused_and_takes_no_place_from_others() {
+    let mut it = deployment("r1", None);
+    it.revisions.get_mut(&rev("r1")).unwrap().entry_bytes = 1000;
+    let mut desired = one(it);
+    let mut full = cluster();
+    for index in 0..256 {
+        let name = key(&format!("d{index}"));
+        desired.unreadable.insert(name.clone());
+        let endpoint_name = format!("e{index}").parse().unwrap();
+        full.entries.insert(
+            name,
+            fleet::Entry {
+                endpoint_name,
+                ..entry("x")
+            },
+        );
+    }
+    let plan = plan(&desired, &fleet([("c0", full), ("c1", cluster())]));
+    check_told(&plan, &[("c0", ""), ("c1", "r1")]);
+    assert_eq!(
+        answer(&plan).refusals,
+        [Refusal::AssignmentTooLarge {
+            cluster: named("c0")
+        }]
+    );
+}
+
+#[test]
+fn a_placement_that_matches_nothing_is_stalled() {
+    let plan = plan(&one(deployment("r1", None)), &Observed::default());
+    assert_eq!(answer(&plan).conditions.stalled.reason, "NoClusters");
+    assert_eq!(answer(&plan).current, None::<RevisionName>);
+}

@@ -19,7 +19,7 @@ use crate::world::{policy, same};
 const REVISIONS: [&str; 4] = ["r0", "r1", "r2", "r3"];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_plan_keeps_the_promises(seed in any::<u64>()) {
@@ -56,7 +56,7 @@ proptest! {
 }
 
 /// Any state: what was persisted need not fit what was seen.
-pub(crate) fn state(choices: &mut Choices) -> (Desired, Observed) {
+fn state(choices: &mut Choices) -> (Desired, Observed) {
     let keys = [key("a"), key("b"), key("c")];
     let mut observed = Observed::default();
     for index in 0..choices.below(7) {

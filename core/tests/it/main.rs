@@ -1,8 +1,9 @@
 //! Tests of the decisions: tables for the words, laws over any state, and a seeded fleet.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
+
 mod choices;
 mod cluster_words;
-mod debug;
 mod device;
 mod fixtures;
 mod fleet_words;

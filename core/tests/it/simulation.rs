@@ -1,29 +1,36 @@
-//! Whole histories of simulated fleets. A failure prints its seed; `RIMWARD_SEED` runs that one alone.
+//! Whole histories of simulated fleets. A failure prints its seed; `RIMWARD_SEED=n` runs that one
+//! alone, `RIMWARD_SEEDS=n` runs so many.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::world::World;
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 120;
 const TROUBLED_STEPS: usize = 120;
 const CALM_STEPS_MAX: usize = 600;
 
 #[test]
 fn whatever_happens_promises_hold_and_a_good_revision_gets_everywhere_in_the_end() {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "a test's knob, not a decision's input"
-    )]
-    let only = std::env::var("RIMWARD_SEED")
-        .ok()
-        .map(|seed| seed.parse::<u64>().unwrap());
-    let seeds = only.map_or(0..SEEDS, |seed| seed..seed + 1);
+    let seeds = match (knob("RIMWARD_SEED"), knob("RIMWARD_SEEDS")) {
+        (Some(only), _) => only..only + 1,
+        (None, count) => 0..count.unwrap_or(SEEDS),
+    };
     for seed in seeds {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| history(seed))) {
             eprintln!("the history of RIMWARD_SEED={seed} broke a promise");
             resume_unwind(panic);
         }
     }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test's knob, not a decision's input"
+)]
+fn knob(name: &str) -> Option<u64> {
+    std::env::var(name)
+        .ok()
+        .map(|number| number.parse().unwrap())
 }
 
 fn history(seed: u64) {

@@ -211,9 +211,16 @@ impl Site {
             return false;
         }
         let rejected = |device: &Device| device.truly_rejected(key, &entry.revision);
-        if self.devices.values().any(rejected) {
-            // Failed: its session gives no further go-ahead, what is left is under way.
-            return self.devices.values().any(|device| device.truly_moving(key));
+        let expired = self
+            .progress
+            .get(key)
+            .is_some_and(|progress| progress.expired);
+        if expired || self.devices.values().any(rejected) {
+            // It failed: its session gives no further go-ahead.
+            return false;
+        }
+        if self.devices.values().all(|device| device.silent) {
+            return true;
         }
         self.devices
             .values()

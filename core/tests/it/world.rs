@@ -253,8 +253,9 @@ impl World {
                 let (was, is) = (mine(&before), mine(&self.granted));
                 assert!(
                     is <= max || is <= was,
-                    "{key}: stage {}: {is} of {max} on their way",
-                    group.name
+                    "{key}: stage {}: {is} of {max} on their way: {}",
+                    group.name,
+                    self.describe(key, &group.members, plan)
                 );
             }
         }
