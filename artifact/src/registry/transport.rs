@@ -361,3 +361,102 @@ pub(super) fn refused(call: &Call<'_>, message: String) -> ClientError {
         message: clip(&message, 300),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Client, ClientOptions};
+    use super::{Call, Url, same_origin};
+
+    fn client() -> Client {
+        let mut options = ClientOptions::default();
+        options
+            .plain_http
+            .insert("plain.example.com:5000".to_owned());
+        options
+            .mirrors
+            .insert("mirrored.example.com", "127.0.0.1:5000");
+        Client::new(options).unwrap()
+    }
+
+    fn home(registry: &str) -> String {
+        let repository = format!("{registry}/models/digits").parse().unwrap();
+        let client = client();
+        let call = Call::get(&repository, "manifests/v1");
+        client.home(&call).unwrap().to_string()
+    }
+
+    fn may_go(registry: &str, url: &str) -> bool {
+        let repository = format!("{registry}/models/digits").parse().unwrap();
+        let client = client();
+        let call = Call::get(&repository, "manifests/v1");
+        let home = client.home(&call).unwrap();
+        client
+            .check_elsewhere(&call, &home, &Url::parse(url).unwrap(), "redirect")
+            .is_ok()
+    }
+
+    #[test]
+    fn plain_http_is_spoken_to_this_machine_and_to_named_hosts_only() {
+        assert_eq!(
+            home("registry.example.com"),
+            "https://registry.example.com/"
+        );
+        assert_eq!(home("plain.example.com"), "https://plain.example.com/");
+        assert_eq!(
+            home("plain.example.com:5000"),
+            "http://plain.example.com:5000/"
+        );
+        assert_eq!(home("127.0.0.1:5000"), "http://127.0.0.1:5000/");
+        assert_eq!(home("docker.io"), "https://registry-1.docker.io/");
+        assert_eq!(home("mirrored.example.com"), "http://127.0.0.1:5000/");
+    }
+
+    #[test]
+    fn a_registry_outside_may_not_send_a_device_inside_or_off_tls() {
+        let outside = "registry.example.com";
+        assert!(may_go(outside, "https://cdn.example.com/blob?signature=x"));
+        for bad in [
+            "http://cdn.example.com/blob",
+            "http://127.0.0.1/blob",
+            "https://127.0.0.1/blob",
+            "https://localhost/blob",
+            "https://169.254.169.254/latest/meta-data",
+            "https://[::1]/blob",
+            "https://[fe80::1]/blob",
+            "https://[::ffff:127.0.0.1]/blob",
+            "https://0.0.0.0/blob",
+            "https://user:secret@cdn.example.com/blob",
+            "ftp://cdn.example.com/blob",
+        ] {
+            assert!(!may_go(outside, bad), "{bad}");
+        }
+        assert!(may_go("127.0.0.1:5000", "http://127.0.0.1:5001/blob"));
+        assert!(!may_go("127.0.0.1:5000", "http://cdn.example.com/blob"));
+    }
+
+    #[test]
+    fn a_mirror_never_sees_the_credentials_of_the_registry_it_stands_for() {
+        let repository = "mirrored.example.com/models/digits".parse().unwrap();
+        let client = client();
+        let call = Call::get(&repository, "manifests/v1");
+        assert_eq!(client.credential_host(&call), "127.0.0.1:5000");
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let same = |a: &str, b: &str| same_origin(&Url::parse(a).unwrap(), &Url::parse(b).unwrap());
+        assert!(same(
+            "https://r.example.com/a",
+            "https://r.example.com:443/b"
+        ));
+        assert!(!same("https://r.example.com/", "http://r.example.com/"));
+        assert!(!same(
+            "https://r.example.com/",
+            "https://r.example.com:444/"
+        ));
+        assert!(!same(
+            "https://r.example.com/",
+            "https://r.example.com.evil.example.com/"
+        ));
+    }
+}

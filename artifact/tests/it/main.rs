@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+mod access;
 mod build;
 mod cosign;
-mod hostile;
+mod fetch;
 mod server;
+mod sink;
 mod support;
+mod transfer;
 mod trust;
 mod verify;
