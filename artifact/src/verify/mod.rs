@@ -23,6 +23,7 @@ mod candidate;
 mod files;
 mod refusal;
 mod signers;
+mod simple;
 
 pub use candidate::{
     CANDIDATE_BYTES_MAX, CANDIDATES_MAX, CandidateFormat, SignatureCandidate, SignatureSet,

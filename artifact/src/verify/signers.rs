@@ -9,6 +9,7 @@ use rimward_core::ids::Digest;
 use super::bundle::{self, Problem};
 use super::candidate::{CANDIDATE_BYTES_MAX, CANDIDATES_MAX, CandidateFormat, SignatureCandidate};
 use super::refusal::{CandidateReport, Reason, Refusal};
+use super::simple;
 use crate::reference::Repository;
 use crate::text::clip;
 use crate::trust::{Authority, PublicKey, TrustFile};
@@ -131,40 +132,20 @@ fn signer(
             ),
         ));
     }
-    match &candidate.format {
-        CandidateFormat::SigstoreBundleV03 => {}
-        CandidateFormat::SimpleSigning { signature: _ } => {
-            return Err((
-                Reason::SignatureFormatUnsupported,
-                "a cosign v1/v2 signature; sign with cosign v3, whose default is the bundle"
-                    .to_owned(),
-            ));
+    let key = match &candidate.format {
+        CandidateFormat::SigstoreBundleV03 => {
+            let envelope = bundle::open(&candidate.bytes)?;
+            let key = made_by(keys, &envelope.signed, &envelope.signature, &envelope.hint)?;
+            envelope.names(digest)?;
+            key
         }
-    }
-    let envelope = bundle::open(&candidate.bytes)?;
-    let hinted = |key: &PublicKey| STANDARD.encode(key.id().as_bytes()) == envelope.hint;
-    // The hint saves work and names the fault; it proves nothing, so every key is tried in the end.
-    let (first, rest): (Vec<&PublicKey>, Vec<&PublicKey>) =
-        keys.iter().partition(|key| hinted(key));
-    let known = !first.is_empty();
-    let mut ordered = first.into_iter().chain(rest);
-    let Some(key) = ordered.find(|key| key.verifies(&envelope.signed, &envelope.signature)) else {
-        return Err(if known || envelope.hint.is_empty() {
-            (
-                Reason::SignatureInvalid,
-                "bundle: the signature is not over this payload by any trusted key".to_owned(),
-            )
-        } else {
-            (
-                Reason::KeyNotTrusted,
-                format!(
-                    "bundle: no trusted key for this repository made it (key hint \"{}\")",
-                    clip(&envelope.hint, 64)
-                ),
-            )
-        });
+        CandidateFormat::SimpleSigning { signature } => {
+            let signature = simple::signature(signature)?;
+            let key = made_by(keys, &candidate.bytes, &signature, "")?;
+            simple::names(&candidate.bytes, digest)?;
+            key
+        }
     };
-    envelope.names(digest)?;
     if trust.is_revoked_key(key.id()) {
         return Err((
             Reason::KeyRevoked,
@@ -175,6 +156,37 @@ fn signer(
         ));
     }
     Ok(key.id())
+}
+
+/// The key whose signature this is. A hint sorts the keys and names the fault; it proves nothing, so every key is
+/// tried in the end.
+fn made_by<'a>(
+    keys: &[&'a PublicKey],
+    signed: &[u8],
+    signature: &[u8],
+    hint: &str,
+) -> Result<&'a PublicKey, Problem> {
+    let hinted = |key: &PublicKey| STANDARD.encode(key.id().as_bytes()) == hint;
+    let (first, rest): (Vec<&PublicKey>, Vec<&PublicKey>) =
+        keys.iter().partition(|key| hinted(key));
+    let unknown = first.is_empty() && !hint.is_empty();
+    let mut ordered = first.into_iter().chain(rest);
+    ordered
+        .find(|key| key.verifies(signed, signature))
+        .ok_or_else(|| {
+            if unknown {
+                let hint = clip(hint, 64);
+                (
+                    Reason::KeyNotTrusted,
+                    format!("no trusted key for this repository made it (key hint \"{hint}\")"),
+                )
+            } else {
+                (
+                    Reason::SignatureInvalid,
+                    "the signature is not over this payload by any trusted key".to_owned(),
+                )
+            }
+        })
 }
 
 fn distinct_keys<'a>(authorities: &[&'a Authority]) -> Vec<&'a PublicKey> {

@@ -116,6 +116,21 @@ impl Key {
         })
     }
 
+    /// A payload signed as cosign v1 and v2 do.
+    pub(crate) fn simple(&self, payload: &str) -> SignatureCandidate {
+        let signature = self
+            .pair
+            .sign(&SystemRandom::new(), payload.as_bytes())
+            .unwrap();
+        SignatureCandidate {
+            format: CandidateFormat::SimpleSigning {
+                signature: STANDARD.encode(signature),
+            },
+            source: SignatureSource::SignatureTag,
+            bytes: payload.as_bytes().to_vec(),
+        }
+    }
+
     /// A good signature of that digest.
     pub(crate) fn sign(&self, digest: Digest) -> SignatureCandidate {
         candidate(&self.bundle(&statement(digest).to_string()))

@@ -272,6 +272,59 @@ fn duplicate_or_case_variant_keys_in_bundle_or_statement_are_refused() {
 }
 
 #[test]
+fn an_old_payload_of_other_type_digest_or_with_doubled_keys_is_refused() {
+    let (_dir, built) = package();
+    let key = Key::new();
+    let trust = trust(&[&key], 1, "");
+    let good = json!({
+        "critical": {
+            "identity": {"docker-reference": "registry.example.com/models/digits"},
+            "image": {"docker-manifest-digest": built.digest},
+            "type": "cosign container image signature",
+        },
+        "optional": null,
+    })
+    .to_string();
+    check(&trust, &built, &[key.simple(&good)]).unwrap();
+    for (from, to, expected) in [
+        (
+            "cosign container image signature",
+            "cosign container image",
+            Reason::SignatureOfOtherContent,
+        ),
+        (
+            &*built.digest.hex(),
+            &*"ab".repeat(32),
+            Reason::SignatureOfOtherContent,
+        ),
+        (
+            "\"type\"",
+            "\"type\":\"x\",\"type\"",
+            Reason::SignatureInvalid,
+        ),
+        (
+            "\"type\"",
+            "\"Type\":\"x\",\"type\"",
+            Reason::SignatureInvalid,
+        ),
+        ("\"type\"", "\"Type\"", Reason::SignatureInvalid),
+        (
+            "\"image\"",
+            "\"Image\":{},\"image\"",
+            Reason::SignatureInvalid,
+        ),
+    ] {
+        let payload = good.replacen(from, to, 1);
+        assert_ne!(payload, good);
+        assert_eq!(
+            reason(&trust, &built, &[key.simple(&payload)]),
+            expected,
+            "{to}"
+        );
+    }
+}
+
+#[test]
 fn zero_or_two_signatures_in_an_envelope_are_refused() {
     let refusal = tampered(|bundle| bundle["dsseEnvelope"]["signatures"] = json!([]));
     assert!(refusal.to_string().contains("exactly 1"), "{refusal}");
