@@ -195,10 +195,13 @@ fn compile(
     module::check(wasm).map_err(|refused| failed(refused.reason, refused.message))?;
     let compiled = backend::catch_panic(|| Component::from_binary(sandbox.engine(), wasm))
         .map_err(|words| {
-            failed(
-                FailReason::CompileFailed,
-                format!("the compiler panicked: {words}"),
-            )
+            // The compiler's threads need stacks: under a tight limit they cannot be had.
+            let reason = if words.contains("thread pool") {
+                FailReason::MemoryExceeded
+            } else {
+                FailReason::CompileFailed
+            };
+            failed(reason, format!("the compiler panicked: {words}"))
         })?;
     let component = compiled.map_err(|error| {
         failed(

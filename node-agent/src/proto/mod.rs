@@ -363,13 +363,21 @@ mod tests {
 
     #[test]
     fn counters_come_back_from_the_wire_as_they_went() {
-        let mut stats = SlotStats { requests: 3, last_error: Some("e".to_owned()), ..SlotStats::default() };
+        let mut stats = SlotStats {
+            requests: 3,
+            last_error: Some("e".to_owned()),
+            ..SlotStats::default()
+        };
         stats.latency.record(7);
         stats.latency.record(123_456);
         stats.metrics.insert("m".to_owned(), GuestMetric::new(1.5));
-        let message = FromHost::SlotStats { slot: SlotId(4), stats: Box::new(stats.clone()) };
+        let message = FromHost::SlotStats {
+            slot: SlotId(4),
+            stats: Box::new(stats.clone()),
+        };
         let bytes = serde_json::to_vec(&message).unwrap();
-        let FromHost::SlotStats { slot, stats: back } = serde_json::from_slice(&bytes).unwrap() else {
+        let FromHost::SlotStats { slot, stats: back } = serde_json::from_slice(&bytes).unwrap()
+        else {
             panic!("another message")
         };
         assert_eq!((slot, *back), (SlotId(4), stats));

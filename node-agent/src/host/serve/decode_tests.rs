@@ -15,17 +15,61 @@ fn every_datatype_is_read_into_its_own_bytes() {
         ("BOOL", "[true,false,1]", vec![1, 0, 1]),
         ("UINT8", "[0,1,255]", vec![0, 1, 255]),
         ("INT8", "[-128,0,127]", vec![128, 0, 127]),
-        ("UINT16", "[0,1,65535]", [0u16, 1, 65535].map(u16::to_le_bytes).concat()),
-        ("INT16", "[-32768,0,1]", [-32768i16, 0, 1].map(i16::to_le_bytes).concat()),
-        ("UINT32", "[0,1,4294967295]", [0u32, 1, u32::MAX].map(u32::to_le_bytes).concat()),
-        ("INT32", "[-1,0,1]", [-1i32, 0, 1].map(i32::to_le_bytes).concat()),
-        ("UINT64", "[0,1,18446744073709551615]", [0u64, 1, u64::MAX].map(u64::to_le_bytes).concat()),
-        ("INT64", "[-9223372036854775808,0,1]", [i64::MIN, 0, 1].map(i64::to_le_bytes).concat()),
-        ("FP16", "[1,-2.5,0.1]", [0x3c00u16, 0xc100, 0x2e66].map(u16::to_le_bytes).concat()),
-        ("BF16", "[1,-2.5,0.1]", [0x3f80u16, 0xc020, 0x3dcd].map(u16::to_le_bytes).concat()),
-        ("FP32", "[1,-2.5,0.1]", [1f32, -2.5, 0.1].map(f32::to_le_bytes).concat()),
-        ("FP64", "[1,-2.5,0.1]", [1f64, -2.5, 0.1].map(f64::to_le_bytes).concat()),
-        ("BYTES", r#"["a","","é\n"]"#, b"\x01\0\0\0a\0\0\0\0\x03\0\0\0\xc3\xa9\n".to_vec()),
+        (
+            "UINT16",
+            "[0,1,65535]",
+            [0u16, 1, 65535].map(u16::to_le_bytes).concat(),
+        ),
+        (
+            "INT16",
+            "[-32768,0,1]",
+            [-32768i16, 0, 1].map(i16::to_le_bytes).concat(),
+        ),
+        (
+            "UINT32",
+            "[0,1,4294967295]",
+            [0u32, 1, u32::MAX].map(u32::to_le_bytes).concat(),
+        ),
+        (
+            "INT32",
+            "[-1,0,1]",
+            [-1i32, 0, 1].map(i32::to_le_bytes).concat(),
+        ),
+        (
+            "UINT64",
+            "[0,1,18446744073709551615]",
+            [0u64, 1, u64::MAX].map(u64::to_le_bytes).concat(),
+        ),
+        (
+            "INT64",
+            "[-9223372036854775808,0,1]",
+            [i64::MIN, 0, 1].map(i64::to_le_bytes).concat(),
+        ),
+        (
+            "FP16",
+            "[1,-2.5,0.1]",
+            [0x3c00u16, 0xc100, 0x2e66].map(u16::to_le_bytes).concat(),
+        ),
+        (
+            "BF16",
+            "[1,-2.5,0.1]",
+            [0x3f80u16, 0xc020, 0x3dcd].map(u16::to_le_bytes).concat(),
+        ),
+        (
+            "FP32",
+            "[1,-2.5,0.1]",
+            [1f32, -2.5, 0.1].map(f32::to_le_bytes).concat(),
+        ),
+        (
+            "FP64",
+            "[1,-2.5,0.1]",
+            [1f64, -2.5, 0.1].map(f64::to_le_bytes).concat(),
+        ),
+        (
+            "BYTES",
+            r#"["a","","é\n"]"#,
+            b"\x01\0\0\0a\0\0\0\0\x03\0\0\0\xc3\xa9\n".to_vec(),
+        ),
     ];
     assert_eq!(cases.len(), Datatype::ALL.len());
     for (datatype, data, wanted) in cases {
@@ -50,17 +94,32 @@ fn a_value_outside_its_datatype_is_named() {
     ] {
         let error = parse(datatype, "[1]", &format!("[{value}]")).unwrap_err();
         assert!(error.contains("inputs[0] (x).data"), "{error}");
-        assert!(error.contains(datatype) || error.contains("string"), "{error}");
+        assert!(
+            error.contains(datatype) || error.contains("string"),
+            "{error}"
+        );
     }
 }
 
 #[test]
 fn nested_data_is_read_row_major_when_it_is_as_deep_as_the_shape() {
-    assert_eq!(parse("UINT8", "[2,3]", "[[1,2,3],[4,5,6]]"), Ok(vec![1, 2, 3, 4, 5, 6]));
-    assert_eq!(parse("UINT8", "[2,3]", "[1,2,3,4,5,6]"), Ok(vec![1, 2, 3, 4, 5, 6]));
+    assert_eq!(
+        parse("UINT8", "[2,3]", "[[1,2,3],[4,5,6]]"),
+        Ok(vec![1, 2, 3, 4, 5, 6])
+    );
+    assert_eq!(
+        parse("UINT8", "[2,3]", "[1,2,3,4,5,6]"),
+        Ok(vec![1, 2, 3, 4, 5, 6])
+    );
     assert_eq!(parse("UINT8", "[]", "[7]"), Ok(vec![7]));
     assert_eq!(parse("UINT8", "[0,3]", "[]"), Ok(vec![]));
-    for data in ["[[1,2],[3,4],[5,6]]", "[[1,2,3,4,5,6]]", "[[[1,2,3],[4,5,6]]]", "[[1,2,3],4,5,6]", "7"] {
+    for data in [
+        "[[1,2],[3,4],[5,6]]",
+        "[[1,2,3,4,5,6]]",
+        "[[[1,2,3],[4,5,6]]]",
+        "[[1,2,3],4,5,6]",
+        "7",
+    ] {
         assert!(parse("UINT8", "[2,3]", data).is_err(), "{data}");
     }
 }
@@ -69,7 +128,10 @@ fn nested_data_is_read_row_major_when_it_is_as_deep_as_the_shape() {
 fn an_endless_list_is_left_at_the_first_element_too_many() {
     let data = format!("[{}]", vec!["1"; 100_000].join(","));
     let error = parse("UINT8", "[2]", &data).unwrap_err();
-    assert!(error.contains("more elements than shape [2] takes"), "{error}");
+    assert!(
+        error.contains("more elements than shape [2] takes"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -92,10 +154,15 @@ fn what_is_encoded_decodes_to_the_same_bytes() {
         let budget = TensorBudget::new(1 << 20);
         let buffer = budget.charge(Bytes::from(bytes.clone())).unwrap();
         let tensor = Tensor::new(Datatype::parse(datatype).unwrap(), &[2], buffer).unwrap();
-        let json = super::super::encode::answer("m", "v", None, &[("x".to_owned(), tensor)], None).unwrap();
+        let json = super::super::encode::answer("m", "v", None, &[("x".to_owned(), tensor)], None)
+            .unwrap();
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(json["outputs"][0]["datatype"], datatype);
-        assert_eq!(parse(datatype, "[2]", &json["outputs"][0]["data"].to_string()), Ok(bytes), "{json}");
+        assert_eq!(
+            parse(datatype, "[2]", &json["outputs"][0]["data"].to_string()),
+            Ok(bytes),
+            "{json}"
+        );
     }
 }
 
@@ -103,9 +170,18 @@ fn what_is_encoded_decodes_to_the_same_bytes() {
 fn a_number_that_json_cannot_carry_is_an_error_that_names_it() {
     let budget = TensorBudget::new(1 << 20);
     let bytes = [1f32, f32::NAN].map(f32::to_le_bytes).concat();
-    let tensor = Tensor::new(Datatype::Fp32, &[2], budget.charge(Bytes::from(bytes)).unwrap()).unwrap();
-    let error = super::super::encode::answer("m", "v", None, &[("x".to_owned(), tensor)], None).unwrap_err();
-    assert_eq!(error, "output \"x\": element 1 is not a finite number, which JSON cannot carry");
+    let tensor = Tensor::new(
+        Datatype::Fp32,
+        &[2],
+        budget.charge(Bytes::from(bytes)).unwrap(),
+    )
+    .unwrap();
+    let error = super::super::encode::answer("m", "v", None, &[("x".to_owned(), tensor)], None)
+        .unwrap_err();
+    assert_eq!(
+        error,
+        "output \"x\": element 1 is not a finite number, which JSON cannot carry"
+    );
 }
 
 proptest::proptest! {

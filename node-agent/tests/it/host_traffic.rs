@@ -1,0 +1,219 @@
+//! Versions come and go under traffic, and no request is lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use rimward_node_agent::proto::{FromHost, ToHost};
+
+use crate::host_client::{Client, held_out, request};
+use crate::host_support::{Host, PATIENCE, Package};
+
+#[tokio::test]
+async fn what_a_version_in_trial_fails_the_previous_one_answers() {
+    let mut host = Host::start().await;
+    let good = host.load(&Package::good()).await;
+    let flaky = host.load(&Package::fixture("flaky")).await;
+    host.route(Some(good), Some(flaky)).await;
+    let mut client = Client::new(host.address);
+    let (mut by_flaky, mut by_good) = (0u64, 0u64);
+    for (image, _) in held_out() {
+        let answer = client.infer(&request(&image)).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+        let version = answer.headers()["rimward-model-version"].to_str().unwrap();
+        assert_eq!(answer.body()["model_version"], version);
+        match version {
+            "flaky" => by_flaky += 1,
+            "digits-1.0.0" => {
+                assert_eq!(answer.headers()["rimward-fallback-from"], "flaky");
+                by_good += 1;
+            }
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!((by_flaky, by_good), (252, 108));
+    let stats = host.stats().await;
+    let (candidate, previous) = (&stats[&flaky], &stats[&good]);
+    assert_eq!(
+        (candidate.requests, candidate.errors, candidate.fallbacks),
+        (360, 108, 108)
+    );
+    assert_eq!((previous.requests, previous.errors), (108, 0));
+    assert_eq!(candidate.latency.count(), 360);
+    assert!(
+        candidate
+            .last_error
+            .as_ref()
+            .unwrap()
+            .contains("flaky module fails")
+    );
+}
+
+#[tokio::test]
+async fn a_version_in_trial_that_hangs_costs_half_the_deadline_and_no_answer() {
+    let mut host = Host::start().await;
+    let good = host.load(&Package::good()).await;
+    let hang = Package::fixture("hang")
+        .config("trigger", "some")
+        .limits(|limits| limits.timeout_milliseconds = 2_000);
+    let hang = host.load(&hang).await;
+    host.route(Some(good), Some(hang)).await;
+    let mut client = Client::new(host.address);
+    for (image, _) in held_out().into_iter().take(16) {
+        assert_eq!(
+            client.infer(&request(&image)).await.status(),
+            StatusCode::OK
+        );
+    }
+    let stats = host.stats().await;
+    assert!(stats[&hang].errors > 0);
+    assert_eq!(stats[&hang].errors, stats[&good].requests);
+    // The client's own mistakes are not held against anyone.
+    let wrong = serde_json::json!({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 8, 8], "data": vec![99; 64]}]});
+    assert_eq!(client.infer(&wrong).await.status(), StatusCode::BAD_REQUEST);
+    let after = host.stats().await;
+    assert_eq!(
+        (after[&hang].errors, after[&good].requests),
+        (stats[&hang].errors, stats[&good].requests)
+    );
+    assert_eq!(after[&hang].client_errors, 1);
+}
+
+/// Clients with one connection each, kept alive, no retries.
+struct Load {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    clients: Vec<tokio::task::JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    fn start(address: std::net::SocketAddr, pause: Duration) -> Self {
+        let (stop, sent) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
+        let clients = (0..6)
+            .map(|index| {
+                let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+                let body = request(&held_out()[index].0).to_string();
+                tokio::spawn(async move {
+                    let mut client = Client::new(address);
+                    let mut failures = Vec::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        let request =
+                            http::Request::post("/v2/models/digits/infer").header("host", "test");
+                        let request = request
+                            .body(http_body_util::Full::new(body.clone().into()))
+                            .unwrap();
+                        match client.send(request).await {
+                            Ok(answer) if answer.status() == StatusCode::OK => {}
+                            other => failures.push(format!("{other:?}")),
+                        }
+                        sent.fetch_add(1, Ordering::Relaxed);
+                        tokio::time::sleep(pause).await;
+                    }
+                    failures
+                })
+            })
+            .collect();
+        Self {
+            stop,
+            sent,
+            clients,
+        }
+    }
+
+    /// Waits until that many more requests are done.
+    async fn more(&self, requests: u64) {
+        let goal = self.sent.load(Ordering::Relaxed) + requests;
+        while self.sent.load(Ordering::Relaxed) < goal {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    async fn failures(self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut failures = Vec::new();
+        for client in self.clients {
+            failures.extend(client.await.unwrap());
+        }
+        failures
+    }
+}
+
+#[tokio::test]
+async fn swapping_versions_under_load_loses_no_request() {
+    let mut host = Host::start().await;
+    let mut current = host.load(&Package::good()).await;
+    host.route(Some(current), None).await;
+    let load = Load::start(host.address, Duration::ZERO);
+    for round in 0..6 {
+        let folder = if round % 2 == 0 {
+            "examples/packages/digits-1.1.0"
+        } else {
+            "examples/packages/digits-1.0.0"
+        };
+        let next = host.load(&Package::digits(folder)).await;
+        host.route(Some(current), Some(next)).await;
+        load.more(30).await;
+        host.route(Some(next), None).await;
+        host.tell(ToHost::Unload { slot: current }).await;
+        assert!(matches!(host.told().await, FromHost::Unloaded { .. }));
+        current = next;
+        load.more(10).await;
+    }
+    assert_eq!(load.failures().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn replacing_the_host_under_keep_alive_load_loses_no_request() {
+    let (mut host, _) = Host::serving(&Package::good()).await;
+    let load = Load::start(host.address, Duration::from_millis(15));
+    load.more(30).await;
+    for _ in 0..3 {
+        let mut next = host.successor().await;
+        let slot = next.load(&Package::good()).await;
+        next.route(Some(slot), None).await;
+        next.listen().await;
+        host.tell(ToHost::LameDuck {
+            grace_milliseconds: 20_000,
+        })
+        .await;
+        let told = host.told().await;
+        assert!(
+            matches!(
+                told,
+                FromHost::Drained {
+                    abandoned_connections: 0
+                }
+            ),
+            "{told:?}"
+        );
+        let status = tokio::time::timeout(PATIENCE, host.process.child.wait())
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(status.success(), "{status}");
+        host = next;
+        load.more(30).await;
+    }
+    assert_eq!(load.failures().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_lame_duck_leaves_when_its_grace_is_over_and_counts_who_stayed() {
+    let (mut host, _) = Host::serving(&Package::good()).await;
+    let mut idle = Client::new(host.address);
+    assert_eq!(idle.get("/v2/health/live").await.status(), StatusCode::OK);
+    host.tell(ToHost::LameDuck {
+        grace_milliseconds: 300,
+    })
+    .await;
+    assert!(matches!(
+        host.told().await,
+        FromHost::Drained {
+            abandoned_connections: 1
+        }
+    ));
+}
