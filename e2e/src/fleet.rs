@@ -106,7 +106,7 @@ impl Fleet {
 
 async fn start_hub(folder: &Path, options: Options) -> Result<(ControlPlane, PathBuf)> {
     let hub = ControlPlane::start("hub", folder, options).await?;
-    install(&hub, "rbac-hub.yaml").await?;
+    install(&hub, &["e2e/manifests/rbac-hub.yaml"]).await?;
     let operator = hub.account_kubeconfig(NAMESPACE, "rimward-hub").await?;
     Ok((hub, operator))
 }
@@ -117,7 +117,13 @@ async fn start_edge(folder: &Path, name: &str, options: Options) -> Result<Edge>
         "an edge cluster cannot be called hub: that folder is the hub's"
     );
     let plane = ControlPlane::start(name, folder, options).await?;
-    install(&plane, "rbac-edge.yaml").await?;
+    // The rights that users get, not some of our own.
+    let files = [
+        "e2e/manifests/edge-namespaces.yaml",
+        "operator/rbac/edge.yaml",
+        "node-agent/rbac.yaml",
+    ];
+    install(&plane, &files).await?;
     let operator = plane.account_kubeconfig(NAMESPACE, "rimward-edge").await?;
     let agent = plane.account_kubeconfig(NAMESPACE, "rimward-agent").await?;
     Ok(Edge {
@@ -127,19 +133,17 @@ async fn start_edge(folder: &Path, name: &str, options: Options) -> Result<Edge>
     })
 }
 
-/// Rimward's kinds and accounts, as an installation makes them.
-async fn install(plane: &ControlPlane, accounts: &str) -> Result<()> {
+/// Rimward's kinds and accounts, as an installation makes them. `files` are relative to the repository.
+async fn install(plane: &ControlPlane, files: &[&str]) -> Result<()> {
     let root = repository_root();
     plane.apply_crds(&root.join("crds/yaml")).await?;
-    let file = root
-        .join("e2e/manifests")
-        .join(accounts)
-        .display()
-        .to_string();
-    plane
-        .kubectl()?
-        .run(["apply", "--server-side", "-f", &file])
-        .await?;
+    for file in files {
+        let file = root.join(file).display().to_string();
+        plane
+            .kubectl()?
+            .run(["apply", "--server-side", "-f", &file])
+            .await?;
+    }
     Ok(())
 }
 
