@@ -276,9 +276,7 @@ fn pause_stops_and_setting_back_or_a_new_revision_leaves_it() {
         let mut desired = desired.clone();
         let it = desired.deployments.get_mut(&key("digits")).unwrap();
         it.target = Some(rev(name));
-        it.revisions
-            .entry(rev(name))
-            .or_insert_with(Revision::default);
+        it.revisions.entry(rev(name)).or_default();
         desired
     };
     let back = plan(&target(&desired, "r1"), &observed);
@@ -537,4 +535,37 @@ fn a_placement_that_matches_nothing_is_stalled() {
     let plan = plan(&one(deployment("r1", None)), &Observed::default());
     assert_eq!(answer(&plan).conditions.stalled.reason, "NoClusters");
     assert_eq!(answer(&plan).current, None::<RevisionName>);
+}
+
+#[test]
+fn in_steady_state_status_stays_the_same_whatever_the_time_and_the_heartbeats() {
+    let mut stalled = deployment("x2", None);
+    stalled.endpoint_name = "other".parse().unwrap();
+    stalled.revisions.get_mut(&rev("x2")).unwrap().outcome = Outcome::Failed;
+    let mut desired = one(deployment("r1", Some("r1")));
+    desired.deployments.insert(key("stalled"), stalled);
+    let mut observed = fleet(["c0", "c1"].map(|name| (name, with("r1", all_on("r1")))));
+    let silent = observed.clusters.get_mut(&named("c1")).unwrap();
+    silent.connection = Connection::Beat { age_seconds: 400 };
+    let first = plan(&desired, &observed);
+    apply(&mut desired, &mut observed, &first);
+    let settled = plan(&desired, &observed);
+    assert!(
+        settled.deployments[&key("stalled")]
+            .conditions
+            .stalled
+            .status
+    );
+    assert!(answer(&settled).conditions.ready.status);
+    for (seconds, age_seconds) in [(1, 0), (100, 12), (5000, 299)] {
+        let beat = |name: &str, observed: &mut Observed, age_seconds| {
+            observed.clusters.get_mut(&named(name)).unwrap().connection =
+                Connection::Beat { age_seconds };
+        };
+        beat("c0", &mut observed, age_seconds);
+        beat("c1", &mut observed, 400 + u64::from(seconds));
+        let later = fleet::plan(&desired, &observed, NOW.plus_seconds(seconds));
+        assert_eq!(later.clusters, settled.clusters);
+        assert_eq!(later.deployments, settled.deployments);
+    }
 }
