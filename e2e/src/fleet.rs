@@ -58,8 +58,12 @@ impl Fleet {
         let folder = scratch.path();
         let (registry_folder, keys) = (folder.join("registry"), folder.join("keys"));
         let (hub, edges, registry, cosign) = tokio::try_join!(
-            start_hub(folder, options),
-            try_join_all(edges.iter().map(|edge| start_edge(folder, edge, options))),
+            Self::start_hub(folder, options),
+            try_join_all(
+                edges
+                    .iter()
+                    .map(|edge| Self::start_edge(folder, edge, options))
+            ),
             Registry::start(Kind::Referrers, &registry_folder),
             Cosign::generate(&keys),
         )?;
@@ -92,6 +96,43 @@ impl Fleet {
             .map_err(|error| anyhow!("the shared fleet: {error}"))
     }
 
+    /// Starts a hub alone, and makes the kubeconfig of its operator's account.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_hub(folder: &Path, options: Options) -> Result<(ControlPlane, PathBuf)> {
+        let hub = ControlPlane::start("hub", folder, options).await?;
+        install(&hub, &["e2e/manifests/rbac-hub.yaml"]).await?;
+        let operator = hub.account_kubeconfig(NAMESPACE, "rimward-hub").await?;
+        Ok((hub, operator))
+    }
+
+    /// Starts an edge cluster alone, and makes the kubeconfigs of its accounts.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_edge(folder: &Path, name: &str, options: Options) -> Result<Edge> {
+        ensure!(
+            name != "hub",
+            "an edge cluster cannot be called hub: that folder is the hub's"
+        );
+        let plane = ControlPlane::start(name, folder, options).await?;
+        // The rights that users get, not some of our own.
+        let files = [
+            "e2e/manifests/edge-namespaces.yaml",
+            "operator/rbac/edge.yaml",
+            "node-agent/rbac.yaml",
+        ];
+        install(&plane, &files).await?;
+        let operator = plane.account_kubeconfig(NAMESPACE, "rimward-edge").await?;
+        let agent = plane.account_kubeconfig(NAMESPACE, "rimward-agent").await?;
+        Ok(Edge {
+            plane,
+            operator,
+            agent,
+        })
+    }
+
     /// One of its edge clusters.
     ///
     /// # Errors
@@ -102,35 +143,6 @@ impl Fleet {
             .find(|edge| edge.plane.name() == name)
             .with_context(|| format!("no edge cluster {name}"))
     }
-}
-
-async fn start_hub(folder: &Path, options: Options) -> Result<(ControlPlane, PathBuf)> {
-    let hub = ControlPlane::start("hub", folder, options).await?;
-    install(&hub, &["e2e/manifests/rbac-hub.yaml"]).await?;
-    let operator = hub.account_kubeconfig(NAMESPACE, "rimward-hub").await?;
-    Ok((hub, operator))
-}
-
-async fn start_edge(folder: &Path, name: &str, options: Options) -> Result<Edge> {
-    ensure!(
-        name != "hub",
-        "an edge cluster cannot be called hub: that folder is the hub's"
-    );
-    let plane = ControlPlane::start(name, folder, options).await?;
-    // The rights that users get, not some of our own.
-    let files = [
-        "e2e/manifests/edge-namespaces.yaml",
-        "operator/rbac/edge.yaml",
-        "node-agent/rbac.yaml",
-    ];
-    install(&plane, &files).await?;
-    let operator = plane.account_kubeconfig(NAMESPACE, "rimward-edge").await?;
-    let agent = plane.account_kubeconfig(NAMESPACE, "rimward-agent").await?;
-    Ok(Edge {
-        plane,
-        operator,
-        agent,
-    })
 }
 
 /// Rimward's kinds and accounts, as an installation makes them. `files` are relative to the repository.

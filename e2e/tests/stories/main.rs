@@ -1,7 +1,8 @@
 //! The end-to-end stories: one per file, on real parts.
 
 mod control_plane;
+mod crds;
 mod edge_session;
 mod fleet;
 mod guard;
-mod crds;
+mod leader;
