@@ -33,10 +33,6 @@ impl Body {
             match tokio::time::timeout_at(self.window_end, self.response.chunk()).await {
                 Ok(Ok(chunk)) => {
                     self.window_bytes += chunk.as_ref().map_or(0, Bytes::len) as u64;
-                    // A steady drip never times out above, so the window is looked at here too.
-                    if chunk.is_some() && Instant::now() >= self.window_end {
-                        self.close_window()?;
-                    }
                     return Ok(chunk);
                 }
                 Ok(Err(error)) => {
