@@ -79,14 +79,23 @@ impl Blobs {
         let ingest = root.join("ingest");
         disk.create_dir_all(&blobs)?;
         disk.create_dir_all(&ingest)?;
-        for name in disk.list(&ingest)? {
-            disk.remove_file(&ingest.join(name))?;
-        }
-        Ok(Self {
+        let blobs = Self {
             disk,
             blobs,
             ingest,
-        })
+        };
+        // A download that can go on where it stopped keeps its digest as its name.
+        blobs.clear_ingest(|name| format!("sha256:{name}").parse::<Digest>().is_ok())?;
+        Ok(blobs)
+    }
+
+    fn clear_ingest(&self, keep: impl Fn(&str) -> bool) -> io::Result<()> {
+        for name in self.disk.list(&self.ingest)? {
+            if !keep(&name) {
+                self.disk.remove_file(&self.ingest.join(name))?;
+            }
+        }
+        Ok(())
     }
 
     fn path(&self, digest: Digest) -> PathBuf {
@@ -119,6 +128,61 @@ impl Blobs {
             context: Context::new(&SHA256),
             temporary,
             file: Some(file),
+            kept: false,
+        })
+    }
+
+    /// Goes on with a blob of which a part was kept; begins anew where there is none. `seen` is
+    /// given the bytes that are already there.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`].
+    pub fn resume(
+        &self,
+        digest: Digest,
+        bytes_max: u64,
+        mut seen: impl FnMut(&[u8]),
+    ) -> Result<Ingest, BlobError> {
+        let temporary = self.ingest.join(digest.hex());
+        let part = match self.disk.open(&temporary) {
+            Ok(part) => part,
+            Err(_) => return self.ingest(digest, bytes_max),
+        };
+        let length = part
+            .metadata()
+            .map_err(Self::io(digest, "look at its first part"))?
+            .len();
+        if length > bytes_max {
+            return self.ingest(digest, bytes_max);
+        }
+        let mut part = part.take(length);
+        let mut context = Context::new(&SHA256);
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut bytes = 0_u64;
+        loop {
+            let length = part
+                .read(&mut buffer)
+                .map_err(Self::io(digest, "read its first part"))?;
+            let Some(read @ [_, ..]) = buffer.get(..length) else {
+                break;
+            };
+            bytes = bytes.saturating_add(read.len() as u64);
+            context.update(read);
+            seen(read);
+        }
+        let file = self
+            .disk
+            .append(&temporary)
+            .map_err(Self::io(digest, "open its first part"))?;
+        Ok(Ingest {
+            blobs: self.clone(),
+            digest,
+            bytes_max,
+            bytes,
+            context,
+            temporary,
+            file: Some(file),
+            kept: false,
         })
     }
 
@@ -195,11 +259,13 @@ impl Blobs {
         self.disk.available_bytes(&self.blobs)
     }
 
-    /// Removes every blob that is not kept. Returns how many went.
+    /// Removes every blob that is not kept, and every half-written one: nothing may be on its way
+    /// in. Returns how many blobs went.
     ///
     /// # Errors
     /// As the operating system says; what was removed stays removed.
     pub fn retain(&self, keep: impl Fn(Digest) -> bool) -> io::Result<usize> {
+        self.clear_ingest(|_| false)?;
         let mut removed = 0;
         for name in self.disk.list(&self.blobs)? {
             let kept = format!("sha256:{name}").parse().is_ok_and(&keep);
@@ -224,7 +290,8 @@ fn hash(file: &mut File) -> io::Result<Digest> {
     }
 }
 
-/// A blob on its way in. Dropped before [`Ingest::finish`], it leaves nothing behind.
+/// A blob on its way in. Dropped before [`Ingest::finish`], it leaves nothing behind, unless
+/// [`Ingest::keep`] was called.
 pub struct Ingest {
     blobs: Blobs,
     digest: Digest,
@@ -233,6 +300,7 @@ pub struct Ingest {
     context: Context,
     temporary: PathBuf,
     file: Option<Box<dyn DiskFile>>,
+    kept: bool,
 }
 
 impl std::fmt::Debug for Ingest {
@@ -245,6 +313,11 @@ impl std::fmt::Debug for Ingest {
 }
 
 impl Ingest {
+    /// Leaves what was written for a later [`Blobs::resume`] when this is dropped.
+    pub fn keep(&mut self) {
+        self.kept = true;
+    }
+
     /// Takes the next bytes.
     ///
     /// # Errors
@@ -293,7 +366,7 @@ impl Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        if self.file.take().is_some() {
+        if self.file.take().is_some() && !self.kept {
             let _ = self.blobs.disk.remove_file(&self.temporary);
         }
     }
@@ -363,16 +436,38 @@ mod tests {
     }
 
     #[test]
-    fn what_was_half_written_at_a_crash_is_gone_after_the_next_start() {
+    fn what_was_half_written_at_a_crash_never_has_a_name_and_is_collected() {
         let root = tempfile::tempdir().unwrap();
         let first = blobs(root.path());
         let mut ingest = first.ingest(sha256(b"whole"), 5).unwrap();
         ingest.write(b"who").unwrap();
         std::mem::forget(ingest);
-        assert_eq!(files(root.path()), 1);
+        std::fs::write(root.path().join("ingest/not-a-digest"), b"x").unwrap();
+        assert_eq!(files(root.path()), 2);
         let second = blobs(root.path());
-        assert_eq!(files(root.path()), 0);
         assert!(second.verified(sha256(b"whole")).is_err());
+        assert_eq!(files(root.path()), 1);
+        second.retain(|_| true).unwrap();
+        assert_eq!(files(root.path()), 0);
+    }
+
+    #[test]
+    fn a_kept_part_is_resumed_and_hashed_with_the_rest() {
+        let root = tempfile::tempdir().unwrap();
+        let blobs = blobs(root.path());
+        let digest = sha256(b"whole");
+        let mut ingest = blobs.ingest(digest, 5).unwrap();
+        ingest.write(b"who").unwrap();
+        ingest.keep();
+        drop(ingest);
+        let mut seen = Vec::new();
+        let mut ingest = blobs
+            .resume(digest, 5, |bytes| seen.extend_from_slice(bytes))
+            .unwrap();
+        assert_eq!(seen, b"who");
+        ingest.write(b"le").unwrap();
+        ingest.finish().unwrap();
+        assert_eq!(blobs.read(digest, 5).unwrap(), b"whole");
     }
 
     #[test]

@@ -16,6 +16,11 @@ pub trait Disk: Debug + Send + Sync {
     /// # Errors
     /// As the operating system says.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens an existing file for writing at its end.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Opens a file for reading.
     ///
     /// # Errors
@@ -84,6 +89,14 @@ impl Disk for RealDisk {
             .create(true)
             .truncate(true)
             .mode(0o600)
+            .open(path)?;
+        Ok(Box::new(file))
+    }
+
+    fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new()
+            .append(true)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(path)?;
         Ok(Box::new(file))
     }
