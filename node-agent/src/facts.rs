@@ -7,6 +7,9 @@ use std::path::Path;
 use rimward_core::variant::{Backend, Device};
 use rimward_crds::BackendStatus;
 
+/// Release of the built-in engine; the crate does not tell it.
+const RTEN_VERSION: &str = "0.27";
+
 /// What this device is.
 #[derive(Debug, Clone)]
 pub struct Facts {
@@ -40,7 +43,7 @@ impl Facts {
             },
             backends: vec![BackendStatus {
                 name: "rten".to_owned(),
-                version: crate::host::backend::RTEN_VERSION.to_owned(),
+                version: RTEN_VERSION.to_owned(),
                 devices: vec!["cpu".to_owned()],
             }],
             memory_bytes: memory_total(&memory),

@@ -214,7 +214,7 @@ pub struct Install {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use rimward_crds::PackageRef;
 

@@ -203,6 +203,12 @@ impl Blobs {
         Ok(digest)
     }
 
+    /// Whether there is a file of that name; says nothing about its bytes.
+    #[must_use]
+    pub fn has(&self, digest: Digest) -> bool {
+        self.disk.open(&self.path(digest)).is_ok()
+    }
+
     /// Opens a blob after hashing all of it; the file stands at its beginning. A blob whose bytes
     /// do not hash to its name is removed, so that it is fetched again.
     ///
@@ -316,6 +322,11 @@ impl Ingest {
     /// Leaves what was written for a later [`Blobs::resume`] when this is dropped.
     pub fn keep(&mut self) {
         self.kept = true;
+    }
+
+    /// Throws away what was written, also what an earlier try kept.
+    pub fn discard(mut self) {
+        self.kept = false;
     }
 
     /// Takes the next bytes.

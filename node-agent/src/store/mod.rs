@@ -42,7 +42,13 @@ pub enum OpenError {
     Io(#[from] io::Error),
 }
 
-/// An open store. The lock is held as long as this lives.
+/// Held by the one agent that may write to a store.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// An open store.
 #[derive(Debug)]
 pub struct Store {
     /// The blobs.
@@ -51,7 +57,8 @@ pub struct Store {
     pub versions: Versions,
     /// The state record.
     pub slots: Slots,
-    _lock: File,
+    /// No other agent may open the store as long as this lives.
+    pub lock: Arc<Lock>,
 }
 
 /// What was found at opening.
@@ -93,7 +100,7 @@ impl Store {
             blobs,
             versions,
             slots,
-            _lock: lock,
+            lock: Arc::new(Lock { _file: lock }),
         };
         Ok(Opened {
             store,

@@ -2,13 +2,14 @@
 //!
 //! Owns reading the file. Must never make trust out of an object that came from Kubernetes.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rimward_artifact::trust::{TRUST_BYTES_MAX, TrustFile};
 use rimward_core::node::{Problem, Reason};
 
-use crate::store::disk::{RealDisk, read_bounded};
 
 /// What the trust file says now.
 #[derive(Debug, Clone)]
@@ -59,12 +60,20 @@ pub struct Source {
 /// Reads the file, bounded.
 #[must_use]
 pub fn read(path: &Path) -> Source {
-    let bytes = match read_bounded(&RealDisk, path, TRUST_BYTES_MAX) {
-        Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => Err(format!("trust file {}: does not exist", path.display())),
-        Err(error) => Err(format!("trust file {}: {error}", path.display())),
-    };
-    Source { bytes }
+    Source {
+        bytes: read_bounded(path)
+            .map_err(|error| format!("trust file {}: {error}", path.display())),
+    }
+}
+
+/// Follows symbolic links: a mounted Secret is made of them. One byte past the limit is read, so
+/// that parsing can say that it is too long.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(TRUST_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Judges what was read; `last` is the trust in force until now.

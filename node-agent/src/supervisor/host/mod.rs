@@ -1,0 +1,472 @@
+//! The hosts: the one that serves, the one that replaces it, and those that leave.
+//!
+//! Owns the listening sockets for life, restarts, and planned replacement as a lame duck. Must never
+//! decide which version serves: it brings hosts to what the machines want.
+
+mod process;
+mod slots;
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+pub use process::{Link, News};
+pub use slots::{Prepare, Slot, Slots, Stage, Want};
+
+use super::native::ModuleId;
+use crate::proto::spawn::Program;
+use crate::proto::{
+    DeploymentSpec, FailReason, FdRole, FromHost, HostLimits, NativeCodeId, SlotId, SlotStats,
+    ToHost, WhatRuns,
+};
+
+/// A new host that has not everything loaded by then begins to listen all the same: what is loaded
+/// must not wait for what is slow.
+const LISTEN_AFTER: Duration = Duration::from_secs(15);
+/// A planned replacement that is not complete by then is given up and tried again.
+const REPLACE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longer than clients keep idle connections for reuse.
+const LAME_DUCK_GRACE: Duration = Duration::from_secs(30);
+const RESTART_WAIT_MAX: Duration = Duration::from_secs(30);
+/// A host that lived this long was no failed start.
+const STEADY_AFTER: Duration = Duration::from_secs(20);
+
+/// Something that the machines must hear.
+#[derive(Debug)]
+pub enum Heard {
+    /// A version can answer.
+    Loaded(Slot),
+    /// A version cannot be loaded.
+    LoadFailed {
+        /// The slot, already gone.
+        slot: Slot,
+        /// Why.
+        reason: FailReason,
+        /// In words.
+        message: String,
+    },
+    /// What a version answered since the last look.
+    Sampled {
+        /// The slot.
+        slot: Slot,
+        /// Counters since it was loaded.
+        stats: Box<SlotStats>,
+        /// Counters at the look before.
+        before: Box<SlotStats>,
+    },
+    /// The serving host is gone.
+    Died(String),
+}
+
+/// A version whose files were verified, ready to be loaded.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The module that the native code was compiled from.
+    pub module: ModuleId,
+    /// What the host is told.
+    pub spec: DeploymentSpec,
+    /// What the native code is.
+    pub native: NativeCodeId,
+    /// The native code, sealed against change.
+    pub code: OwnedFd,
+    /// The model file.
+    pub model: OwnedFd,
+}
+
+/// What the hosts last said about themselves.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Gauges {
+    /// Requests in flight.
+    pub inflight: u64,
+    /// Open client connections.
+    pub connections: u64,
+    /// Threads given up on.
+    pub written_off_threads: u64,
+    /// Resident memory.
+    pub resident_bytes: u64,
+    /// Hosts that ended without being asked to.
+    pub deaths: u64,
+    /// Planned replacements.
+    pub replacements: u64,
+}
+
+#[derive(Debug)]
+struct Host {
+    generation: u64,
+    link: Link,
+    started: Instant,
+    ready: bool,
+    listening: bool,
+    slots: Slots,
+}
+
+/// The hosts of one agent.
+#[derive(Debug)]
+pub struct Hosts {
+    program: Program,
+    limits: HostLimits,
+    listener: TcpListener,
+    news: mpsc::Sender<(u64, News)>,
+    generation: u64,
+    serving: Option<Host>,
+    replacing: Option<Host>,
+    leaving: BTreeMap<u64, (Link, Instant)>,
+    restart_at: Option<Instant>,
+    restarts_in_a_row: u32,
+    replace_wanted: Option<Instant>,
+    gauges: Gauges,
+}
+
+impl Hosts {
+    /// Takes the listening socket for life. No host runs before the first [`Hosts::reconcile`].
+    #[must_use]
+    pub fn new(
+        program: Program,
+        limits: HostLimits,
+        listener: TcpListener,
+        news: mpsc::Sender<(u64, News)>,
+    ) -> Self {
+        Self {
+            program,
+            limits,
+            listener,
+            news,
+            generation: 0,
+            serving: None,
+            replacing: None,
+            leaving: BTreeMap::new(),
+            restart_at: None,
+            restarts_in_a_row: 0,
+            replace_wanted: None,
+            gauges: Gauges::default(),
+        }
+    }
+
+    /// What the hosts last said about themselves.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        self.gauges
+    }
+
+    /// What really runs for a version in the serving host.
+    #[must_use]
+    pub fn runs(
+        &self,
+        key: &crate::parse::Key,
+        version: &rimward_core::node::Version,
+    ) -> Option<(&Slot, &WhatRuns)> {
+        let (_, slot) = self.serving.as_ref()?.slots.find(key, version)?;
+        match &slot.stage {
+            Stage::Loaded(runs) => Some((slot, runs)),
+            Stage::Preparing | Stage::Loading => None,
+        }
+    }
+
+    /// Brings every host a step nearer to what is wanted. Gives what must be prepared, with the
+    /// generation of the host it is for.
+    pub fn reconcile(&mut self, wants: &[Want]) -> Vec<(u64, Prepare)> {
+        let now = Instant::now();
+        self.start_missing(now);
+        let mut prepares = Vec::new();
+        for host in [&mut self.serving, &mut self.replacing].into_iter().flatten() {
+            let (mut prepare, messages) = host.slots.reconcile(wants);
+            prepares.extend(prepare.drain(..).map(|prepare| (host.generation, prepare)));
+            for message in messages {
+                host.link.send(message, Vec::new());
+            }
+            let complete = host.slots.is_complete(wants);
+            if host.ready && !host.listening && (complete || host.started.elapsed() > LISTEN_AFTER)
+            {
+                match self.listener.try_clone() {
+                    Ok(listener) => {
+                        let fds = vec![(FdRole::RestListener, OwnedFd::from(listener))];
+                        host.link.send(ToHost::Listen {}, fds);
+                        host.listening = true;
+                    }
+                    Err(error) => tracing::error!(%error, "cannot hand the listening socket over"),
+                }
+            }
+        }
+        self.promote(wants);
+        self.end_overdue(now);
+        prepares
+    }
+
+    fn start_missing(&mut self, now: Instant) {
+        if self.serving.is_none() {
+            if self.replacing.is_some() {
+                self.serving = self.replacing.take();
+            } else if self.restart_at.is_none_or(|at| now >= at) {
+                self.serving = self.start(now);
+            }
+        }
+        let replace = self.replace_wanted.is_some_and(|at| now >= at);
+        if replace && self.replacing.is_none() && self.serving.is_some() {
+            self.replace_wanted = None;
+            self.replacing = self.start(now);
+        }
+    }
+
+    fn start(&mut self, now: Instant) -> Option<Host> {
+        self.generation += 1;
+        match Link::start(&self.program, self.generation, self.news.clone()) {
+            Ok(link) => {
+                tracing::info!(pid = link.pid, "host started");
+                let limits = self.limits;
+                link.send(ToHost::Start { limits }, Vec::new());
+                Some(Host {
+                    generation: self.generation,
+                    link,
+                    started: now,
+                    ready: false,
+                    listening: false,
+                    slots: Slots::default(),
+                })
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot start the host");
+                self.wait_before_restart(now);
+                None
+            }
+        }
+    }
+
+    fn wait_before_restart(&mut self, now: Instant) {
+        let wait = match self.restarts_in_a_row {
+            0 => Duration::ZERO,
+            n => Duration::from_millis(250 << n.min(8)).min(RESTART_WAIT_MAX),
+        };
+        self.restarts_in_a_row = self.restarts_in_a_row.saturating_add(1);
+        self.restart_at = Some(now + wait);
+    }
+
+    fn promote(&mut self, wants: &[Want]) {
+        let complete = self
+            .replacing
+            .as_ref()
+            .is_some_and(|host| host.listening && host.slots.is_complete(wants));
+        if !complete {
+            return;
+        }
+        let old = std::mem::replace(&mut self.serving, self.replacing.take());
+        if let Some(old) = old {
+            self.gauges.replacements += 1;
+            let grace_milliseconds = LAME_DUCK_GRACE.as_millis() as u64;
+            old.link
+                .send(ToHost::LameDuck { grace_milliseconds }, Vec::new());
+            let until = Instant::now() + LAME_DUCK_GRACE + Duration::from_secs(10);
+            self.leaving.insert(old.generation, (old.link, until));
+        }
+    }
+
+    fn end_overdue(&mut self, now: Instant) {
+        self.leaving.retain(|_, (_, until)| now < *until);
+        let stuck = self
+            .replacing
+            .as_ref()
+            .is_some_and(|host| host.started.elapsed() > REPLACE_TIMEOUT);
+        if stuck {
+            tracing::warn!("the replacing host is not ready in time; it is given up");
+            self.replacing = None;
+            self.replace_wanted = Some(now + REPLACE_TIMEOUT);
+        }
+        let steady = self
+            .serving
+            .as_ref()
+            .is_some_and(|host| host.started.elapsed() > STEADY_AFTER);
+        if steady {
+            self.restarts_in_a_row = 0;
+        }
+    }
+
+    fn host(&mut self, generation: u64) -> Option<&mut Host> {
+        [&mut self.serving, &mut self.replacing]
+            .into_iter()
+            .flatten()
+            .find(|host| host.generation == generation)
+    }
+
+    /// Asks every host for its counters.
+    pub fn ask_stats(&self) {
+        for host in self.serving.iter().chain(&self.replacing) {
+            if host.ready {
+                host.link.send(ToHost::Stats {}, Vec::new());
+            }
+        }
+    }
+
+    /// Asks for a planned replacement of the serving host.
+    pub fn replace(&mut self, why: &str) {
+        if self.replacing.is_none() && self.replace_wanted.is_none() {
+            tracing::warn!(why, "the host will be replaced");
+            self.replace_wanted = Some(Instant::now());
+        }
+    }
+
+    /// The files of a slot are verified: loads it.
+    pub fn prepared(&mut self, generation: u64, id: SlotId, prepared: Prepared) {
+        let Some(host) = self.host(generation) else {
+            return;
+        };
+        let Some(slot) = host.slots.get_mut(id) else {
+            return;
+        };
+        let Prepared {
+            module,
+            spec,
+            native,
+            code,
+            model,
+        } = prepared;
+        slot.endpoint = Some(spec.endpoint.clone());
+        slot.variant = Some(spec.variant.name.clone());
+        slot.module = Some(module);
+        slot.stage = Stage::Loading;
+        let fds = vec![(FdRole::NativeCode, code), (FdRole::Model, model)];
+        host.link.send(
+            ToHost::Load {
+                slot: id,
+                spec: Box::new(spec),
+                native,
+            },
+            fds,
+        );
+    }
+
+    /// The files of a slot cannot be used. Gives the slot, if a host still waited for it; for a
+    /// replacing host nothing is lost but the replacement.
+    pub fn not_prepared(&mut self, generation: u64, id: SlotId) -> Option<Slot> {
+        let slot = self.host(generation)?.slots.remove(id)?;
+        self.unless_replacing(generation, slot)
+    }
+
+    fn unless_replacing(&mut self, generation: u64, slot: Slot) -> Option<Slot> {
+        let replacing = self.replacing.as_ref().map(|host| host.generation);
+        if replacing == Some(generation) {
+            tracing::warn!(deployment = %slot.key, "the replacing host cannot load what serves; it is given up");
+            self.replacing = None;
+            self.replace_wanted = Some(Instant::now() + REPLACE_TIMEOUT);
+            return None;
+        }
+        Some(slot)
+    }
+
+    /// Takes a host's news; gives what the machines must hear.
+    pub fn news(&mut self, generation: u64, news: News) -> Option<Heard> {
+        match news {
+            News::Ended(words) => self.ended(generation, words),
+            News::Message(message) => self.message(generation, message),
+        }
+    }
+
+    fn ended(&mut self, generation: u64, words: String) -> Option<Heard> {
+        if self.leaving.remove(&generation).is_some() {
+            tracing::info!(words, "the replaced host left");
+            return None;
+        }
+        if self
+            .replacing
+            .as_ref()
+            .is_some_and(|host| host.generation == generation)
+        {
+            tracing::warn!(words, "the replacing host died");
+            self.replacing = None;
+            self.replace_wanted = Some(Instant::now() + Duration::from_secs(10));
+            return None;
+        }
+        if self
+            .serving
+            .as_ref()
+            .is_none_or(|host| host.generation != generation)
+        {
+            return None;
+        }
+        tracing::warn!(words, "the host died");
+        self.serving = None;
+        self.gauges.deaths += 1;
+        self.wait_before_restart(Instant::now());
+        Some(Heard::Died(words))
+    }
+
+    fn message(&mut self, generation: u64, message: FromHost) -> Option<Heard> {
+        if self.leaving.contains_key(&generation) {
+            return None;
+        }
+        let serving = self.serving.as_ref().map(|host| host.generation) == Some(generation);
+        match message {
+            FromHost::Ready {} => {
+                self.host(generation)?.ready = true;
+                None
+            }
+            FromHost::Loaded { slot, runs } => {
+                let slot = self.host(generation)?.slots.get_mut(slot)?;
+                slot.stage = Stage::Loaded(runs);
+                Some(Heard::Loaded(slot.clone()))
+            }
+            FromHost::LoadFailed {
+                slot,
+                reason,
+                message,
+            } => {
+                let slot = self.host(generation)?.slots.remove(slot)?;
+                let slot = self.unless_replacing(generation, slot)?;
+                Some(Heard::LoadFailed {
+                    slot,
+                    reason,
+                    message,
+                })
+            }
+            FromHost::Routed { endpoint, done } => {
+                if !done {
+                    tracing::error!(endpoint, "the host refused a route");
+                }
+                self.host(generation)?.slots.routed();
+                None
+            }
+            FromHost::SlotStats { slot, stats } => {
+                let slot = self.host(generation)?.slots.get_mut(slot)?;
+                let before = Box::new(std::mem::replace(&mut slot.seen, (*stats).clone()));
+                Some(Heard::Sampled {
+                    slot: slot.clone(),
+                    stats,
+                    before,
+                })
+            }
+            FromHost::HostStats {
+                inflight,
+                connections,
+                written_off_threads,
+                resident_bytes,
+            } => {
+                if serving {
+                    self.gauges = Gauges {
+                        inflight,
+                        connections,
+                        written_off_threads,
+                        resident_bytes,
+                        ..self.gauges
+                    };
+                }
+                None
+            }
+            FromHost::Unhealthy { reason } => {
+                if serving {
+                    self.replace(&reason);
+                }
+                None
+            }
+            FromHost::Unloaded { .. } | FromHost::Drained { .. } | FromHost::Pong {} => None,
+        }
+    }
+
+    /// Every slot of the serving host with its counters, for metrics.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.serving
+            .iter()
+            .flat_map(|host| host.slots.iter().map(|(_, slot)| slot))
+    }
+}

@@ -1,0 +1,354 @@
+//! Turning what orders, trust and hosts say into observations, and the machines into a picture.
+//!
+//! Owns no decision: each event is translated and handed to the machines it concerns.
+
+use std::collections::BTreeMap;
+
+use rimward_core::node::{Observation, Order, Phase, Problem, Reason, State, Version};
+use rimward_core::verdict::{Histogram, Samples};
+
+use super::activate::{NotActivated, reason};
+use super::deployment::{Deployment, Source};
+use super::host::{Heard, Prepared, Slot, Stage, Want};
+use super::orders::{Orders, sort};
+use super::{Event, Numbers, Supervisor, trust};
+use crate::parse::Key;
+use crate::proto::{FailReason, SlotId, SlotStats};
+use crate::report::picture::{self, Picture, Running};
+
+impl Supervisor {
+    pub(super) async fn take_orders(&mut self, orders: Orders) -> anyhow::Result<()> {
+        if orders.problem.is_some() {
+            // What could not be read is no order to remove anything.
+            self.orders.problem = orders.problem;
+            return Ok(());
+        }
+        let owners: BTreeMap<String, Key> = self
+            .deployments
+            .iter()
+            .filter_map(|(key, deployment)| {
+                let source = deployment.source.as_ref()?;
+                Some((source.entry.endpoint_name.clone(), key.clone()))
+            })
+            .collect();
+        let sorted = sort(&orders.models, &owners);
+        let held = orders.hold.is_some();
+        let mut wanted = BTreeMap::new();
+        for (key, parsed) in sorted.orders {
+            let deployment = self.deployments.entry(key.clone()).or_insert_with(|| {
+                let record = self.record.deployments.get(&key.to_string());
+                let record = record.cloned().unwrap_or_default();
+                Deployment::new(State::recover(record, self.facts.boot_id.clone()))
+            });
+            deployment.source = Some(Source {
+                entry: parsed.entry,
+                repository: parsed.repository,
+            });
+            wanted.insert(key, parsed.order);
+        }
+        let refused: Vec<Key> = sorted
+            .refused
+            .iter()
+            .filter_map(|refused| refused.key.clone())
+            .collect();
+        self.refused = sorted.refused;
+        self.orders = orders;
+        let keys: Vec<Key> = self.deployments.keys().cloned().collect();
+        for key in keys {
+            self.observe(&key, Observation::Held(held)).await?;
+            let order = match wanted.remove(&key) {
+                Some(order) => order,
+                // It was ordered, but in words that make no sense: what runs goes on.
+                None if refused.contains(&key) => continue,
+                None => Order::Remove,
+            };
+            self.observe(&key, Observation::Ordered(order)).await?;
+        }
+        Ok(())
+    }
+
+    /// Remembers the trust file in force, for a start at which the file cannot be read.
+    pub(super) async fn keep_trust(&mut self) -> anyhow::Result<()> {
+        let Some(trust) = self.trust.in_force.clone() else {
+            return Ok(());
+        };
+        if self.trust.problem.is_some() || self.record.trust == Some(trust.digest()) {
+            return Ok(());
+        }
+        let Ok(bytes) = trust::read(&self.config.trust_file).bytes else {
+            return Ok(());
+        };
+        let blobs = self.blobs.clone();
+        let kept = tokio::task::spawn_blocking(move || blobs.put(&bytes)).await?;
+        match kept {
+            Ok(digest) if digest == trust.digest() => {
+                self.record.trust = Some(digest);
+                self.put_device().await?;
+            }
+            // Changed again while it was read: the watch will say so.
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot keep a copy of the trust file"),
+        }
+        Ok(())
+    }
+
+    pub(super) async fn take_trust(&mut self, source: trust::Source) -> anyhow::Result<()> {
+        let last = self.trust.in_force.clone();
+        self.trust = trust::judge(&self.config.trust_file, &source, last);
+        match &self.trust.problem {
+            None => tracing::info!("the trust file changed"),
+            Some(problem) => tracing::error!(problem = problem.message, "the trust file changed"),
+        }
+        self.keep_trust().await?;
+        let keys: Vec<Key> = self.deployments.keys().cloned().collect();
+        for key in keys {
+            self.observe(&key, Observation::TrustChanged).await?;
+            self.check_papers(&key).await?;
+        }
+        Ok(())
+    }
+
+    /// Checks everything of a deployment that may run against the trust in force.
+    async fn check_papers(&mut self, key: &Key) -> anyhow::Result<()> {
+        let (Some(deployment), Ok(trust)) = (self.deployments.get(key), self.trust.for_stored())
+        else {
+            return Ok(());
+        };
+        let versions: Vec<Version> = deployment.machine.record().roots().collect();
+        let checker = self.checker(trust);
+        for version in versions {
+            match checker.papers(key, &version) {
+                Ok(papers) => {
+                    let repository = papers.manifest.repository();
+                    let floor = checker.trust.release_floor(repository, &papers.config);
+                    self.record
+                        .raise_floor(papers.config.family.as_str(), floor);
+                }
+                Err(problem) => {
+                    let observation = Observation::Unsound(version.revision, problem);
+                    self.observe(key, observation).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn hear(&mut self, heard: Heard) -> anyhow::Result<()> {
+        match heard {
+            Heard::Loaded(slot) => {
+                let observation = Observation::Loaded(slot.version.revision);
+                self.observe(&slot.key, observation).await
+            }
+            Heard::LoadFailed {
+                slot,
+                reason: FailReason::NativeCodeRefused,
+                message,
+            } if self.recompiled.insert(slot.version.install) => {
+                // Compiled by another release of this agent: it is compiled again, once.
+                tracing::info!(deployment = %slot.key, message, "native code is compiled again");
+                if let Some(module) = slot.module {
+                    self.cache.forget(module);
+                }
+                Ok(())
+            }
+            Heard::LoadFailed {
+                slot,
+                reason: failed,
+                message,
+            } => {
+                tracing::warn!(deployment = %slot.key, revision = %slot.version.revision, ?failed, message, "not loaded");
+                let problem = Problem::new(Reason::new(reason(failed)), message);
+                let observation = Observation::LoadFailed(slot.version.revision, problem);
+                self.observe(&slot.key, observation).await
+            }
+            Heard::Sampled {
+                slot,
+                stats,
+                before,
+            } => self.sampled(&slot, &stats, &before).await,
+            Heard::Died(words) => {
+                let keys: Vec<Key> = self.deployments.keys().cloned().collect();
+                for key in keys {
+                    let problem = Problem::new(Reason::HOST_DIED, &words);
+                    self.observe(&key, Observation::HostDied(problem)).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn sampled(
+        &mut self,
+        slot: &Slot,
+        stats: &SlotStats,
+        before: &SlotStats,
+    ) -> anyhow::Result<()> {
+        let mut latency = Histogram::default();
+        for (index, count) in stats.latency.since(&before.latency).buckets() {
+            latency.add_bucket(index, count);
+        }
+        let samples = Samples {
+            requests: stats.requests.saturating_sub(before.requests),
+            errors: stats.errors.saturating_sub(before.errors),
+            latency,
+        };
+        if samples.requests == 0 && samples.errors == 0 {
+            return Ok(());
+        }
+        let observation = Observation::Sampled(slot.version.revision.clone(), samples);
+        self.observe(&slot.key, observation).await
+    }
+
+    pub(super) async fn take_prepared(
+        &mut self,
+        generation: u64,
+        id: SlotId,
+        result: Result<Prepared, NotActivated>,
+    ) -> anyhow::Result<()> {
+        let error = match result {
+            Ok(prepared) => {
+                self.hosts.prepared(generation, id, prepared);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let Some(slot) = self.hosts.not_prepared(generation, id) else {
+            return Ok(());
+        };
+        tracing::warn!(deployment = %slot.key, revision = %slot.version.revision, ?error, "not prepared");
+        let revision = slot.version.revision;
+        let observation = match error {
+            NotActivated::Unsound(problem) => Observation::Unsound(revision, problem),
+            NotActivated::Failed(problem) | NotActivated::Unavailable(problem) => {
+                Observation::LoadFailed(revision, problem)
+            }
+        };
+        self.observe(&slot.key, observation).await
+    }
+
+    fn wants(&self) -> Vec<Want> {
+        self.deployments
+            .iter()
+            .map(|(key, deployment)| Want {
+                key: key.clone(),
+                serving: deployment.machine.serving(),
+            })
+            .collect()
+    }
+
+    /// Brings the hosts nearer to what the machines want.
+    pub(super) fn reconcile_hosts(&mut self) {
+        let wants = self.wants();
+        for (generation, prepare) in self.hosts.reconcile(&wants) {
+            let activate = self.activate(&prepare.key, &prepare.version);
+            let (events, slot) = (self.events.clone(), prepare.slot);
+            tokio::task::spawn(async move {
+                let result = match activate {
+                    Ok(activate) => activate.prepare().await,
+                    Err(problem) => Err(NotActivated::Unsound(problem)),
+                };
+                let event = Event::Prepared(generation, slot, Box::new(result));
+                let _ = events.send(event).await;
+            });
+        }
+    }
+
+    /// Publishes picture and numbers where they differ.
+    pub(super) fn publish(&mut self) {
+        self.forget_removed();
+        let now = self.paint();
+        self.picture.send_if_modified(|last| {
+            let changed = *last != now;
+            if changed {
+                *last = now;
+            }
+            changed
+        });
+        let numbers = Numbers {
+            hosts: self.hosts.gauges(),
+            puts: self.puts,
+            seq: self.slots.as_ref().map_or(0, crate::store::Slots::seq),
+            slots: self
+                .hosts
+                .slots()
+                .filter(|slot| matches!(slot.stage, Stage::Loaded(_)))
+                .map(|slot| {
+                    (
+                        slot.key.to_string(),
+                        slot.version.revision.to_string(),
+                        slot.seen.requests,
+                        slot.seen.errors,
+                        slot.seen.latency_sum_microseconds,
+                    )
+                })
+                .collect(),
+        };
+        self.numbers.send_replace(numbers);
+    }
+
+    /// Drops deployments of which nothing is left, and that nobody orders.
+    fn forget_removed(&mut self) {
+        let ordered = |key: &Key| {
+            self.orders
+                .models
+                .iter()
+                .any(|entry| entry.namespace == key.namespace() && entry.name == key.name())
+        };
+        let gone: Vec<Key> = self
+            .deployments
+            .iter()
+            .filter(|(key, deployment)| {
+                let machine = &deployment.machine;
+                *machine.order() == Order::Remove
+                    && *machine.phase() == Phase::Settled
+                    && machine.record().is_removed()
+                    && !ordered(key)
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in gone {
+            self.deployments.remove(&key);
+        }
+    }
+
+    fn paint(&self) -> Picture {
+        let mut models: Vec<_> = self
+            .deployments
+            .iter()
+            .map(|(key, deployment)| {
+                let report = deployment.machine.report();
+                let running = self.running(key, deployment);
+                picture::model(key.namespace(), key.name(), &report, running)
+            })
+            .collect();
+        // An order that cannot be followed is told first; what runs is still in the words.
+        let refused = self.refused.iter().map(picture::refused);
+        models = refused.chain(models).collect();
+        picture::picture(
+            &self.facts,
+            &self.trust,
+            self.orders.generation,
+            models,
+            self.orders.hold.clone(),
+            self.orders.problem.as_deref(),
+        )
+    }
+
+    fn running(&self, key: &Key, deployment: &Deployment) -> Running {
+        let Some(version) = deployment.machine.serving().active else {
+            return Running::default();
+        };
+        let Some((slot, runs)) = self.hosts.runs(key, &version) else {
+            return Running::default();
+        };
+        Running {
+            revision: Some(version.revision.to_string()),
+            variant: slot.variant.clone(),
+            backend: Some(format!("{}/{}/{}", runs.backend, runs.device, runs.precision)),
+            endpoint: slot
+                .endpoint
+                .as_ref()
+                .map(|name| format!("http://{}/v2/models/{name}", self.config.advertise)),
+        }
+    }
+}
