@@ -1,11 +1,16 @@
 //! Rimward's node agent: one binary, three processes (supervisor, host, preflight).
 
+pub mod agent;
 pub mod child;
+pub mod cli;
 pub mod facts;
 pub mod host;
+pub mod manifests;
 pub mod parse;
 pub mod preflight;
+mod probes;
 pub mod proto;
 pub mod report;
 pub mod store;
 pub mod supervisor;
+pub mod watch;

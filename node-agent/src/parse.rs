@@ -32,7 +32,9 @@ pub enum ParseError {
     #[error("deployment {0:?}: namespace and name must be DNS labels")]
     Key(String),
     /// The endpoint's name cannot stand in a URL as one part.
-    #[error("endpointName {0:?}: must be 1 to 63 of a-z, 0-9, dot and dash, starting and ending with a letter or digit")]
+    #[error(
+        "endpointName {0:?}: must be 1 to 63 of a-z, 0-9, dot and dash, starting and ending with a letter or digit"
+    )]
     Endpoint(String),
     /// The revision's name.
     #[error("revision {name:?}: {error}")]

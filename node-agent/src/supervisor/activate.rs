@@ -35,7 +35,7 @@ impl Default for PreflightLimits {
 
 /// What activation works with.
 #[derive(Debug, Clone)]
-pub struct Activate {
+pub(super) struct Activate {
     /// Store and trust.
     pub checker: Checker,
     /// Native code.
@@ -66,7 +66,7 @@ impl Activate {
     ///
     /// # Errors
     /// [`NotActivated`].
-    pub async fn preflight(self) -> Result<(), NotActivated> {
+    pub(super) async fn preflight(self) -> Result<(), NotActivated> {
         let (papers, files, spec) = self.verified().await?;
         let policy = papers.install.entry.health.golden_vectors;
         match (policy, &files.golden_vectors) {
@@ -111,7 +111,7 @@ impl Activate {
     ///
     /// # Errors
     /// [`NotActivated`].
-    pub async fn prepare(self) -> Result<Prepared, NotActivated> {
+    pub(super) async fn prepare(self) -> Result<Prepared, NotActivated> {
         let (papers, files, spec) = self.verified().await?;
         let module = ModuleId(files.module.as_ref().map(|(digest, _)| *digest));
         if let Ok((native, code)) = self.cache.get(module) {
@@ -146,11 +146,8 @@ impl Activate {
     }
 
     async fn verified(&self) -> Result<(Papers, Files, DeploymentSpec), NotActivated> {
-        let (checker, key, version) = (
-            self.checker.clone(),
-            self.key.clone(),
-            self.version.clone(),
-        );
+        let (checker, key, version) =
+            (self.checker.clone(), self.key.clone(), self.version.clone());
         let (papers, files) = blocking(move || {
             let papers = checker.papers(&key, &version)?;
             let files = checker.files(&papers)?;
@@ -258,7 +255,7 @@ fn unavailable(message: impl AsRef<str>) -> NotActivated {
 
 /// The word of a failure in the children's closed list.
 #[must_use]
-pub fn reason(reason: FailReason) -> &'static str {
+pub(super) fn reason(reason: FailReason) -> &'static str {
     match reason {
         FailReason::CompileFailed => "CompileFailed",
         FailReason::ImportRefused => "ImportRefused",

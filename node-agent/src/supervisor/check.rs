@@ -22,13 +22,13 @@ use crate::proto::{Backend, Datatype, DeploymentSpec, ModelVariant, TensorSpec};
 use crate::store::{BlobError, Blobs, Versions};
 
 /// Names of the files in a version's folder.
-pub mod file {
+pub(super) mod file {
     /// The manifest.
-    pub const MANIFEST: &str = "manifest.json";
+    pub(crate) const MANIFEST: &str = "manifest.json";
     /// The package config.
-    pub const CONFIG: &str = "package.json";
+    pub(crate) const CONFIG: &str = "package.json";
     /// The signatures.
-    pub const SIGNATURES: &str = "signatures.json";
+    pub(crate) const SIGNATURES: &str = "signatures.json";
 }
 
 /// Longest install order.
@@ -36,25 +36,25 @@ const INSTALL_BYTES_MAX: u64 = 256 << 10;
 
 /// Release floors as the device remembers them.
 #[derive(Debug, Clone, Default)]
-pub struct Floors(std::collections::BTreeMap<String, u64>);
+pub(super) struct Floors(std::collections::BTreeMap<String, u64>);
 
 impl Floors {
     /// Takes them out of the record.
     #[must_use]
-    pub fn of(record: &DeviceRecord) -> Self {
+    pub(super) fn of(record: &DeviceRecord) -> Self {
         Self(record.release_floors.clone())
     }
 
     /// The floor of a family; 0 for none.
     #[must_use]
-    pub fn floor(&self, family: &str) -> u64 {
+    pub(super) fn floor(&self, family: &str) -> u64 {
         self.0.get(family).copied().unwrap_or(0)
     }
 }
 
 /// A stored version that passed, with its papers.
 #[derive(Debug)]
-pub struct Papers {
+pub(super) struct Papers {
     /// The order it was installed by.
     pub install: Install,
     /// The manifest.
@@ -65,7 +65,7 @@ pub struct Papers {
 
 /// Verified files, opened for reading, at their beginning.
 #[derive(Debug)]
-pub struct Files {
+pub(super) struct Files {
     /// Digest and bytes of the module; none for the built-in one.
     pub module: Option<(Digest, OwnedFd)>,
     /// The chosen variant's model file.
@@ -76,7 +76,7 @@ pub struct Files {
 
 /// Turns a refusal into the machine's words; the reason is verification's own.
 #[must_use]
-pub fn problem(refusal: &Refusal) -> Problem {
+pub(super) fn problem(refusal: &Refusal) -> Problem {
     Problem::new(Reason::new(refusal.reason().as_str()), refusal.to_string())
 }
 
@@ -90,7 +90,7 @@ fn blob_problem(error: &BlobError) -> Problem {
 
 /// An error with its causes, in one line.
 #[must_use]
-pub fn words(error: &dyn std::error::Error) -> String {
+pub(super) fn words(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -103,7 +103,7 @@ pub fn words(error: &dyn std::error::Error) -> String {
 
 /// Where the stored parts are, and what they are checked against.
 #[derive(Debug, Clone)]
-pub struct Checker {
+pub(super) struct Checker {
     /// The blobs.
     pub blobs: Blobs,
     /// The verbatim files.
@@ -122,7 +122,7 @@ impl Checker {
     ///
     /// # Errors
     /// The problem, in the words of status.
-    pub fn papers(&self, key: &Key, version: &Version) -> Result<Papers, Problem> {
+    pub(super) fn papers(&self, key: &Key, version: &Version) -> Result<Papers, Problem> {
         let install = self
             .blobs
             .read(version.install, INSTALL_BYTES_MAX)
@@ -172,7 +172,7 @@ impl Checker {
     ///
     /// # Errors
     /// As [`verify::verify_config`].
-    pub fn config(
+    pub(super) fn config(
         &self,
         manifest: &Verified<Manifest>,
         bytes: &[u8],
@@ -187,7 +187,7 @@ impl Checker {
     ///
     /// # Errors
     /// The problem, in the words of status.
-    pub fn files(&self, papers: &Papers) -> Result<Files, Problem> {
+    pub(super) fn files(&self, papers: &Papers) -> Result<Files, Problem> {
         let open = |digest: Digest| -> Result<OwnedFd, Problem> {
             let file: File = self
                 .blobs
@@ -233,7 +233,7 @@ impl Checker {
     ///
     /// # Errors
     /// [`Reason::NO_VARIANT_FITS`] when this agent has no such engine (any more).
-    pub fn spec(&self, key: &Key, papers: &Papers) -> Result<DeploymentSpec, Problem> {
+    pub(super) fn spec(&self, key: &Key, papers: &Papers) -> Result<DeploymentSpec, Problem> {
         let variant = self.variant(papers)?;
         let backend = match papers.install.backend.as_str() {
             "rten" => Backend::Rten,
@@ -264,9 +264,7 @@ impl Checker {
     }
 }
 
-fn tensors(
-    tensors: &[rimward_artifact::package::TensorSpec],
-) -> Result<Vec<TensorSpec>, Problem> {
+fn tensors(tensors: &[rimward_artifact::package::TensorSpec]) -> Result<Vec<TensorSpec>, Problem> {
     tensors
         .iter()
         .map(|tensor| {

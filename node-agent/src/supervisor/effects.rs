@@ -109,7 +109,10 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn checker(&self, trust: std::sync::Arc<rimward_artifact::trust::TrustFile>) -> Checker {
+    pub(super) fn checker(
+        &self,
+        trust: std::sync::Arc<rimward_artifact::trust::TrustFile>,
+    ) -> Checker {
         Checker {
             blobs: self.blobs.clone(),
             versions: self.versions.clone(),
@@ -209,7 +212,11 @@ impl Supervisor {
         let Some((blobs, folders)) = self.roots() else {
             return;
         };
-        let (store, versions, cache) = (self.blobs.clone(), self.versions.clone(), self.cache.clone());
+        let (store, versions, cache) = (
+            self.blobs.clone(),
+            self.versions.clone(),
+            self.cache.clone(),
+        );
         let removed = tokio::task::spawn_blocking(move || {
             let removed = store.retain(|digest| blobs.contains(&digest))?;
             versions.retain(|deployment, package| {
@@ -240,8 +247,7 @@ impl Supervisor {
                 folders.insert((key.folder(), version.package.hex()));
                 let files = self.versions.get(&key.folder(), version.package).ok()?;
                 let (_, bytes) = files.iter().find(|(name, _)| name == file::MANIFEST)?;
-                let manifest =
-                    Manifest::parse(version.package, bytes, &self.config.limits).ok()?;
+                let manifest = Manifest::parse(version.package, bytes, &self.config.limits).ok()?;
                 blobs.extend(manifest.blobs().map(|blob| blob.digest));
             }
         }

@@ -17,7 +17,7 @@ use crate::proto::NativeCodeId;
 
 /// Why the cache cannot be used.
 #[derive(Debug, Error)]
-pub enum CacheError {
+pub(super) enum CacheError {
     /// The file system refused.
     #[error("native code cache")]
     Io(#[from] io::Error),
@@ -31,7 +31,7 @@ pub enum CacheError {
 
 /// The cache.
 #[derive(Debug, Clone)]
-pub struct NativeCache {
+pub(super) struct NativeCache {
     folder: PathBuf,
     key: Arc<SealKey>,
 }
@@ -42,7 +42,8 @@ pub struct ModuleId(pub Option<Digest>);
 
 impl ModuleId {
     fn stem(self) -> String {
-        self.0.map_or_else(|| "built-in".to_owned(), |digest| digest.hex())
+        self.0
+            .map_or_else(|| "built-in".to_owned(), |digest| digest.hex())
     }
 
     fn digest_text(self) -> String {
@@ -58,7 +59,7 @@ impl NativeCache {
     ///
     /// # Errors
     /// [`CacheError`].
-    pub fn open(data_folder: &Path) -> Result<Self, CacheError> {
+    pub(super) fn open(data_folder: &Path) -> Result<Self, CacheError> {
         let folder = data_folder.join("native");
         fs::create_dir_all(&folder)?;
         let path = folder.join("key");
@@ -81,7 +82,7 @@ impl NativeCache {
     ///
     /// # Errors
     /// [`CacheError::Io`].
-    pub fn output(&self) -> Result<File, CacheError> {
+    pub(super) fn output(&self) -> Result<File, CacheError> {
         let flags = rustix::fs::MemfdFlags::CLOEXEC;
         let memory = rustix::fs::memfd_create("native-output", flags).map_err(io::Error::from)?;
         Ok(File::from(memory))
@@ -91,7 +92,7 @@ impl NativeCache {
     ///
     /// # Errors
     /// [`CacheError`].
-    pub fn keep(
+    pub(super) fn keep(
         &self,
         module: ModuleId,
         id: &NativeCodeId,
@@ -111,7 +112,7 @@ impl NativeCache {
     ///
     /// # Errors
     /// [`CacheError`]: it is then compiled again.
-    pub fn get(&self, module: ModuleId) -> Result<(NativeCodeId, OwnedFd), CacheError> {
+    pub(super) fn get(&self, module: ModuleId) -> Result<(NativeCodeId, OwnedFd), CacheError> {
         let seal: Seal = serde_json::from_slice(&fs::read(self.path(module, "seal"))?)?;
         let mut code = File::open(self.path(module, "code"))?;
         let memory = native::open(&self.key, &seal, &module.digest_text(), &mut code)?;
@@ -119,7 +120,7 @@ impl NativeCache {
     }
 
     /// Forgets a module's code.
-    pub fn forget(&self, module: ModuleId) {
+    pub(super) fn forget(&self, module: ModuleId) {
         for kind in ["seal", "code"] {
             if let Err(error) = fs::remove_file(self.path(module, kind))
                 && error.kind() != io::ErrorKind::NotFound
@@ -130,7 +131,7 @@ impl NativeCache {
     }
 
     /// Removes the code of every module that is not kept.
-    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
+    pub(super) fn retain(&self, keep: impl Fn(&str) -> bool) {
         let Ok(entries) = fs::read_dir(&self.folder) else {
             return;
         };

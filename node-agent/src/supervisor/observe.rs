@@ -344,7 +344,10 @@ impl Supervisor {
         Running {
             revision: Some(version.revision.to_string()),
             variant: slot.variant.clone(),
-            backend: Some(format!("{}/{}/{}", runs.backend, runs.device, runs.precision)),
+            backend: Some(format!(
+                "{}/{}/{}",
+                runs.backend, runs.device, runs.precision
+            )),
             endpoint: slot
                 .endpoint
                 .as_ref()

@@ -38,7 +38,7 @@ pub struct Refused {
 
 /// The orders, sorted.
 #[derive(Debug, Clone, Default)]
-pub struct Sorted {
+pub(super) struct Sorted {
     /// What can be followed.
     pub orders: BTreeMap<Key, Parsed>,
     /// What cannot.
@@ -48,7 +48,7 @@ pub struct Sorted {
 /// Sorts entries. Of two with one endpoint name the one that already has it keeps it, else the
 /// first by name.
 #[must_use]
-pub fn sort(models: &[NodeModel], owners: &BTreeMap<String, Key>) -> Sorted {
+pub(super) fn sort(models: &[NodeModel], owners: &BTreeMap<String, Key>) -> Sorted {
     let mut sorted = Sorted::default();
     for (index, entry) in models.iter().enumerate() {
         let refuse = |key: Option<Key>, reason: &'static str, message: String| Refused {
@@ -138,7 +138,10 @@ mod tests {
         let sorted = sort(&both, &BTreeMap::new());
         assert!(sorted.orders.contains_key(&"shop/digits".parse().unwrap()));
         let problem = &sorted.refused[0].problem;
-        assert_eq!(problem.message, "endpointName \"digits\" belongs to shop/digits");
+        assert_eq!(
+            problem.message,
+            "endpointName \"digits\" belongs to shop/digits"
+        );
         let owners = BTreeMap::from([("digits".to_owned(), "shop/zeta".parse().unwrap())]);
         let sorted = sort(&both, &owners);
         assert!(sorted.orders.contains_key(&"shop/zeta".parse().unwrap()));

@@ -17,7 +17,7 @@ const FORMAT: u32 = 1;
 /// Everything durable on this device but bytes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct DeviceRecord {
+pub(super) struct DeviceRecord {
     format: u32,
     /// The last trust file that parsed, as a blob: committed versions are checked against it when
     /// the file itself cannot be read.
@@ -33,7 +33,7 @@ pub struct DeviceRecord {
 
 /// A record that cannot be understood.
 #[derive(Debug, Error)]
-pub enum RecordError {
+pub(super) enum RecordError {
     /// Not the JSON that it should be.
     #[error("state record: does not parse")]
     Json(#[from] serde_json::Error),
@@ -47,7 +47,7 @@ impl DeviceRecord {
     ///
     /// # Errors
     /// [`RecordError`]; an agent that cannot read its device's state must not go on.
-    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let record: Self = serde_json::from_slice(bytes)?;
         if record.format != FORMAT {
             return Err(RecordError::Format(record.format));
@@ -59,7 +59,7 @@ impl DeviceRecord {
     ///
     /// # Errors
     /// [`RecordError::Json`], which plain data like this does not meet.
-    pub fn encode(&mut self) -> Result<Vec<u8>, RecordError> {
+    pub(super) fn encode(&mut self) -> Result<Vec<u8>, RecordError> {
         self.format = FORMAT;
         self.forget_removed();
         Ok(serde_json::to_vec(self)?)
@@ -81,7 +81,7 @@ impl DeviceRecord {
     }
 
     /// Raises floors; they never fall.
-    pub fn raise_floor(&mut self, family: &str, counter: u64) {
+    pub(super) fn raise_floor(&mut self, family: &str, counter: u64) {
         let floor = self.release_floors.entry(family.to_owned()).or_default();
         *floor = counter.max(*floor);
     }

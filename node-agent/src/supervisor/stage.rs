@@ -36,7 +36,7 @@ pub enum StageError {
 
 /// What staging works with.
 #[derive(Debug)]
-pub struct Stage {
+pub(super) struct Stage {
     /// The registry client.
     pub client: Client,
     /// Store, trust and limits.
@@ -59,7 +59,7 @@ impl Stage {
     ///
     /// # Errors
     /// [`StageError`].
-    pub async fn run(self) -> Result<Digest, StageError> {
+    pub(super) async fn run(self) -> Result<Digest, StageError> {
         let folder = self.key.folder();
         let stored = self
             .checker

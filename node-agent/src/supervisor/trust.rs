@@ -10,7 +10,6 @@ use std::sync::Arc;
 use rimward_artifact::trust::{TRUST_BYTES_MAX, TrustFile};
 use rimward_core::node::{Problem, Reason};
 
-
 /// What the trust file says now.
 #[derive(Debug, Clone)]
 pub struct Trust {
@@ -59,7 +58,7 @@ pub struct Source {
 
 /// Reads the file, bounded.
 #[must_use]
-pub fn read(path: &Path) -> Source {
+pub(super) fn read(path: &Path) -> Source {
     Source {
         bytes: read_bounded(path)
             .map_err(|error| format!("trust file {}: {error}", path.display())),
@@ -78,7 +77,7 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Judges what was read; `last` is the trust in force until now.
 #[must_use]
-pub fn judge(path: &Path, source: &Source, last: Option<Arc<TrustFile>>) -> Trust {
+pub(super) fn judge(path: &Path, source: &Source, last: Option<Arc<TrustFile>>) -> Trust {
     let parsed = source.bytes.clone().and_then(|bytes| {
         TrustFile::parse(&bytes).map_err(|error| format!("trust file {}: {error}", path.display()))
     });
@@ -116,7 +115,9 @@ mod tests {
     fn a_file_that_stops_parsing_blocks_what_is_new_and_keeps_what_is_stored() {
         let path = Path::new("trust.yaml");
         let good = Source {
-            bytes: Ok(b"apiVersion: rimward.dev/v1alpha1\nkind: TrustFile\nauthorities: []\n".to_vec()),
+            bytes: Ok(
+                b"apiVersion: rimward.dev/v1alpha1\nkind: TrustFile\nauthorities: []\n".to_vec(),
+            ),
         };
         let trust = judge(path, &good, None);
         assert!(trust.for_new().is_ok(), "{trust:?}");

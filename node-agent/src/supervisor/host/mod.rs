@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-pub use process::{Link, News};
-pub use slots::{Prepare, Slot, Slots, Stage, Want};
+pub(super) use process::{Link, News};
+pub(super) use slots::{Prepare, Slot, Slots, Stage, Want};
 
 use super::native::ModuleId;
 use crate::proto::spawn::Program;
@@ -37,7 +37,7 @@ const STEADY_AFTER: Duration = Duration::from_secs(20);
 
 /// Something that the machines must hear.
 #[derive(Debug)]
-pub enum Heard {
+pub(super) enum Heard {
     /// A version can answer.
     Loaded(Slot),
     /// A version cannot be loaded.
@@ -106,7 +106,7 @@ struct Host {
 
 /// The hosts of one agent.
 #[derive(Debug)]
-pub struct Hosts {
+pub(super) struct Hosts {
     program: Program,
     limits: HostLimits,
     listener: TcpListener,
@@ -124,7 +124,7 @@ pub struct Hosts {
 impl Hosts {
     /// Takes the listening socket for life. No host runs before the first [`Hosts::reconcile`].
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         program: Program,
         limits: HostLimits,
         listener: TcpListener,
@@ -148,13 +148,13 @@ impl Hosts {
 
     /// What the hosts last said about themselves.
     #[must_use]
-    pub fn gauges(&self) -> Gauges {
+    pub(super) fn gauges(&self) -> Gauges {
         self.gauges
     }
 
     /// What really runs for a version in the serving host.
     #[must_use]
-    pub fn runs(
+    pub(super) fn runs(
         &self,
         key: &crate::parse::Key,
         version: &rimward_core::node::Version,
@@ -168,11 +168,14 @@ impl Hosts {
 
     /// Brings every host a step nearer to what is wanted. Gives what must be prepared, with the
     /// generation of the host it is for.
-    pub fn reconcile(&mut self, wants: &[Want]) -> Vec<(u64, Prepare)> {
+    pub(super) fn reconcile(&mut self, wants: &[Want]) -> Vec<(u64, Prepare)> {
         let now = Instant::now();
         self.start_missing(now);
         let mut prepares = Vec::new();
-        for host in [&mut self.serving, &mut self.replacing].into_iter().flatten() {
+        for host in [&mut self.serving, &mut self.replacing]
+            .into_iter()
+            .flatten()
+        {
             let (mut prepare, messages) = host.slots.reconcile(wants);
             prepares.extend(prepare.drain(..).map(|prepare| (host.generation, prepare)));
             for message in messages {
@@ -291,7 +294,7 @@ impl Hosts {
     }
 
     /// Asks every host for its counters.
-    pub fn ask_stats(&self) {
+    pub(super) fn ask_stats(&self) {
         for host in self.serving.iter().chain(&self.replacing) {
             if host.ready {
                 host.link.send(ToHost::Stats {}, Vec::new());
@@ -300,7 +303,7 @@ impl Hosts {
     }
 
     /// Asks for a planned replacement of the serving host.
-    pub fn replace(&mut self, why: &str) {
+    pub(super) fn replace(&mut self, why: &str) {
         if self.replacing.is_none() && self.replace_wanted.is_none() {
             tracing::warn!(why, "the host will be replaced");
             self.replace_wanted = Some(Instant::now());
@@ -308,7 +311,7 @@ impl Hosts {
     }
 
     /// The files of a slot are verified: loads it.
-    pub fn prepared(&mut self, generation: u64, id: SlotId, prepared: Prepared) {
+    pub(super) fn prepared(&mut self, generation: u64, id: SlotId, prepared: Prepared) {
         let Some(host) = self.host(generation) else {
             return;
         };
@@ -339,7 +342,7 @@ impl Hosts {
 
     /// The files of a slot cannot be used. Gives the slot, if a host still waited for it; for a
     /// replacing host nothing is lost but the replacement.
-    pub fn not_prepared(&mut self, generation: u64, id: SlotId) -> Option<Slot> {
+    pub(super) fn not_prepared(&mut self, generation: u64, id: SlotId) -> Option<Slot> {
         let slot = self.host(generation)?.slots.remove(id)?;
         self.unless_replacing(generation, slot)
     }
@@ -356,7 +359,7 @@ impl Hosts {
     }
 
     /// Takes a host's news; gives what the machines must hear.
-    pub fn news(&mut self, generation: u64, news: News) -> Option<Heard> {
+    pub(super) fn news(&mut self, generation: u64, news: News) -> Option<Heard> {
         match news {
             News::Ended(words) => self.ended(generation, words),
             News::Message(message) => self.message(generation, message),
@@ -464,7 +467,7 @@ impl Hosts {
     }
 
     /// Every slot of the serving host with its counters, for metrics.
-    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.serving
             .iter()
             .flat_map(|host| host.slots.iter().map(|(_, slot)| slot))

@@ -39,7 +39,7 @@ struct Outgoing {
 
 /// The supervisor's end of one host. Dropping it kills the process.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     sender: mpsc::Sender<Outgoing>,
     task: tokio::task::JoinHandle<()>,
     stuck: Arc<Notify>,
@@ -59,7 +59,7 @@ impl Link {
     ///
     /// # Errors
     /// When the process cannot be started.
-    pub fn start(
+    pub(crate) fn start(
         program: &Program,
         generation: u64,
         news: mpsc::Sender<(u64, News)>,
@@ -83,7 +83,7 @@ impl Link {
 
     /// Queues a message. Where the queue is full or the host gone, it is lost: the task notices and
     /// ends the host, which brings everything to be sent anew.
-    pub fn send(&self, message: ToHost, fds: Vec<(FdRole, OwnedFd)>) {
+    pub(crate) fn send(&self, message: ToHost, fds: Vec<(FdRole, OwnedFd)>) {
         if let Err(error) = self.sender.try_send(Outgoing { message, fds }) {
             tracing::warn!(pid = self.pid, %error, "message to the host is lost");
             if matches!(error, mpsc::error::TrySendError::Full(_)) {

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use rimward_core::node::{Serving, Version};
 
 use crate::parse::Key;
-use crate::supervisor::native::ModuleId;
 use crate::proto::{SlotId, SlotStats, ToHost, WhatRuns};
+use crate::supervisor::native::ModuleId;
 
 /// What a deployment wants of every host.
 #[derive(Debug, Clone)]
-pub struct Want {
+pub(crate) struct Want {
     /// Which deployment.
     pub key: Key,
     /// What should be loaded and who answers.
@@ -21,7 +21,7 @@ pub struct Want {
 
 /// How far a slot is.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Its files are being verified.
     Preparing,
     /// The host was told to load it.
@@ -32,7 +32,7 @@ pub enum Stage {
 
 /// One version in one host.
 #[derive(Debug, Clone)]
-pub struct Slot {
+pub(crate) struct Slot {
     /// Which deployment.
     pub key: Key,
     /// Which version.
@@ -57,7 +57,7 @@ struct Route {
 
 /// A slot whose files must be verified and handed over.
 #[derive(Debug, Clone)]
-pub struct Prepare {
+pub(crate) struct Prepare {
     /// The slot.
     pub slot: SlotId,
     /// Which deployment.
@@ -68,7 +68,7 @@ pub struct Prepare {
 
 /// The slots and routes of one host.
 #[derive(Debug, Default)]
-pub struct Slots {
+pub(crate) struct Slots {
     slots: BTreeMap<SlotId, Slot>,
     /// Routes as last sent; the answer may still be on its way.
     routes: BTreeMap<String, Route>,
@@ -80,18 +80,18 @@ pub struct Slots {
 impl Slots {
     /// A slot.
     #[must_use]
-    pub fn get(&self, id: SlotId) -> Option<&Slot> {
+    pub(crate) fn get(&self, id: SlotId) -> Option<&Slot> {
         self.slots.get(&id)
     }
 
     /// A slot, to be changed.
-    pub fn get_mut(&mut self, id: SlotId) -> Option<&mut Slot> {
+    pub(crate) fn get_mut(&mut self, id: SlotId) -> Option<&mut Slot> {
         self.slots.get_mut(&id)
     }
 
     /// The slot of a version, if there is one.
     #[must_use]
-    pub fn find(&self, key: &Key, version: &Version) -> Option<(SlotId, &Slot)> {
+    pub(crate) fn find(&self, key: &Key, version: &Version) -> Option<(SlotId, &Slot)> {
         self.slots
             .iter()
             .find(|(_, slot)| &slot.key == key && &slot.version == version)
@@ -99,17 +99,17 @@ impl Slots {
     }
 
     /// Forgets a slot that the host does not have (any more).
-    pub fn remove(&mut self, id: SlotId) -> Option<Slot> {
+    pub(crate) fn remove(&mut self, id: SlotId) -> Option<Slot> {
         self.slots.remove(&id)
     }
 
     /// A route message was answered.
-    pub fn routed(&mut self) {
+    pub(crate) fn routed(&mut self) {
         self.unanswered = self.unanswered.saturating_sub(1);
     }
 
     /// Compares with what is wanted; gives the slots to prepare and the messages to send.
-    pub fn reconcile(&mut self, wants: &[Want]) -> (Vec<Prepare>, Vec<ToHost>) {
+    pub(crate) fn reconcile(&mut self, wants: &[Want]) -> (Vec<Prepare>, Vec<ToHost>) {
         let mut prepares = Vec::new();
         let mut wanted = BTreeSet::new();
         for Want { key, serving } in wants {
@@ -197,7 +197,11 @@ impl Slots {
             // With a fallback the active version is in trial.
             let on_trial = serving.fallback.is_some();
             if let Some((slot, endpoint)) = fallback {
-                routes.entry(endpoint).or_default().current.get_or_insert(slot);
+                routes
+                    .entry(endpoint)
+                    .or_default()
+                    .current
+                    .get_or_insert(slot);
             }
             if let Some((slot, endpoint)) = active {
                 let route = routes.entry(endpoint).or_default();
@@ -234,7 +238,7 @@ impl Slots {
 
     /// Whether everything that should answer requests does.
     #[must_use]
-    pub fn is_complete(&self, wants: &[Want]) -> bool {
+    pub(crate) fn is_complete(&self, wants: &[Want]) -> bool {
         let answers = |want: &Want| {
             let active = want.serving.active.as_ref();
             active.is_none() || self.loaded(&want.key, active).is_some()
@@ -243,7 +247,7 @@ impl Slots {
     }
 
     /// Every slot.
-    pub fn iter(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
         self.slots.iter().map(|(id, slot)| (*id, slot))
     }
 }

@@ -1,0 +1,150 @@
+//! The command line of the agent.
+//!
+//! Owns names, defaults and bounds of flags. Must never start anything.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Rimward's node agent: brings signed models onto this device and keeps them serving.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rimward-node-agent",
+    version,
+    about,
+    args_conflicts_with_subcommands = true
+)]
+pub struct Cli {
+    /// What to do; run, when nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of run.
+    #[command(flatten)]
+    pub run: Option<Run>,
+}
+
+/// What the agent can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent (the default).
+    Run(Box<Run>),
+}
+
+/// Flags of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct Run {
+    /// Name of this node: the EdgeNode and the Lease are named after it.
+    #[arg(long, env = "NODE_NAME", value_parser = parse_node_name)]
+    pub node_name: String,
+    /// Folder of the store; made if it is missing.
+    #[arg(long, default_value = "/var/lib/rimward")]
+    pub data_dir: PathBuf,
+    /// The device's trust file: who may sign what runs here.
+    #[arg(long, default_value = "/etc/rimward/trust.yaml")]
+    pub trust: PathBuf,
+    /// Read orders from a folder of EdgeNode documents instead of Kubernetes, and write
+    /// status.yaml into the data folder.
+    #[arg(long, conflicts_with = "kubeconfig")]
+    pub manifests: Option<PathBuf>,
+    /// Kubeconfig of the edge cluster; the pod's own account when absent.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Address and port of the inference endpoint (REST).
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Host and port that status names for the endpoint; by default the listening address.
+    #[arg(long)]
+    pub advertise: Option<String>,
+    /// Address and port of /healthz, /readyz and /metrics; none when absent.
+    #[arg(long)]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Registry host (host[:port]) that may be spoken to without TLS; may be given more than once.
+    #[arg(long, value_name = "HOST")]
+    pub plain_http: Vec<String>,
+    /// Docker configuration file with credentials of registries.
+    #[arg(long, value_name = "FILE")]
+    pub registry_config: Option<PathBuf>,
+    /// More certificate authorities for registries, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub registry_ca: Option<PathBuf>,
+    /// Labels of the EdgeNode (key=value, comma-separated) beside those of the Node.
+    #[arg(long, value_delimiter = ',', value_parser = parse_label)]
+    pub node_labels: Vec<(String, String)>,
+    /// Seconds between renewals of the node's Lease.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub lease_seconds: u32,
+    /// Seconds between full readings of orders, status and trust file, beside what is watched.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub resync_seconds: u32,
+    /// Resident memory at which the host is replaced.
+    #[arg(long, default_value_t = 2 << 30, value_parser = clap::value_parser!(u64).range((64 << 20)..))]
+    pub host_memory_bytes: u64,
+    /// Memory of one preflight.
+    #[arg(long, default_value_t = 2 << 30, value_parser = clap::value_parser!(u64).range((64 << 20)..))]
+    pub preflight_memory_bytes: u64,
+    /// Wall-clock time of one preflight.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub preflight_seconds: u32,
+    /// Log as JSON lines.
+    #[arg(long)]
+    pub log_json: bool,
+}
+
+impl Run {
+    /// The labels as a map.
+    #[must_use]
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        self.node_labels.iter().cloned().collect()
+    }
+}
+
+fn parse_node_name(text: &str) -> Result<String, String> {
+    text.parse::<rimward_core::ids::NodeName>()
+        .map(|name| name.to_string())
+        .map_err(|error| error.to_string())
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is not key=value"))?;
+    if key.is_empty() || key.len() > 317 || value.len() > 63 {
+        return Err(format!(
+            "{text:?}: key of 1 to 317, value of at most 63 characters"
+        ));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_the_default_and_may_be_said() {
+        let bare = Cli::try_parse_from(["agent", "--node-name", "n1", "--node-labels", "a=b,c=d"]);
+        let run = bare.unwrap().run.unwrap();
+        assert_eq!(run.labels().len(), 2);
+        let said = Cli::try_parse_from(["agent", "run", "--node-name", "n1"]).unwrap();
+        assert!(matches!(said.command, Some(Command::Run(_))));
+        assert!(Cli::try_parse_from(["agent", "--node-name", "Not_A_Name"]).is_err());
+        let both = [
+            "agent",
+            "--node-name",
+            "n",
+            "--manifests",
+            "m",
+            "--kubeconfig",
+            "k",
+        ];
+        assert!(Cli::try_parse_from(both).is_err());
+    }
+}

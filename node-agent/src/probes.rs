@@ -1,0 +1,203 @@
+//! The agent's own listener: /healthz, /readyz and /metrics.
+//!
+//! Owns Prometheus' text. Labels come from closed sets: deployments of this node and their revisions.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::report::Picture;
+use crate::supervisor::Numbers;
+
+/// A request may take that long.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Clone)]
+struct Seen {
+    picture: watch::Receiver<Picture>,
+    numbers: watch::Receiver<Numbers>,
+}
+
+/// Binds the listener and gives the task that serves it.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub(crate) async fn bind(
+    listen: SocketAddr,
+    picture: watch::Receiver<Picture>,
+    numbers: watch::Receiver<Numbers>,
+) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+    let listener = TcpListener::bind(listen).await?;
+    let app = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(Seen { picture, numbers });
+    Ok(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(%error, "probes");
+        }
+    })
+}
+
+/// The supervisor's loop turns: its ends are open and it answers within the timeout.
+async fn healthz(State(seen): State<Seen>) -> impl IntoResponse {
+    let mut numbers = seen.numbers;
+    numbers.mark_unchanged();
+    match tokio::time::timeout(REQUEST_TIMEOUT, numbers.changed()).await {
+        Ok(Ok(())) => (StatusCode::OK, "ok\n"),
+        Ok(Err(_)) | Err(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the supervisor does not turn\n",
+        ),
+    }
+}
+
+/// The agent runs and knows its state; what is not committed yet is told, but is no reason to take
+/// the agent out of service.
+async fn readyz(State(seen): State<Seen>) -> impl IntoResponse {
+    let words = match &seen.picture.borrow().ready {
+        Ok(()) => "ok\n".to_owned(),
+        Err((reason, message)) => format!("ok, but {reason}: {message}\n"),
+    };
+    (StatusCode::OK, words)
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ModelLabels {
+    deployment: String,
+    revision: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabels {
+    deployment: String,
+    state: String,
+    reason: String,
+}
+
+async fn metrics(State(seen): State<Seen>) -> impl IntoResponse {
+    let text = render(&seen.picture.borrow(), &seen.numbers.borrow());
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text)
+}
+
+fn render(picture: &Picture, numbers: &Numbers) -> String {
+    let mut registry = Registry::with_prefix("rimward_agent");
+    let to_i64 = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let hosts = numbers.hosts;
+    for (name, help, value) in [
+        (
+            "host_inflight_requests",
+            "Requests in flight in the host",
+            hosts.inflight,
+        ),
+        (
+            "host_connections",
+            "Open client connections of the host",
+            hosts.connections,
+        ),
+        (
+            "host_written_off_threads",
+            "Inference threads given up on",
+            hosts.written_off_threads,
+        ),
+        (
+            "host_resident_bytes",
+            "Resident memory of the host",
+            hosts.resident_bytes,
+        ),
+        (
+            "host_deaths",
+            "Hosts that ended without being asked to",
+            hosts.deaths,
+        ),
+        (
+            "host_replacements",
+            "Planned replacements of the host",
+            hosts.replacements,
+        ),
+        (
+            "state_writes",
+            "Durable writes of the state record since start",
+            numbers.puts,
+        ),
+        (
+            "state_sequence",
+            "Sequence number of the state record",
+            numbers.seq,
+        ),
+    ] {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(to_i64(value));
+        registry.register(name, help, gauge);
+    }
+    let requests = Family::<ModelLabels, Gauge>::default();
+    let errors = Family::<ModelLabels, Gauge>::default();
+    let latency = Family::<ModelLabels, Gauge>::default();
+    for (deployment, revision, asked, failed, microseconds) in &numbers.slots {
+        let labels = ModelLabels {
+            deployment: deployment.clone(),
+            revision: revision.clone(),
+        };
+        requests.get_or_create(&labels).set(to_i64(*asked));
+        errors.get_or_create(&labels).set(to_i64(*failed));
+        latency.get_or_create(&labels).set(to_i64(*microseconds));
+    }
+    registry.register(
+        "model_requests",
+        "Requests since the version was loaded",
+        requests,
+    );
+    registry.register("model_errors", "Requests that the version failed", errors);
+    registry.register(
+        "model_latency_microseconds_sum",
+        "Sum of the latencies since the version was loaded",
+        latency,
+    );
+    let states = Family::<StateLabels, Gauge>::default();
+    for model in &picture.status.models {
+        let labels = StateLabels {
+            deployment: format!("{}/{}", model.namespace, model.name),
+            state: format!("{:?}", model.state),
+            reason: model.reason.clone().unwrap_or_default(),
+        };
+        states.get_or_create(&labels).set(1);
+    }
+    registry.register("model_state", "Where each deployment stands", states);
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => text,
+        Err(_) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_name_each_model_and_its_counters() {
+        let numbers = Numbers {
+            slots: vec![("shop/digits".into(), "digits-1".into(), 7, 2, 900)],
+            ..Numbers::default()
+        };
+        let text = render(&Picture::blank(), &numbers);
+        let line =
+            "rimward_agent_model_requests{deployment=\"shop/digits\",revision=\"digits-1\"} 7";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("rimward_agent_host_deaths 0"), "{text}");
+    }
+}
