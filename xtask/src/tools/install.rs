@@ -16,6 +16,9 @@ use super::go;
 use super::progress::Progress;
 use super::table::{Source, Tool};
 
+/// What names of unfinished folders begin with.
+const BUILDING: &str = ".building-";
+
 /// Lines of a failed build's log that are shown.
 const LOG_LINES_SHOWN: usize = 25;
 
@@ -68,9 +71,11 @@ impl Job {
         }
         let tool = self.tool;
         let folder = self.folder(cache)?;
-        let building = cache.root().join(".building");
-        // Under the lock, so what is there is of a run that was killed.
-        remove(&building)?;
+        remove_leftovers(cache)?;
+        // A name of its own: the `go` of a run that was killed may still be writing to that run's folder.
+        let building = cache
+            .root()
+            .join(format!("{BUILDING}{}", std::process::id()));
         fs::create_dir_all(&building)
             .with_context(|| format!("cannot make {}", building.display()))?;
 
@@ -204,6 +209,19 @@ fn how_far(log: &str) -> String {
         .count();
     let packages = log.lines().filter(|line| !line.starts_with("go: ")).count();
     format!("{downloads} modules downloaded, {packages} packages compiled")
+}
+
+/// Removes what runs that were killed left behind; called under the lock.
+fn remove_leftovers(cache: &Cache) -> Result<()> {
+    let entries = fs::read_dir(cache.root())
+        .with_context(|| format!("cannot list {}", cache.root().display()))?;
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(BUILDING) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn remove(path: &Path) -> Result<()> {

@@ -82,7 +82,7 @@ pub(crate) const TABLE: &[Tool] = &[
         link_flags: "",
         built_name: "kine",
         binaries: &["kine"],
-        cold_minutes: 4,
+        cold_minutes: 5,
     },
     Tool {
         name: "kubernetes",
@@ -98,7 +98,7 @@ pub(crate) const TABLE: &[Tool] = &[
                      -X k8s.io/component-base/version.gitMinor=36",
         built_name: "kubernetes",
         binaries: &["kube-apiserver", "kube-controller-manager", "kubectl"],
-        cold_minutes: 8,
+        cold_minutes: 9,
     },
     Tool {
         name: "cosign",
