@@ -8,8 +8,11 @@ use clap::{Parser, Subcommand};
 
 mod cmd;
 mod connect;
+mod fetch;
 mod kubeconfig;
+mod output;
 mod registry;
+mod view;
 
 /// Signed machine-learning models for many edge devices.
 #[derive(Debug, Parser)]
@@ -24,8 +27,14 @@ struct Cli {
 enum Command {
     /// Adds clusters to the fleet.
     Cluster(cmd::cluster::Args),
+    /// Says why a cluster or node is on the revision it is on.
+    Explain(cmd::explain::Args),
+    /// Shows deployments as trees: revisions, stages, clusters, counts, what they wait for.
+    Get(cmd::get::Args),
     /// Builds a package from a folder, and pushes it.
     Package(cmd::package::Args),
+    /// Says where a rollout is; with -w, waits until it has settled.
+    Status(cmd::status::Args),
     /// Checks a package as a device would, and says which step failed.
     Verify(cmd::verify::Args),
 }
@@ -42,7 +51,10 @@ async fn main() -> ExitCode {
     }
     let outcome = match cli.command {
         Command::Cluster(args) => cmd::cluster::run(args).await,
+        Command::Explain(args) => cmd::explain::run(args).await,
+        Command::Get(args) => cmd::get::run(args).await,
         Command::Package(args) => cmd::package::run(args).await,
+        Command::Status(args) => cmd::status::run(args).await,
         Command::Verify(args) => cmd::verify::run(args).await,
     };
     match outcome {

@@ -1,5 +1,8 @@
 //! One module per command: `Args` for clap, and `run`.
 
 pub(crate) mod cluster;
+pub(crate) mod explain;
+pub(crate) mod get;
 pub(crate) mod package;
+pub(crate) mod status;
 pub(crate) mod verify;

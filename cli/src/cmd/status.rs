@@ -1,0 +1,131 @@
+//! `kubectl rimward status NAME [-w]`: where a rollout is; with `-w`, until it has settled.
+//!
+//! Exit code: 0 when it is rolled out (without `-w`: or on its way), 1 when it failed or time ran out.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures::StreamExt as _;
+use kube::Api;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::watch_object;
+use rimward_crds::ModelDeployment;
+use serde_json::json;
+
+use crate::connect::{ConnectArgs, NamespaceArgs};
+use crate::fetch;
+use crate::output::{self, Format};
+use crate::view::{Verdict, line, verdict};
+
+/// What `status` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Name of the ModelDeployment.
+    name: String,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    namespace: NamespaceArgs,
+    /// Wait until it has settled, printing each step.
+    #[arg(short, long)]
+    watch: bool,
+    /// How long to wait with `-w`: `90`, `90s`, `10m`, `1h`.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_time)]
+    timeout: Duration,
+    /// How to print.
+    #[arg(short, long, value_enum)]
+    output: Option<Format>,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let client = args.connect.client().await?;
+    let api: Api<ModelDeployment> = args.namespace.api(&client);
+    let object = fetch::get(&api, &args.name).await?;
+    let settled = if args.watch {
+        let mut said = String::new();
+        match tokio::time::timeout(args.timeout, settle(&api, &args, object, &mut said)).await {
+            Ok(settled) => settled?,
+            Err(_) => bail!("not settled within {} s: {said}", args.timeout.as_secs()),
+        }
+    } else {
+        if args.output.is_none() {
+            output::write(&format!("{}\n", line(&object)))?;
+        }
+        object
+    };
+    let verdict = verdict(&settled);
+    if let Some(format) = args.output {
+        let value = json!({
+            "namespace": settled.metadata.namespace,
+            "name": settled.metadata.name,
+            "verdict": format!("{verdict:?}"),
+            "status": settled.status,
+        });
+        output::print(&value, format)?;
+    }
+    Ok(match verdict {
+        Verdict::Ready | Verdict::Working => ExitCode::SUCCESS,
+        Verdict::Failed => ExitCode::FAILURE,
+    })
+}
+
+/// Follows the object until it has settled; `said` is the last line.
+async fn settle(
+    api: &Api<ModelDeployment>,
+    args: &Args,
+    first: ModelDeployment,
+    said: &mut String,
+) -> anyhow::Result<ModelDeployment> {
+    let mut object = first;
+    let mut changes = std::pin::pin!(watch_object(api.clone(), &args.name).default_backoff());
+    loop {
+        let line = line(&object);
+        if line != *said && args.output.is_none() {
+            output::write(&format!("{line}\n"))?;
+        }
+        *said = line;
+        if verdict(&object) != Verdict::Working {
+            return Ok(object);
+        }
+        object = loop {
+            match changes.next().await {
+                Some(Ok(Some(next))) => break next,
+                Some(Ok(None)) => bail!("ModelDeployment {} was deleted", args.name),
+                // The watch goes on by itself; the timeout bounds how long.
+                Some(Err(_)) => {}
+                None => bail!("the watch of ModelDeployment {} ended", args.name),
+            }
+        };
+    }
+}
+
+/// Reads `90`, `90s`, `10m` or `1h`.
+fn parse_time(text: &str) -> anyhow::Result<Duration> {
+    let (digits, unit_seconds) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(digits) if text.ends_with('m') => (digits, 60),
+        Some(digits) if text.ends_with('h') => (digits, 3600),
+        Some(digits) => (digits, 1),
+        None => (text, 1),
+    };
+    let number: u32 = digits
+        .parse()
+        .context("a time is a whole number with s, m or h behind it")?;
+    Ok(Duration::from_secs(u64::from(number) * unit_seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_with_their_unit() {
+        for (text, seconds) in [("90", 90), ("90s", 90), ("10m", 600), ("1h", 3600)] {
+            assert_eq!(parse_time(text).unwrap(), Duration::from_secs(seconds));
+        }
+        for bad in ["", "m", "1.5m", "-1", "1d"] {
+            assert!(parse_time(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Whether a deployment has settled, and how.
+//!
+//! Owns the exit code of `status`. Reads conditions as kstatus does, and Degraded besides.
+
+use rimward_crds::ModelDeployment;
+use rimward_crds::reasons::condition;
+
+use super::model::{condition, state};
+use super::{because, clean};
+
+/// How a deployment stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Its spec is fully rolled out.
+    Ready,
+    /// It is on its way, a rollback included, or paused.
+    Working,
+    /// It stands, and not where its spec wants it.
+    Failed,
+}
+
+/// Judges a deployment by its own conditions.
+pub(crate) fn verdict(object: &ModelDeployment) -> Verdict {
+    let Some(status) = &object.status else {
+        return Verdict::Working;
+    };
+    if status.observed_generation != object.metadata.generation {
+        return Verdict::Working;
+    }
+    let is = |kind| condition(&status.conditions, kind).is_some();
+    if is(condition::STALLED) {
+        return Verdict::Failed;
+    }
+    match (
+        is(condition::RECONCILING),
+        is(condition::DEGRADED),
+        is(condition::READY),
+    ) {
+        (true, _, _) => Verdict::Working,
+        (false, true, _) => Verdict::Failed,
+        (false, false, true) => Verdict::Ready,
+        (false, false, false) => Verdict::Working,
+    }
+}
+
+/// One line on where it is and what it waits for.
+pub(crate) fn line(object: &ModelDeployment) -> String {
+    let status = object.status.clone().unwrap_or_default();
+    let (state, reason, message) = state(object);
+    let mut line = format!(
+        "{}/{}: {state}",
+        object.metadata.namespace.as_deref().unwrap_or_default(),
+        object.metadata.name.as_deref().unwrap_or_default(),
+    );
+    if let Some(progress) = &status.progress {
+        line.push_str(&format!(", {progress} clusters"));
+    }
+    if let Some(stage) = &status.stage {
+        let (name, index, of) = (&stage.name, stage.index, stage.of);
+        line.push_str(&format!(", stage {name} ({index}/{of}) {:?}", stage.phase));
+    }
+    let why = because(reason.as_deref(), message.as_deref());
+    if !why.is_empty() {
+        line.push_str(&format!(": {why}"));
+    }
+    if let Some(waiting) = &status.waiting_for {
+        line.push_str(&format!("; waiting for: {}", clean(waiting)));
+    }
+    line
+}
