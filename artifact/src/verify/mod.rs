@@ -87,6 +87,44 @@ pub fn verify_package(
     })
 }
 
+/// A version's bytes as a device stored them beside its blobs.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored<'a> {
+    /// The manifest.
+    pub manifest: &'a [u8],
+    /// A [`SignatureSet`].
+    pub signatures: &'a [u8],
+    /// The package config.
+    pub config: &'a [u8],
+}
+
+/// Decides again, offline, from what was stored: done at each activation, since a key, a package or a floor may have
+/// changed, or the bytes may have rotted. The blobs' own hashes are the store's to check.
+///
+/// # Errors
+/// [`Refusal`], as [`verify_package`] and [`verify_config`].
+pub fn verify_stored(
+    trust: &TrustFile,
+    limits: &Limits,
+    repository: &Repository,
+    digest: Digest,
+    stored: Stored<'_>,
+    floor: u64,
+) -> Result<(Verified<Manifest>, Verified<PackageConfig>), Refusal> {
+    let signatures = SignatureSet::parse(stored.signatures)
+        .map_err(|error| Refusal::new(Reason::SignatureInvalid, error.to_string()))?;
+    let manifest = verify_package(
+        trust,
+        limits,
+        repository,
+        digest,
+        stored.manifest,
+        &signatures.candidates,
+    )?;
+    let config = verify_config(trust, limits, &manifest, stored.config, floor)?;
+    Ok((manifest, config))
+}
+
 /// Step 2 and revocation alone, without signatures: what can be said before looking for them.
 ///
 /// Gives a plain [`Manifest`], which nothing may act on but `fetch` and the CLI's report.

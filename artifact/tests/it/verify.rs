@@ -5,8 +5,8 @@ use rimward_artifact::manifest::Manifest;
 use rimward_artifact::package::BuiltPackage;
 use rimward_artifact::trust::TrustFile;
 use rimward_artifact::verify::{
-    Disposition, Reason, Refusal, SignatureCandidate, Verified, verify_config, verify_golden,
-    verify_package,
+    Disposition, Reason, Refusal, SignatureCandidate, SignatureSet, Stored, Verified,
+    verify_config, verify_golden, verify_package, verify_stored,
 };
 use rimward_artifact::{Digest, Limits};
 use serde_json::{Value, json};
@@ -506,6 +506,62 @@ fn config_and_golden_vectors_must_be_the_bytes_that_were_signed() {
     let other = GOLDEN.replace('7', "8");
     let refusal = verify_golden(&limits, &config, other.as_bytes()).unwrap_err();
     assert_eq!(refusal.reason(), Reason::GoldenDigestMismatch);
+}
+
+#[test]
+fn stored_bytes_are_verified_again_offline_and_any_rot_or_new_revocation_is_noticed() {
+    let (_dir, built) = package();
+    let key = Key::new();
+    let signatures = SignatureSet {
+        candidates: vec![key.sign(built.digest)],
+    }
+    .to_bytes();
+    let config = config_bytes(&built);
+    let again = |trust: &TrustFile, manifest: &[u8], signatures: &[u8], config: &[u8]| {
+        let stored = Stored {
+            manifest,
+            signatures,
+            config,
+        };
+        verify_stored(
+            trust,
+            &Limits::default(),
+            &repository(),
+            built.digest,
+            stored,
+            0,
+        )
+        .map(|(_, config)| config.release_counter)
+        .map_err(|refusal| refusal.reason())
+    };
+    let trusting = trust(&[&key], 1, "");
+    let manifest = &built.manifest_bytes;
+    assert_eq!(again(&trusting, manifest, &signatures, &config), Ok(3));
+    let rotten = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        bytes[1] ^= 4;
+        bytes
+    };
+    let mismatch = Err(Reason::ManifestDigestMismatch);
+    assert_eq!(
+        again(&trusting, &rotten(manifest), &signatures, &config),
+        mismatch
+    );
+    let invalid = Err(Reason::SignatureInvalid);
+    assert_eq!(
+        again(&trusting, manifest, &rotten(&signatures), &config),
+        invalid
+    );
+    let mismatch = Err(Reason::ConfigDigestMismatch);
+    assert_eq!(
+        again(&trusting, manifest, &signatures, &rotten(&config)),
+        mismatch
+    );
+    let revoked = trust(&[&key], 1, &format!("revokedKeys: [\"{}\"]\n", key.id));
+    assert_eq!(
+        again(&revoked, manifest, &signatures, &config),
+        Err(Reason::KeyRevoked)
+    );
 }
 
 /// A manifest changed and signed anew: only the content can refuse it.
