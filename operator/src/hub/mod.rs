@@ -1,19 +1,50 @@
 //! The hub role: observe → parse → plan → apply → status.
 //!
-//! Owns the wiring. Decisions are `rimward_core::fleet::plan`'s; the steps are the files beside this one.
+//! Owns the wiring. Decisions are `rimward_core::fleet::plan`'s; the steps are the files beside this one:
+//!
+//! | step | file |
+//! |---|---|
+//! | observe | `observe.rs`, `heartbeats.rs`, and off the loop `models.rs` (registries) |
+//! | parse | `parse/`, `revisions.rs`, `kubeconfig.rs` |
+//! | plan | `plan.rs` puts together what core's planner needs |
+//! | apply | `reconcile.rs` has the order, `entries.rs` the words, `apply.rs` the requests |
+//! | status | `status/` what it shall say, `report.rs` what differs |
+//! | push | `push.rs`: sessions of Push clusters |
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
+use rimward_artifact::registry::ClientOptions;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::edge::session::SessionOptions;
 use crate::election::{self, Candidate};
+use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::probes::{self, Readiness};
 use crate::runtime::CommonArgs;
 
+mod apply;
+mod entries;
+mod heartbeats;
+mod kubeconfig;
+mod models;
+mod observe;
+mod parse;
+mod plan;
+mod push;
+mod reconcile;
+mod report;
+mod revisions;
+mod status;
+
 /// Field manager of everything that the hub writes.
 pub(crate) const FIELD_MANAGER: &str = "rimward-hub";
+
+/// Name of the leader's Lease.
+const LEASE: &str = "rimward-hub";
 
 /// Flags of the hub role.
 #[derive(Clone, Debug, Args)]
@@ -23,9 +54,18 @@ pub(crate) struct HubArgs {
     /// How long a cluster may be silent before it counts as offline.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) offline_grace_seconds: u32,
-    /// A registry that is reached by plain HTTP; may be given several times.
+    /// A registry (host[:port]) that is reached by plain HTTP; may be given several times.
     #[arg(long, value_name = "HOST")]
     pub(crate) plain_http: Vec<String>,
+    /// Push clusters: seconds between two heartbeats of a session.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub(crate) heartbeat_seconds: u32,
+    /// Push clusters: a node whose Lease did not change for so long counts as unavailable.
+    #[arg(long, value_name = "SECONDS", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) node_silence_seconds: u32,
+    /// Push clusters: the longest wait before an API server that is away is tried again.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub(crate) retry_seconds_max: u32,
 }
 
 /// Runs the hub role until `shutdown`.
@@ -42,24 +82,81 @@ pub(crate) async fn run(args: HubArgs, shutdown: CancellationToken) -> anyhow::R
         shutdown.clone(),
     )
     .await?;
+    let role = async {
+        let result = lead(&args, readiness, metrics, &shutdown).await;
+        // Whatever ended it, the probes end too.
+        shutdown.cancel();
+        result
+    };
+    let (probes, role) = tokio::join!(probes, role);
+    role.and(probes)
+}
+
+async fn lead(
+    args: &HubArgs,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
     let client = args.common.client().await?;
+    let mut watches = JoinSet::new();
+    let caches = Arc::new(observe::Caches::start(
+        &client,
+        args.offline_grace_seconds,
+        &metrics,
+        &mut watches,
+    ));
+    tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        ready = caches.wait_until_ready() => ready?,
+    }
+    readiness.set(true);
+    let identity = args.common.identity();
     let candidate = Candidate {
         namespace: args.common.namespace.clone(),
-        lease: "rimward-hub".to_owned(),
-        identity: args.common.identity(),
+        lease: LEASE.to_owned(),
+        identity: identity.clone(),
         lease_seconds: args.common.lease_seconds,
     };
-    readiness.set(true);
-    let lead = election::lead(
-        &client,
-        &candidate,
-        &metrics,
-        &shutdown,
-        |stop| async move {
-            stop.cancelled().await;
-            Ok(())
-        },
-    );
-    let (probes, lead) = tokio::join!(probes, lead);
-    lead.and(probes)
+    let events = Arc::new(Events::new(
+        client.clone(),
+        identity.clone(),
+        metrics.clone(),
+    ));
+    election::lead(&client, &candidate, &metrics, shutdown, |stop| {
+        // Everything that a leader knows is made anew: what an earlier time in the lead knew is old.
+        let hub = reconcile::Hub {
+            caches: caches.clone(),
+            writer: Arc::new(apply::Writer::new(client.clone(), metrics.clone())),
+            events: events.clone(),
+            metrics: metrics.clone(),
+            resolver: models::Resolver::new(
+                client.clone(),
+                ClientOptions {
+                    plain_http: args.plain_http.iter().cloned().collect(),
+                    ..ClientOptions::default()
+                },
+                metrics.clone(),
+                caches.changed.clone(),
+            ),
+            push: push::PushSessions::new(
+                client.clone(),
+                args.common.namespace.clone(),
+                SessionOptions {
+                    holder: identity.clone(),
+                    heartbeat_seconds: args.heartbeat_seconds,
+                    resync_seconds: args.common.resync_seconds,
+                    node_silence_seconds: args.node_silence_seconds,
+                    retry_seconds_max: args.retry_seconds_max,
+                    metrics: metrics.clone(),
+                },
+                caches.changed.clone(),
+            ),
+            reporter: report::Reporter::new(metrics.clone()),
+            resync: Duration::from_secs(args.common.resync_seconds.into()),
+            offline_grace_seconds: args.offline_grace_seconds,
+        };
+        hub.run(stop)
+    })
+    .await
 }

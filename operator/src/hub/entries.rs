@@ -1,0 +1,166 @@
+//! The plan's entries → a ClusterAssignment's spec, with each revision's frozen content.
+//!
+//! Owns what an assignment says. Pure: what a cluster runs is decided by the plan, which this only spells out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rimward_core::fleet::{Action, Amount, Entry};
+use rimward_core::ids::DeploymentKey;
+use rimward_crds::{
+    AssignedModel, ClusterAssignmentSpec, CountOrPercent, ModelDeployment, ModelRevision,
+};
+use thiserror::Error;
+
+/// An entry cannot be spelled out, so the cluster keeps what it has of that deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("ModelRevision {revision} of deployment {deployment} is gone")]
+pub(crate) struct RevisionGone {
+    /// The deployment.
+    pub(crate) deployment: DeploymentKey,
+    /// Its revision.
+    pub(crate) revision: String,
+}
+
+/// Where the content of entries comes from.
+pub(crate) struct Contents<'a> {
+    /// Deployments by key, where they could be read.
+    pub(crate) deployments: &'a BTreeMap<DeploymentKey, &'a ModelDeployment>,
+    /// Their revisions, by deployment and name.
+    pub(crate) revisions: &'a BTreeMap<DeploymentKey, BTreeMap<String, ModelRevision>>,
+}
+
+/// Spells out one cluster's entries. Entries of `kept` deployments stay as they stand now: something
+/// that must be written before them could not be.
+///
+/// Returns the spec and the entries that could not be spelled out.
+pub(crate) fn assignment(
+    planned: &BTreeMap<DeploymentKey, Entry>,
+    standing: &ClusterAssignmentSpec,
+    kept: &BTreeSet<DeploymentKey>,
+    contents: &Contents<'_>,
+) -> (ClusterAssignmentSpec, Vec<RevisionGone>) {
+    let old: BTreeMap<DeploymentKey, &AssignedModel> = standing
+        .models
+        .iter()
+        .filter_map(|model| {
+            let key = DeploymentKey::parse(&model.namespace, &model.name).ok()?;
+            Some((key, model))
+        })
+        .collect();
+    let mut models = BTreeMap::new();
+    let mut gone = Vec::new();
+    for (key, entry) in planned.iter().filter(|(key, _)| !kept.contains(key)) {
+        let standing = old.get(key).copied();
+        match spelled_out(key, entry, standing, contents) {
+            Ok(model) => {
+                models.insert(key.clone(), model);
+            }
+            Err(error) => {
+                gone.push(error);
+                if let Some(standing) = standing {
+                    models.insert(key.clone(), standing.clone());
+                }
+            }
+        }
+    }
+    for (key, model) in old.iter().filter(|(key, _)| kept.contains(key)) {
+        models.insert(key.clone(), (*model).clone());
+    }
+    (
+        ClusterAssignmentSpec {
+            models: models.into_values().collect(),
+        },
+        gone,
+    )
+}
+
+fn spelled_out(
+    key: &DeploymentKey,
+    entry: &Entry,
+    standing: Option<&AssignedModel>,
+    contents: &Contents<'_>,
+) -> Result<AssignedModel, RevisionGone> {
+    let Entry {
+        revision,
+        action,
+        stage,
+        endpoint_name,
+        nodes_max_unavailable,
+        progress_deadline_seconds,
+    } = entry;
+    let frozen = contents
+        .revisions
+        .get(key)
+        .and_then(|revisions| revisions.get(revision.as_str()));
+    // A deployment that was deleted took its revisions with it; its entries are still to be removed.
+    let same = standing.filter(|standing| standing.revision == revision.as_str());
+    let (package, runtime, health) = match (frozen, same) {
+        (Some(frozen), _) => (
+            &frozen.spec.package,
+            &frozen.spec.runtime,
+            &frozen.spec.health,
+        ),
+        (None, Some(same)) => (&same.package, &same.runtime, &same.health),
+        (None, None) => {
+            return Err(RevisionGone {
+                deployment: key.clone(),
+                revision: revision.to_string(),
+            });
+        }
+    };
+    let node_selector = match (contents.deployments.get(key), action, standing) {
+        (Some(deployment), Action::Run, _) => deployment.spec.placement.node_selector.clone(),
+        // What is removed is removed from where it was put.
+        (_, _, Some(standing)) => standing.node_selector.clone(),
+        (_, _, None) => None,
+    };
+    Ok(AssignedModel {
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+        endpoint_name: endpoint_name.to_string(),
+        revision: revision.to_string(),
+        package: package.clone(),
+        runtime: runtime.clone(),
+        health: health.clone(),
+        node_selector,
+        max_unavailable: match *nodes_max_unavailable {
+            Amount::Count(count) => CountOrPercent::Count(count),
+            Amount::Percent(percent) => {
+                CountOrPercent::Percent(u8::try_from(percent).unwrap_or(100))
+            }
+        },
+        action: match action {
+            Action::Run => rimward_crds::Action::Run,
+            Action::Remove => rimward_crds::Action::Remove,
+        },
+        stage: Some(stage.to_string()),
+        progress_deadline_seconds: *progress_deadline_seconds,
+    })
+}
+
+/// Bytes of the revision's largest entry as JSON: names of the longest stage and policy counted.
+pub(crate) fn bytes(deployment: &ModelDeployment, revision: &ModelRevision) -> u32 {
+    let name = deployment.metadata.name.clone().unwrap_or_default();
+    let entry = AssignedModel {
+        namespace: deployment.metadata.namespace.clone().unwrap_or_default(),
+        endpoint_name: deployment
+            .spec
+            .endpoint_name
+            .clone()
+            .unwrap_or_else(|| name.clone()),
+        name,
+        revision: revision.metadata.name.clone().unwrap_or_default(),
+        package: revision.spec.package.clone(),
+        runtime: revision.spec.runtime.clone(),
+        health: revision.spec.health.clone(),
+        node_selector: deployment.spec.placement.node_selector.clone(),
+        max_unavailable: CountOrPercent::Count(100_000),
+        action: rimward_crds::Action::Remove,
+        stage: Some("s".repeat(63)),
+        progress_deadline_seconds: 604_800,
+    };
+    serde_json::to_vec(&entry)
+        .ok()
+        .and_then(|json| u32::try_from(json.len()).ok())
+        .unwrap_or(u32::MAX)
+}

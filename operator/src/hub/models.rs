@@ -1,0 +1,259 @@
+//! Resolves Models: tag to digest once, and what the package says about itself.
+//!
+//! Owns the network calls to registries, off the planning loop: at most [`RUNNING_MAX`] at once, each within
+//! [`DEADLINE_SECONDS`], tried again with a growing wait. Must never write an object: results go to the
+//! loop, which writes the status.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client, ResourceExt as _};
+use rimward_artifact::Limits;
+use rimward_artifact::fetch::{InspectError, Inspected, inspect};
+use rimward_artifact::reference::Reference;
+use rimward_artifact::registry::{ClientError, ClientOptions, Credentials};
+use rimward_crds::Model;
+use rimward_crds::reasons::HubReason;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+
+use crate::backoff::Backoffs;
+use crate::metrics::{Category, Metrics};
+
+/// Resolutions at once.
+const RUNNING_MAX: usize = 4;
+/// How long one may take.
+const DEADLINE_SECONDS: u64 = 60;
+/// The key of a `kubernetes.io/dockerconfigjson` Secret.
+const DOCKER_CONFIG_KEY: &str = ".dockerconfigjson";
+
+/// One Model as it stood when asked: another generation may have another pull Secret.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ModelId {
+    namespace: String,
+    name: String,
+    uid: String,
+    generation: i64,
+}
+
+impl ModelId {
+    pub(crate) fn of(model: &Model) -> Self {
+        Self {
+            namespace: model.namespace().unwrap_or_default(),
+            name: model.name_any(),
+            uid: model.uid().unwrap_or_default(),
+            generation: model.metadata.generation.unwrap_or(0),
+        }
+    }
+}
+
+/// What became of a resolution.
+#[derive(Clone, Debug)]
+pub(crate) enum Resolution {
+    /// The package is there, and is what the Model says.
+    Resolved {
+        /// Registry host and repository.
+        repository: String,
+        /// What the package says.
+        package: Box<Inspected>,
+    },
+    /// It could not be resolved; tried again by itself.
+    Failed {
+        /// From the closed list.
+        reason: HubReason,
+        /// One sentence, naming what and where.
+        message: String,
+    },
+}
+
+impl Resolution {
+    /// Someone must act before this can succeed.
+    pub(crate) fn is_permanent(reason: HubReason) -> bool {
+        reason != HubReason::RegistryUnavailable
+    }
+}
+
+/// Resolves in the background.
+pub(crate) struct Resolver {
+    client: Client,
+    options: ClientOptions,
+    metrics: Arc<Metrics>,
+    done: mpsc::Receiver<(ModelId, Resolution)>,
+    finished: mpsc::Sender<(ModelId, Resolution)>,
+    tasks: JoinSet<()>,
+    running: BTreeSet<ModelId>,
+    results: BTreeMap<ModelId, Resolution>,
+    backoffs: Backoffs<ModelId>,
+    changed: Arc<Notify>,
+}
+
+impl Resolver {
+    /// `changed` is notified when a result is there.
+    pub(crate) fn new(
+        client: Client,
+        options: ClientOptions,
+        metrics: Arc<Metrics>,
+        changed: Arc<Notify>,
+    ) -> Self {
+        let (finished, done) = mpsc::channel(RUNNING_MAX);
+        Self {
+            client,
+            options,
+            metrics,
+            done,
+            finished,
+            tasks: JoinSet::new(),
+            running: BTreeSet::new(),
+            results: BTreeMap::new(),
+            backoffs: Backoffs::default(),
+            changed,
+        }
+    }
+
+    /// The latest result for this Model, if one came since the hub leads.
+    pub(crate) fn result(&self, id: &ModelId) -> Option<&Resolution> {
+        self.results.get(id)
+    }
+
+    /// Takes finished results, and starts what is due among `unresolved`, which is every Model without a digest.
+    pub(crate) fn turn(&mut self, unresolved: &BTreeMap<ModelId, &Model>, now: Instant) {
+        while let Ok((id, resolution)) = self.done.try_recv() {
+            self.running.remove(&id);
+            match &resolution {
+                Resolution::Resolved { .. } => self.backoffs.succeeded(&id),
+                Resolution::Failed { reason, message } => {
+                    self.metrics.failed(Category::Registry);
+                    let wait = self.backoffs.failed(id.clone(), now);
+                    tracing::warn!(
+                        model = %format!("{}/{}", id.namespace, id.name),
+                        %reason, message, wait_seconds = wait.as_secs(), "model not resolved"
+                    );
+                }
+            }
+            self.results.insert(id, resolution);
+        }
+        while self.tasks.try_join_next().is_some() {}
+        self.results.retain(|id, _| unresolved.contains_key(id));
+        self.backoffs.retain(|id| unresolved.contains_key(id));
+        let due = unresolved.iter().filter(|(id, _)| {
+            let resolved = matches!(self.results.get(id), Some(Resolution::Resolved { .. }));
+            !resolved && !self.running.contains(id) && self.backoffs.may_try(id, now)
+        });
+        let free = RUNNING_MAX.saturating_sub(self.running.len());
+        let due: Vec<_> = due.take(free).collect();
+        for (id, model) in due {
+            self.running.insert(id.clone());
+            let work = resolve(self.client.clone(), self.options.clone(), (*model).clone());
+            let (id, finished, changed) = (id.clone(), self.finished.clone(), self.changed.clone());
+            self.tasks.spawn(async move {
+                let deadline = Duration::from_secs(DEADLINE_SECONDS);
+                let resolution = tokio::time::timeout(deadline, work)
+                    .await
+                    .unwrap_or_else(|_| Resolution::Failed {
+                        reason: HubReason::RegistryUnavailable,
+                        message: format!("the package was not read within {DEADLINE_SECONDS} s"),
+                    });
+                // The channel has room for everything that runs.
+                let _ = finished.send((id, resolution)).await;
+                changed.notify_one();
+            });
+        }
+        self.metrics.set_queued(unresolved.len());
+    }
+
+    /// When something that failed is due again.
+    pub(crate) fn next_try(&self, now: Instant) -> Option<Instant> {
+        self.backoffs.next(now)
+    }
+}
+
+async fn resolve(client: Client, options: ClientOptions, model: Model) -> Resolution {
+    let reference: Reference = match model.spec.image.parse() {
+        Ok(reference) => reference,
+        Err(error) => return failed(HubReason::ImageInvalid, format!("spec.image: {error}")),
+    };
+    let options = match with_credentials(&client, options, &model).await {
+        Ok(options) => options,
+        Err(message) => return failed(HubReason::PullSecretInvalid, message),
+    };
+    let registry = match rimward_artifact::registry::Client::new(options) {
+        Ok(registry) => registry,
+        Err(error) => return failed(HubReason::RegistryUnavailable, error.to_string()),
+    };
+    match inspect(&registry, &Limits::default(), &reference).await {
+        Ok(package) => judge(&model, &reference, package),
+        Err(error) => failed(reason(&error), error.to_string()),
+    }
+}
+
+async fn with_credentials(
+    client: &Client,
+    mut options: ClientOptions,
+    model: &Model,
+) -> Result<ClientOptions, String> {
+    let Some(secret_ref) = &model.spec.pull_secret_ref else {
+        return Ok(options);
+    };
+    let namespace = model.namespace().unwrap_or_default();
+    let at = format!("spec.pullSecretRef: Secret {namespace}/{}", secret_ref.name);
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+    let secret = secrets
+        .get(&secret_ref.name)
+        .await
+        .map_err(|error| match error {
+            kube::Error::Api(status) if status.code == 404 => format!("{at} does not exist"),
+            kube::Error::Api(status) if status.code == 403 => {
+                format!("{at} may not be read; give the operator a Role for it in this namespace")
+            }
+            error => format!("{at}: {error}"),
+        })?;
+    let bytes = secret
+        .data
+        .as_ref()
+        .and_then(|data| data.get(DOCKER_CONFIG_KEY))
+        .ok_or_else(|| format!("{at} has no key {DOCKER_CONFIG_KEY}"))?;
+    let credentials =
+        Credentials::from_docker_config(&bytes.0).map_err(|error| format!("{at}: {error}"))?;
+    options.credentials = credentials;
+    Ok(options)
+}
+
+/// Is the package the one that the Model says it is?
+fn judge(model: &Model, reference: &Reference, package: Inspected) -> Resolution {
+    let (family, version) = (
+        package.config.family.as_str().to_owned(),
+        package.config.version.to_string(),
+    );
+    for (field, ours, its) in [
+        ("family", &model.spec.family, &family),
+        ("version", &model.spec.version, &version),
+    ] {
+        if ours != its {
+            return failed(
+                HubReason::PackageMismatch,
+                format!("spec.{field} is {ours}, but the package at {reference} says {its}"),
+            );
+        }
+    }
+    Resolution::Resolved {
+        repository: reference.repository().to_string(),
+        package: Box::new(package),
+    }
+}
+
+fn failed(reason: HubReason, message: String) -> Resolution {
+    Resolution::Failed { reason, message }
+}
+
+fn reason(error: &InspectError) -> HubReason {
+    match error {
+        InspectError::Registry(ClientError::NotFound { .. }) => HubReason::ImageNotFound,
+        InspectError::Registry(ClientError::TooLarge { .. } | ClientError::Digest { .. })
+        | InspectError::Manifest(_)
+        | InspectError::Config(_)
+        | InspectError::Files(_) => HubReason::PackageInvalid,
+        InspectError::Registry(_) => HubReason::RegistryUnavailable,
+    }
+}

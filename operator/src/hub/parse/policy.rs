@@ -1,0 +1,144 @@
+//! RolloutPolicy → [`Policy`].
+
+use std::collections::BTreeSet;
+
+use rimward_core::fleet::{Amount, Members, Offline, OfflineMode, OnFailure, Policy, Stage};
+use rimward_crds::{RolloutPolicySpec, RolloutStage};
+
+use super::{Invalid, amount, name, selector};
+
+/// Parses a policy. `offline_grace_seconds` is the operator's flag.
+///
+/// # Errors
+/// [`Invalid`], naming the field.
+pub(crate) fn policy(
+    spec: &RolloutPolicySpec,
+    offline_grace_seconds: u32,
+) -> Result<Policy, Invalid> {
+    let RolloutPolicySpec {
+        nodes,
+        stages,
+        on_failure,
+    } = spec;
+    let mut names = BTreeSet::new();
+    for (index, stage) in stages.iter().enumerate() {
+        if !names.insert(&stage.name) {
+            return Err(Invalid::at(
+                format!("spec.stages[{index}].name"),
+                format!("{} is the name of an earlier stage too", stage.name),
+            ));
+        }
+    }
+    Ok(Policy {
+        stages: stages
+            .iter()
+            .enumerate()
+            .map(|(index, stage)| one(index, stage))
+            .collect::<Result<_, _>>()?,
+        nodes_max_unavailable: amount(&nodes.max_unavailable),
+        offline: offline(offline_grace_seconds),
+        on_failure: match on_failure {
+            rimward_crds::OnFailure::Pause => OnFailure::Pause,
+            rimward_crds::OnFailure::RollbackAll => OnFailure::RollbackAll,
+        },
+    })
+}
+
+/// What a silent cluster means, in every policy and without one.
+pub(super) fn offline(grace_seconds: u32) -> Offline {
+    Offline {
+        mode: OfflineMode::Exclude,
+        grace_seconds,
+    }
+}
+
+fn one(index: usize, stage: &RolloutStage) -> Result<Stage, Invalid> {
+    let RolloutStage {
+        name: stage_name,
+        clusters,
+        max_concurrency,
+        max_unavailable,
+        max_failures,
+        bake_seconds,
+        progress_deadline_seconds,
+    } = stage;
+    let members = match (&clusters.selector, clusters.count, clusters.percent) {
+        (Some(labels), None, None) => Members::Selector(selector(Some(labels))),
+        (None, Some(count), None) => Members::Count(count),
+        (None, None, Some(percent)) => Members::Percent(percent),
+        _ => {
+            return Err(Invalid::at(
+                format!("spec.stages[{index}].clusters"),
+                "a stage takes exactly one of selector, count and percent",
+            ));
+        }
+    };
+    Ok(Stage {
+        name: name(&format!("spec.stages[{index}].name"), stage_name)?,
+        members,
+        // Absent means no limit of its own: all of the stage's clusters at once.
+        max_concurrency: max_concurrency
+            .as_ref()
+            .map_or(Amount::Percent(100), amount),
+        max_unavailable: max_unavailable.as_ref().map(amount),
+        max_failures: *max_failures,
+        bake_seconds: *bake_seconds,
+        progress_deadline_seconds: *progress_deadline_seconds,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Amount, Members, OnFailure, policy};
+
+    fn check(yaml: &str) -> Result<rimward_core::fleet::Policy, String> {
+        let spec = serde_yaml::from_str(yaml).unwrap();
+        policy(&spec, 300).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_policy_reads_as_it_was_written() {
+        let policy = check(
+            "{nodes: {maxUnavailable: 25%}, onFailure: Pause, stages: [
+               {name: canary, clusters: {selector: {matchLabels: {tier: canary}}}, maxConcurrency: 1, maxFailures: 2},
+               {name: half, clusters: {percent: 50}, maxUnavailable: 10%, bakeSeconds: 60, progressDeadlineSeconds: 90}]}",
+        )
+        .unwrap();
+        assert_eq!(policy.nodes_max_unavailable, Amount::Percent(25));
+        assert_eq!(policy.on_failure, OnFailure::Pause);
+        assert_eq!(policy.offline.grace_seconds, 300);
+        assert_eq!(policy.stages[0].max_concurrency, Amount::ONE);
+        assert_eq!(policy.stages[0].max_failures, 2);
+        assert_eq!(policy.stages[1].members, Members::Percent(50));
+        assert_eq!(
+            policy.stages[1].max_concurrency.of(7),
+            7,
+            "no limit of its own"
+        );
+        assert_eq!(policy.stages[1].max_unavailable, Some(Amount::Percent(10)));
+        assert_eq!(policy.stages[1].progress_deadline_seconds, Some(90));
+    }
+
+    #[test]
+    fn a_stage_that_takes_two_ways_or_none_is_named() {
+        for (clusters, index) in [("{count: 1, percent: 2}", 0), ("{}", 0)] {
+            let error = check(&format!("{{stages: [{{name: a, clusters: {clusters}}}]}}"));
+            assert_eq!(
+                error.unwrap_err(),
+                format!(
+                    "spec.stages[{index}].clusters: a stage takes exactly one of selector, count and percent"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn two_stages_of_one_name_are_refused() {
+        let error =
+            check("{stages: [{name: a, clusters: {count: 1}}, {name: a, clusters: {count: 2}}]}");
+        assert_eq!(
+            error.unwrap_err(),
+            "spec.stages[1].name: a is the name of an earlier stage too"
+        );
+    }
+}

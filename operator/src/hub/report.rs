@@ -1,0 +1,399 @@
+//! The statuses from which nothing is decided: Models, policies, EdgeClusters, objects that do not parse.
+//!
+//! Owns what differs and is therefore written, and the events that tell of it.
+
+use std::collections::BTreeMap;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::PartialObjectMetaExt as _;
+use kube::core::error_boundary::InvalidObject;
+use kube::{Resource, ResourceExt as _};
+use rimward_core::fleet::{Members, Policy};
+use rimward_crds::reasons::{HubReason, condition};
+use rimward_crds::{Condition, EdgeCluster, Model, ModelDeployment, ModelRevision, RolloutPolicy};
+use serde_json::{Value, json};
+
+use super::apply::{Target, WriteError, Writer};
+use super::models::{ModelId, Resolver};
+use super::observe::{ObjectKey, Snapshot};
+use super::plan::Planned;
+use super::status::{self, Says};
+use crate::events::{Events, Notice};
+use crate::metrics::{Category, Kind, Metrics};
+
+/// Status writes at once.
+const WRITES_MAX: usize = 8;
+/// Notes on stages in one policy's message.
+const NOTES_MAX: usize = 4;
+
+/// Remembers what cannot be read back: an object that does not parse keeps its status to itself.
+#[derive(Default)]
+pub(crate) struct Reporter {
+    /// What was last said of an invalid object: its UID, generation and error.
+    invalid: BTreeMap<ObjectKey, (Option<String>, Option<i64>, String)>,
+    metrics: Option<std::sync::Arc<Metrics>>,
+}
+
+/// Statuses that differ from what stands there.
+#[derive(Default)]
+pub(crate) struct Statuses(Vec<Change>);
+
+struct Change {
+    target: Target,
+    status: Value,
+    about: ObjectReference,
+    notice: Option<Notice>,
+}
+
+impl Reporter {
+    /// Counts invalid objects into these metrics.
+    pub(crate) fn new(metrics: std::sync::Arc<Metrics>) -> Self {
+        Self {
+            invalid: BTreeMap::new(),
+            metrics: Some(metrics),
+        }
+    }
+
+    /// Decides which statuses differ.
+    pub(crate) fn statuses(
+        &mut self,
+        seen: &Snapshot,
+        planned: &Planned<'_>,
+        resolver: &Resolver,
+        push: &BTreeMap<String, (HubReason, String)>,
+    ) -> Statuses {
+        let now = Timestamp::now();
+        let mut changes = Statuses::default();
+        for object in seen.models.valid() {
+            let next = status::model::model(object, resolver.result(&ModelId::of(object)), now);
+            let old = object.status.clone().unwrap_or_default();
+            changes.push(
+                Kind::Model,
+                object,
+                (&old.conditions, &old),
+                (&next.conditions, &next),
+            );
+        }
+        for (object, invalid) in &planned.policies {
+            let notes = stage_notes(object, planned);
+            let next = status::policy::policy(object, invalid.as_ref(), &notes, now);
+            let old = object.status.clone().unwrap_or_default();
+            changes.push(
+                Kind::RolloutPolicy,
+                *object,
+                (&old.conditions, &old),
+                (&next.conditions, &next),
+            );
+        }
+        for site in planned.clusters.values() {
+            let report = site
+                .assignment
+                .and_then(|assignment| assignment.status.as_ref());
+            let problem = push.get(&site.object.name_any());
+            let next = status::cluster::cluster(site.object, report, &site.link, problem, now);
+            let old = site.object.status.clone().unwrap_or_default();
+            changes.push(
+                Kind::EdgeCluster,
+                site.object,
+                (&old.conditions, &old),
+                (&next.conditions, &next),
+            );
+        }
+        self.all_invalid(seen, planned, now, &mut changes);
+        changes
+    }
+
+    fn all_invalid(
+        &mut self,
+        seen: &Snapshot,
+        planned: &Planned<'_>,
+        now: Timestamp,
+        changes: &mut Statuses,
+    ) {
+        let mut found = BTreeMap::new();
+        invalid::<EdgeCluster>(Kind::EdgeCluster, seen.edge_clusters.invalid(), &mut found);
+        invalid::<Model>(Kind::Model, seen.models.invalid(), &mut found);
+        invalid::<ModelDeployment>(
+            Kind::ModelDeployment,
+            seen.deployments.invalid(),
+            &mut found,
+        );
+        invalid::<RolloutPolicy>(Kind::RolloutPolicy, seen.policies.invalid(), &mut found);
+        invalid::<ModelRevision>(Kind::ModelRevision, seen.revisions.invalid(), &mut found);
+        for (object, error) in &planned.broken_clusters {
+            let about = object.object_ref(&());
+            let target = Target::of(Kind::EdgeCluster, *object);
+            found.insert(
+                target.key.clone(),
+                Broken::new(target, about, *object, error.to_string()),
+            );
+        }
+        for (object, error) in &planned.nameless {
+            let about = object.object_ref(&());
+            let target = Target::of(Kind::ModelDeployment, *object);
+            found.insert(
+                target.key.clone(),
+                Broken::new(target, about, *object, error.to_string()),
+            );
+        }
+        if let Some(metrics) = &self.metrics {
+            for kind in [
+                Kind::EdgeCluster,
+                Kind::Model,
+                Kind::ModelDeployment,
+                Kind::RolloutPolicy,
+                Kind::ModelRevision,
+            ] {
+                metrics.set_invalid(kind, found.keys().filter(|key| key.kind == kind).count());
+            }
+        }
+        self.invalid.retain(|key, _| found.contains_key(key));
+        for (key, broken) in found {
+            let said = (broken.uid, broken.generation, broken.error.clone());
+            if self.invalid.get(&key) == Some(&said) {
+                continue;
+            }
+            if let Some(metrics) = &self.metrics {
+                metrics.failed(Category::Invalid);
+            }
+            tracing::warn!(kind = ?key.kind, name = key.name, error = broken.error, "object does not parse");
+            changes.0.push(Change {
+                target: broken.target,
+                status: invalid_status(broken.generation, &broken.error, now),
+                notice: Some(Notice {
+                    warning: true,
+                    reason: HubReason::ObjectInvalid.as_str(),
+                    action: "Parse",
+                    note: broken.error,
+                }),
+                about: broken.about,
+            });
+            self.invalid.insert(key, said);
+        }
+    }
+}
+
+impl Statuses {
+    fn push<K, S>(
+        &mut self,
+        kind: Kind,
+        object: &K,
+        (old_conditions, old): (&[Condition], &S),
+        (conditions, next): (&[Condition], &S),
+    ) where
+        K: Resource<DynamicType = ()>,
+        S: serde::Serialize,
+    {
+        let (Ok(mut before), Ok(after)) = (serde_json::to_value(old), serde_json::to_value(next))
+        else {
+            return;
+        };
+        if !old_conditions.is_empty() {
+            before["conditions"] = json!(status::sorted(old_conditions));
+        }
+        if before == after {
+            return;
+        }
+        self.0.push(Change {
+            target: Target::of(kind, object),
+            status: after,
+            about: object.object_ref(&()),
+            notice: turned(old_conditions, conditions),
+        });
+    }
+
+    /// Writes them, and tells of those that were written.
+    pub(crate) async fn write(self, writer: &Writer, events: &Events) -> Vec<WriteError> {
+        let writes = self.0.iter().map(|change| async {
+            writer.status(&change.target, &change.status).await?;
+            if let Some(notice) = &change.notice {
+                events.publish(&change.about, notice).await;
+            }
+            Ok(())
+        });
+        futures::stream::iter(writes)
+            .buffer_unordered(WRITES_MAX)
+            .filter_map(|write: Result<(), WriteError>| async { write.err() })
+            .collect()
+            .await
+    }
+}
+
+/// An event for what turned: the object became ready, or stopped being so for another reason than before.
+fn turned(old: &[Condition], new: &[Condition]) -> Option<Notice> {
+    let before = status::find(old, condition::READY);
+    let after = status::find(new, condition::READY)?;
+    let same = before
+        .is_some_and(|before| (&before.status, &before.reason) == (&after.status, &after.reason));
+    let reason = after.reason.parse::<HubReason>().ok()?;
+    if same || reason == HubReason::Progressing {
+        return None;
+    }
+    Some(Notice {
+        warning: after.status != "True" && reason != HubReason::NeverJoined,
+        reason: reason.as_str(),
+        action: "Status",
+        note: after.message.clone(),
+    })
+}
+
+/// An object that does not parse, and where to say so.
+struct Broken {
+    target: Target,
+    about: ObjectReference,
+    uid: Option<String>,
+    generation: Option<i64>,
+    error: String,
+}
+
+impl Broken {
+    fn new<K: Resource>(target: Target, about: ObjectReference, object: &K, error: String) -> Self {
+        Self {
+            target,
+            about,
+            uid: object.meta().uid.clone(),
+            generation: object.meta().generation,
+            error,
+        }
+    }
+}
+
+fn invalid<'a, K: Resource<DynamicType = ()>>(
+    kind: Kind,
+    objects: impl Iterator<Item = &'a InvalidObject>,
+    found: &mut BTreeMap<ObjectKey, Broken>,
+) {
+    for object in objects {
+        let meta = &object.metadata;
+        let about = ObjectReference {
+            api_version: Some(K::api_version(&()).into_owned()),
+            kind: Some(K::kind(&()).into_owned()),
+            name: meta.name.clone(),
+            namespace: meta.namespace.clone(),
+            uid: meta.uid.clone(),
+            ..ObjectReference::default()
+        };
+        let carrier = meta.clone().into_response_partial::<K>();
+        let target = Target::of(kind, &carrier);
+        found.insert(
+            target.key.clone(),
+            Broken::new(target, about, &carrier, object.error.clone()),
+        );
+    }
+}
+
+fn invalid_status(generation: Option<i64>, error: &str, now: Timestamp) -> Value {
+    let reason = HubReason::ObjectInvalid.as_str();
+    let conditions = status::conditions(
+        &[],
+        generation,
+        now,
+        [
+            Says::new(condition::READY, false, reason, error),
+            Says::new(condition::RECONCILING, false, reason, ""),
+            Says::new(condition::STALLED, true, reason, error),
+        ],
+    );
+    json!({"observedGeneration": generation, "conditions": conditions})
+}
+
+/// Stages of a policy that take no cluster of a deployment that uses it, in words.
+fn stage_notes(object: &RolloutPolicy, planned: &Planned<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (key, deployment) in &planned.deployments {
+        let uses = deployment.spec.rollout_policy_ref.as_ref();
+        let here = object.namespace().as_deref() == Some(key.namespace.as_str())
+            && uses.is_some_and(|reference| reference.name == object.name_any());
+        let Some(parsed) = planned.desired.deployments.get(key).filter(|_| here) else {
+            continue;
+        };
+        let labels: Vec<_> = planned
+            .observed
+            .clusters
+            .values()
+            .map(|cluster| &cluster.labels)
+            .filter(|labels| parsed.placement.clusters.matches(labels))
+            .collect();
+        notes.extend(
+            selector_notes(&parsed.policy, &labels)
+                .into_iter()
+                .map(|note| format!("{note} of deployment {}", key.name)),
+        );
+    }
+    notes.truncate(NOTES_MAX);
+    notes
+}
+
+/// What is odd about selector stages: one that matches no cluster, or only such as earlier selectors took.
+fn selector_notes(policy: &Policy, clusters: &[&rimward_core::selector::Labels]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut taken = vec![None; clusters.len()];
+    for stage in &policy.stages {
+        let Members::Selector(selector) = &stage.members else {
+            continue;
+        };
+        let mut matched = 0_usize;
+        let mut lost = BTreeMap::<_, usize>::new();
+        for (labels, by) in clusters.iter().zip(&mut taken) {
+            if !selector.matches(labels) {
+                continue;
+            }
+            matched += 1;
+            match by {
+                Some(earlier) => *lost.entry(*earlier).or_default() += 1,
+                None => *by = Some(&stage.name),
+            }
+        }
+        if matched == 0 {
+            notes.push(format!("stage {} selects no cluster", stage.name));
+        }
+        for (earlier, count) in lost {
+            notes.push(format!(
+                "stage {} overlaps stage {earlier}, which takes {count} of its cluster(s)",
+                stage.name
+            ));
+        }
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::selector_notes;
+    use rimward_core::selector::Labels;
+
+    fn check(stages: &str) -> Vec<String> {
+        let spec = serde_yaml::from_str(&format!("{{stages: [{stages}]}}")).unwrap();
+        let policy = crate::hub::parse::policy(&spec, 300).unwrap();
+        let labels = |tier: &str| Labels::from([("tier".to_owned(), tier.to_owned())]);
+        let (one, two) = (labels("canary"), labels("main"));
+        selector_notes(&policy, &[&one, &two])
+    }
+
+    #[test]
+    fn a_stage_that_selects_nothing_and_one_that_overlaps_are_named() {
+        let notes = check(
+            "{name: a, clusters: {selector: {matchLabels: {tier: canary}}}},
+             {name: b, clusters: {selector: {matchLabels: {tier: typo}}}},
+             {name: c, clusters: {selector: {}}}",
+        );
+        assert_eq!(
+            notes,
+            [
+                "stage b selects no cluster",
+                "stage c overlaps stage a, which takes 1 of its cluster(s)"
+            ]
+        );
+    }
+
+    #[test]
+    fn stages_that_part_the_fleet_are_not_remarked_on() {
+        let notes = check(
+            "{name: a, clusters: {selector: {matchLabels: {tier: canary}}}},
+             {name: b, clusters: {percent: 100}}",
+        );
+        assert!(notes.is_empty(), "{notes:?}");
+    }
+}

@@ -1,0 +1,193 @@
+//! A ModelDeployment's status: the plan's words, and the place of its rollout.
+
+use k8s_openapi::jiff::Timestamp;
+use rimward_core::fleet::{self, DeploymentPlan, StageRecord};
+use rimward_core::ids::RevisionName;
+use rimward_core::summary::Counts;
+use rimward_crds::common::Time;
+use rimward_crds::reasons::{HubReason, condition};
+use rimward_crds::{ModelDeployment, ModelDeploymentStatus, ReadyCounts, StagePhase, StageStatus};
+
+use super::{Says, conditions};
+use crate::events::clip;
+
+/// Bytes of `waitingFor`, as the schema has it.
+const WAITING_BYTES_MAX: usize = 1024;
+
+/// Something about the deployment's references, which the plan does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    /// From the closed list.
+    pub(crate) reason: HubReason,
+    /// One sentence.
+    pub(crate) message: String,
+    /// Nothing goes on until someone acts.
+    pub(crate) stalled: bool,
+}
+
+/// What the status of a planned deployment shall say.
+pub(crate) fn planned(
+    object: &ModelDeployment,
+    plan: &DeploymentPlan,
+    target: Option<&RevisionName>,
+    trouble: Option<&Trouble>,
+    now: Timestamp,
+) -> ModelDeploymentStatus {
+    let generation = object.metadata.generation;
+    let update = plan
+        .stage
+        .as_ref()
+        .map(|record| &record.revision)
+        .or(target);
+    let waiting = trouble
+        .map(|trouble| trouble.message.clone())
+        .or_else(|| plan.waiting_for());
+    ModelDeploymentStatus {
+        observed_generation: generation,
+        conditions: conditions(
+            old(object),
+            generation,
+            now,
+            said(&plan.conditions, trouble),
+        ),
+        current_revision: plan.current.as_ref().map(ToString::to_string),
+        update_revision: update.map(ToString::to_string),
+        progress: Some(plan.progress()),
+        stage: plan.stage.as_ref().map(stage),
+        clusters: Some(counts(&plan.clusters)),
+        nodes: Some(counts(&plan.nodes)),
+        waiting_for: waiting.map(|words| clip(&words, WAITING_BYTES_MAX).to_owned()),
+    }
+}
+
+/// What the status of a deployment shall say that cannot be planned: all else stays as it stands, as does
+/// what clusters run.
+pub(crate) fn unplanned(
+    object: &ModelDeployment,
+    trouble: &Trouble,
+    now: Timestamp,
+) -> ModelDeploymentStatus {
+    let generation = object.metadata.generation;
+    let kept = object.status.clone().unwrap_or_default();
+    let Trouble {
+        reason,
+        message,
+        stalled,
+    } = trouble;
+    let mut says = vec![
+        Says::new(condition::READY, false, reason.as_str(), message),
+        Says::new(condition::RECONCILING, !stalled, reason.as_str(), message),
+        Says::new(condition::STALLED, *stalled, reason.as_str(), message),
+    ];
+    for (type_, unknown) in [
+        (condition::AVAILABLE, false),
+        (condition::DEGRADED, false),
+        (condition::PAUSED, object.spec.paused),
+    ] {
+        let standing = super::find(&kept.conditions, type_);
+        let holds = standing.map_or(unknown, |standing| standing.status == "True");
+        says.push(Says::new(type_, holds, reason.as_str(), message));
+    }
+    ModelDeploymentStatus {
+        observed_generation: generation,
+        conditions: conditions(old(object), generation, now, says),
+        waiting_for: Some(clip(message, WAITING_BYTES_MAX).to_owned()),
+        ..kept
+    }
+}
+
+fn old(object: &ModelDeployment) -> &[rimward_crds::Condition] {
+    object
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default()
+}
+
+fn said(plan: &fleet::Conditions, trouble: Option<&Trouble>) -> Vec<Says> {
+    let fleet::Conditions {
+        available,
+        reconciling,
+        ready,
+        stalled,
+        degraded,
+        paused,
+    } = plan;
+    let mut says: Vec<_> = [
+        (condition::AVAILABLE, available),
+        (condition::RECONCILING, reconciling),
+        (condition::READY, ready),
+        (condition::STALLED, stalled),
+        (condition::DEGRADED, degraded),
+        (condition::PAUSED, paused),
+    ]
+    .into_iter()
+    .map(|(type_, says)| Says::new(type_, says.status, says.reason, says.message.clone()))
+    .collect();
+    let Some(trouble) = trouble else {
+        return says;
+    };
+    let reason = trouble.reason.as_str();
+    for one in &mut says {
+        let holds = match one.type_ {
+            condition::READY => false,
+            condition::STALLED => trouble.stalled,
+            condition::RECONCILING => !trouble.stalled,
+            _ => continue,
+        };
+        *one = Says::new(one.type_, holds, reason, trouble.message.clone());
+    }
+    says
+}
+
+fn stage(record: &StageRecord) -> StageStatus {
+    let StageRecord {
+        revision: _,
+        name,
+        index,
+        of,
+        phase,
+        started,
+        bake_started,
+        last_progress,
+        clusters_updated: _,
+    } = record;
+    let time = |time: rimward_core::time::Timestamp| Timestamp::from_second(time.0).ok().map(Time);
+    StageStatus {
+        name: name.to_string(),
+        index: index.saturating_add(1),
+        of: *of,
+        phase: match phase {
+            fleet::StagePhase::Progressing => StagePhase::Progressing,
+            fleet::StagePhase::Baking => StagePhase::Baking,
+            fleet::StagePhase::Completed => StagePhase::Completed,
+            fleet::StagePhase::Stopped => StagePhase::Failed,
+            fleet::StagePhase::RollingBack => StagePhase::RollingBack,
+            fleet::StagePhase::RolledBack => StagePhase::RolledBack,
+        },
+        started_time: time(*started),
+        bake_started_time: bake_started.and_then(time),
+        last_progress_time: time(*last_progress),
+    }
+}
+
+fn counts(counts: &Counts) -> ReadyCounts {
+    let Counts {
+        desired,
+        updated,
+        ready,
+        held,
+        offline,
+        failed,
+        rolled_back,
+    } = *counts;
+    ReadyCounts {
+        desired,
+        updated,
+        ready,
+        held,
+        offline,
+        failed,
+        rolled_back,
+    }
+}

@@ -1,0 +1,60 @@
+//! A ModelRevision's status: what became of it.
+
+use k8s_openapi::jiff::Timestamp;
+use rimward_core::fleet::{Outcome, OutcomeChange};
+use rimward_crds::reasons::{HubReason, condition};
+use rimward_crds::{ModelRevision, ModelRevisionStatus, RevisionOutcome};
+
+use super::{Says, conditions};
+use crate::events::clip;
+
+/// Bounds of the fields as the schema has them.
+const REASON_BYTES_MAX: usize = 64;
+const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// What the status shall say: its fate as it stands, or as the plan changes it.
+pub(crate) fn revision(
+    object: &ModelRevision,
+    change: Option<&OutcomeChange>,
+    now: Timestamp,
+) -> ModelRevisionStatus {
+    let mut status = object.status.clone().unwrap_or_default();
+    if let Some(change) = change {
+        let OutcomeChange {
+            outcome,
+            stage,
+            reason,
+            message,
+        } = change;
+        status.outcome = Some(match outcome {
+            Outcome::Pending => RevisionOutcome::Pending,
+            Outcome::Promoted => RevisionOutcome::Promoted,
+            Outcome::Failed => RevisionOutcome::Failed,
+        });
+        status.stage = Some(stage.to_string());
+        status.reason = Some(clip(reason, REASON_BYTES_MAX).to_owned());
+        status.message = Some(clip(message, MESSAGE_BYTES_MAX).to_owned());
+    }
+    let outcome = *status.outcome.get_or_insert(RevisionOutcome::Pending);
+    let message = status.message.clone().unwrap_or_default();
+    let (reason, ready, stalled) = match outcome {
+        RevisionOutcome::Pending => (HubReason::Pending, false, false),
+        RevisionOutcome::Promoted => (HubReason::Promoted, true, false),
+        RevisionOutcome::Failed => (HubReason::StageFailed, false, true),
+    };
+    let reason = reason.as_str();
+    let generation = object.metadata.generation;
+    let says = [
+        Says::new(condition::READY, ready, reason, message.clone()),
+        Says::new(condition::RECONCILING, false, reason, ""),
+        Says::new(
+            condition::STALLED,
+            stalled,
+            reason,
+            if stalled { message } else { String::new() },
+        ),
+    ];
+    status.observed_generation = generation;
+    status.conditions = conditions(&status.conditions, generation, now, says);
+    status
+}
