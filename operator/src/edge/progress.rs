@@ -4,11 +4,11 @@
 //! wrong, and a device that boots in 1970 and then hears the time must not fail a rollout. Time during
 //! which no session ran is not counted (docs/adr/0031).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rimward_core::cluster::{Assigned, Progress};
-use rimward_core::ids::{ModelKey, RevisionName};
+use rimward_core::ids::{ModelKey, NodeName, RevisionName};
 use rimward_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -51,8 +51,13 @@ pub(crate) fn write(ledger: &Ledger) -> Option<String> {
     serde_json::to_string(ledger).ok()
 }
 
-/// Makes the planner's progress from what was kept, as of `now`.
-pub(crate) fn restore(ledger: &Ledger, now: Timestamp) -> BTreeMap<ModelKey, Progress> {
+/// Makes the planner's progress from what was kept, as of `now`. Whom an earlier session put on the way
+/// is not kept, so each of `nodes` may be.
+pub(crate) fn restore(
+    ledger: &Ledger,
+    nodes: &BTreeSet<NodeName>,
+    now: Timestamp,
+) -> BTreeMap<ModelKey, Progress> {
     let one = |(key, saved): (&String, &Saved)| {
         let (namespace, name) = key.split_once('/')?;
         let used = i64::try_from(saved.used_seconds).ok()?;
@@ -62,6 +67,7 @@ pub(crate) fn restore(ledger: &Ledger, now: Timestamp) -> BTreeMap<ModelKey, Pro
             resting: false,
             since: Timestamp(now.0.saturating_sub(used)),
             expired: saved.expired,
+            moving: nodes.clone(),
         };
         Some((ModelKey::parse(namespace, name).ok()?, progress))
     };

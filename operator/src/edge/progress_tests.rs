@@ -21,6 +21,10 @@ fn assigned() -> BTreeMap<ModelKey, Assigned<()>> {
     [(key(), entry)].into()
 }
 
+fn nodes() -> BTreeSet<NodeName> {
+    ["one".parse().unwrap()].into()
+}
+
 fn progress(since: i64, expired: bool, resting: bool) -> BTreeMap<ModelKey, Progress> {
     let progress = Progress {
         revision: "digits-1".parse().unwrap(),
@@ -28,6 +32,7 @@ fn progress(since: i64, expired: bool, resting: bool) -> BTreeMap<ModelKey, Prog
         resting,
         since: Timestamp(since),
         expired,
+        moving: nodes(),
     };
     [(key(), progress)].into()
 }
@@ -46,7 +51,7 @@ fn a_restart_goes_on_counting_where_the_last_checkpoint_stood() {
     let ledger = check_due(&Ledger::new(), 100, false, false, 130).unwrap();
     let text = write(&ledger).unwrap();
     // Another process, another clock: only the seconds used count.
-    let restored = restore(&read(Some(&text)), Timestamp(5));
+    let restored = restore(&read(Some(&text)), &nodes(), Timestamp(5));
     assert_eq!(restored, progress(5 - 30, false, false));
 }
 

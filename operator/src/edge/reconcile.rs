@@ -134,15 +134,14 @@ impl<'a> Reconciler<'a> {
         let seen = nodes::Seen::new(&observed.nodes, &mut self.on_nodes, liveness);
         self.metrics
             .set_invalid(Kind::EdgeNode, seen.unreadable_count());
+        let nodes = seen.parsed();
+        let progress = self.progress.take().unwrap_or_else(|| {
+            let names = nodes.keys().cloned().collect();
+            progress::restore(&kept, &names, now)
+        });
         let plan = cluster::plan(
             &entries.assigned,
-            &cluster::Observed {
-                nodes: seen.parsed(),
-                progress: self
-                    .progress
-                    .take()
-                    .unwrap_or_else(|| progress::restore(&kept, now)),
-            },
+            &cluster::Observed { nodes, progress },
             now,
         );
 
