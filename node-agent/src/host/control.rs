@@ -31,6 +31,10 @@ const RUNTIME_THREADS: usize = 2;
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often an unloading slot is looked at.
 const UNLOAD_PERIOD: Duration = Duration::from_millis(5);
+/// What this process reserves without using it: stacks of its own threads.
+const RESERVED_BYTES: u64 = 128 << 20;
+/// The same for each instance: its stack in the pool, and an inference thread's.
+const INSTANCE_RESERVED_BYTES: u64 = 12 << 20;
 /// Descriptors beside connections and slots.
 const FILES_SPARE: u64 = 128;
 
@@ -109,8 +113,13 @@ enum SlotState {
 impl Host {
     fn start(limits: HostLimits, channel: Arc<Channel>) -> anyhow::Result<Self> {
         limit_self(&SelfLimits {
-            // Twice, because this limit counts what is reserved too, such as threads' stacks.
-            memory_bytes_max: limits.memory_bytes_max.saturating_mul(2),
+            // This limit counts what is reserved too, such as threads' stacks and the pool's; the
+            // watch on resident memory is the finer one.
+            memory_bytes_max: limits
+                .memory_bytes_max
+                .saturating_mul(2)
+                .saturating_add(RESERVED_BYTES)
+                .saturating_add(u64::from(limits.instances_max) * INSTANCE_RESERVED_BYTES),
             cpu_seconds_max: None,
             files_max: u64::from(limits.connections_max)
                 + u64::from(limits.slots_max) * 2

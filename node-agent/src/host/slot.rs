@@ -120,7 +120,7 @@ impl Slot {
             Ok(_) => self.counters.finish(Outcome::Answered, took, None),
             Err(NoAnswer::QueueFull) => {}
             Err(NoAnswer::ClientMistake(_)) => {
-                self.counters.finish(Outcome::ClientMistake, took, None)
+                self.counters.finish(Outcome::ClientMistake, took, None);
             }
             Err(failure @ (NoAnswer::TimedOut(_) | NoAnswer::Failed(_))) => {
                 self.counters

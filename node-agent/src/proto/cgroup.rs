@@ -1,9 +1,14 @@
 //! A memory cgroup for a child, where the agent may make one.
+//!
+//! Best effort by nature: many devices let nobody make cgroups. Never an error, only absent.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A cgroup that is removed on drop, when its process is gone.
+/// What the folders are named, before the child's pid.
+const PREFIX: &str = "rimward-";
+
+/// A cgroup that is removed on drop, if its process is gone by then; else when the next is made.
 #[derive(Debug)]
 pub struct Cgroup {
     folder: PathBuf,
@@ -19,9 +24,10 @@ impl Drop for Cgroup {
 pub fn limit(pid: Option<u32>, memory_bytes_max: u64) -> Option<Cgroup> {
     let pid = pid?;
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let (parent, file) = own.lines().find_map(parent)?;
+    let (parent, file) = own.lines().find_map(memory_controller)?;
+    sweep(&parent);
     let group = Cgroup {
-        folder: parent.join(format!("rimward-{pid}")),
+        folder: parent.join(format!("{PREFIX}{pid}")),
     };
     fs::create_dir(&group.folder).ok()?;
     fs::write(group.folder.join(file), memory_bytes_max.to_string()).ok()?;
@@ -30,18 +36,45 @@ pub fn limit(pid: Option<u32>, memory_bytes_max: u64) -> Option<Cgroup> {
 }
 
 /// Folder and limit file of the memory controller, from one line of `/proc/self/cgroup`.
-fn parent(line: &str) -> Option<(PathBuf, &'static str)> {
+fn memory_controller(line: &str) -> Option<(PathBuf, &'static str)> {
     let mut parts = line.splitn(3, ':');
     let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
     let path = path.trim_start_matches('/');
     if controllers.split(',').any(|name| name == "memory") {
-        return Some((
-            Path::new("/sys/fs/cgroup/memory").join(path),
-            "memory.limit_in_bytes",
-        ));
+        let folder = Path::new("/sys/fs/cgroup/memory").join(path);
+        return Some((folder, "memory.limit_in_bytes"));
     }
-    let unified = Path::new("/sys/fs/cgroup").join(path);
-    let has_memory = fs::read_to_string(unified.join("cgroup.subtree_control"))
-        .is_ok_and(|controllers| controllers.split_whitespace().any(|name| name == "memory"));
-    (controllers.is_empty() && has_memory).then_some((unified, "memory.max"))
+    let folder = Path::new("/sys/fs/cgroup").join(path);
+    let delegated = || {
+        fs::read_to_string(folder.join("cgroup.subtree_control"))
+            .is_ok_and(|names| names.split_whitespace().any(|name| name == "memory"))
+    };
+    (controllers.is_empty() && delegated()).then_some((folder, "memory.max"))
+}
+
+/// Removes what children left that are dead by now: a cgroup cannot go before its last process.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        if let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok())
+            && !Path::new("/proc").join(pid.to_string()).exists()
+        {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_controller_is_found_in_its_own_hierarchy() {
+        let (folder, file) = memory_controller("4:memory:/a/b").unwrap();
+        assert_eq!(folder, Path::new("/sys/fs/cgroup/memory/a/b"));
+        assert_eq!(file, "memory.limit_in_bytes");
+        assert!(memory_controller("8:pids:/a").is_none());
+        assert!(memory_controller("").is_none());
+    }
 }

@@ -14,8 +14,9 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, Signal};
 use tokio::process::{Child, Command};
 
+use super::cgroup::{self, Cgroup};
 use super::channel::{Channel, ChannelError, pair};
-use super::{FailReason, FdRole, PreflightJob, PreflightReport};
+use super::{FailReason, FdRole, HostLimits, PreflightJob, PreflightReport};
 
 /// How much longer than its own deadline a preflight may live.
 const PREFLIGHT_GRACE: Duration = Duration::from_secs(2);
@@ -44,6 +45,8 @@ impl Program {
             .arg(subcommand)
             .env_clear()
             .current_dir("/")
+            // glibc keeps a pool of memory per thread otherwise, which a child never gives back.
+            .env("MALLOC_ARENA_MAX", "2")
             .kill_on_drop(true);
         // The log filter is the one thing of the environment that a child may see.
         if let Some(filter) = std::env::var_os("RUST_LOG") {
@@ -60,6 +63,20 @@ pub struct HostProcess {
     pub channel: Channel,
     /// The process, to wait for or to kill.
     pub child: Child,
+    cgroup: Option<Cgroup>,
+}
+
+impl HostProcess {
+    /// Puts the host under a memory cgroup, half above what it is told in
+    /// [`super::HostLimits::memory_bytes_max`], so that its own watch comes first. False where this
+    /// machine lets the agent make none: then only the host's own watch and `RLIMIT_DATA` hold.
+    pub fn confine(&mut self, limits: &HostLimits) -> bool {
+        let bytes_max = limits
+            .memory_bytes_max
+            .saturating_add(limits.memory_bytes_max / 2);
+        self.cgroup = cgroup::limit(self.child.id(), bytes_max);
+        self.cgroup.is_some()
+    }
 }
 
 /// Starts a host. It does nothing before [`super::ToHost::Start`] arrives.
@@ -77,6 +94,7 @@ pub fn spawn_host(program: &Program) -> io::Result<HostProcess> {
     Ok(HostProcess {
         channel: Channel::new(ours)?,
         child,
+        cgroup: None,
     })
 }
 
@@ -134,7 +152,7 @@ async fn preflight(
         }
         tail
     });
-    let cgroup = super::cgroup::limit(child.id(), job.memory_bytes_max);
+    let confined = cgroup::limit(child.id(), job.memory_bytes_max);
     let channel = Channel::new(ours)?;
     let deadline = Duration::from_millis(job.timeout_milliseconds).saturating_add(PREFLIGHT_GRACE);
     let mut fds = vec![
@@ -178,7 +196,7 @@ async fn preflight(
         },
     };
     let _ = child.kill().await;
-    drop(cgroup);
+    drop(confined);
     Ok(report)
 }
 

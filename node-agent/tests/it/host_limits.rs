@@ -220,3 +220,71 @@ async fn native_code_that_is_not_sealed_memory_or_of_another_engine_is_refused()
     );
     assert!(message.contains("another engine"), "{message}");
 }
+
+#[tokio::test]
+async fn a_host_over_its_memory_says_so_and_goes_on_serving() {
+    // So little that being there is too much; a quarter more, and it would end itself.
+    let probe = Host::start().await;
+    let resident = resident_bytes(&probe);
+    drop(probe);
+    let limits = HostLimits {
+        memory_bytes_max: resident * 9 / 10,
+        ..HostLimits::default()
+    };
+    let mut host = Host::start_with(limits).await;
+    let told = host.told().await;
+    let FromHost::Unhealthy { reason } = told else {
+        panic!("{told:?}")
+    };
+    assert!(reason.contains("bytes resident"), "{reason}");
+    let answer = Client::new(host.address).get("/v2/health/live").await;
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
+fn resident_bytes(host: &Host) -> u64 {
+    let pid = host.process.child.id().unwrap();
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+    statm
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        * rustix::param::page_size() as u64
+}
+
+#[tokio::test]
+async fn a_child_sees_no_environment_and_no_other_descriptor() {
+    let host = Host::start().await;
+    let pid = host.process.child.id().unwrap();
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let names: Vec<String> = environment
+        .split(|byte| *byte == 0)
+        .filter(|entry| !entry.is_empty())
+        .map(|entry| {
+            String::from_utf8_lossy(entry)
+                .split('=')
+                .next()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert!(
+        names
+            .iter()
+            .all(|name| name == "MALLOC_ARENA_MAX" || name == "RUST_LOG"),
+        "{names:?}"
+    );
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+        let link = std::fs::read_link(entry.unwrap().path()).unwrap();
+        let link = link.to_str().unwrap().to_owned();
+        // A regular file other than what it was born with would be a leak.
+        if link.starts_with('/') && !link.starts_with("/dev/") {
+            files.push(link);
+        }
+    }
+    let log = std::fs::read_link("/proc/self/fd/2").unwrap();
+    files.retain(|file| std::path::Path::new(file) != log);
+    assert_eq!(files, Vec::<String>::new());
+}

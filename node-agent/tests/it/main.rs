@@ -1,5 +1,12 @@
 //! Integration tests of the node agent: real child processes, real modules, real sockets.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    unreachable_pub,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod host_client;
 mod host_limits;
 mod host_preflight;

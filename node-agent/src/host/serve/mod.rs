@@ -4,9 +4,11 @@
 //! closes idle connections at once, and a client that is just about to use one loses its request; here
 //! an idle connection stays until its next request, which is answered with `Connection: close`.
 
+mod answers;
 mod decode;
 mod encode;
 mod half;
+mod infer;
 mod rest;
 
 use std::convert::Infallible;
@@ -22,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
-pub use rest::{FALLBACK_HEADER, VERSION_HEADER};
+pub use infer::{FALLBACK_HEADER, VERSION_HEADER};
 
 use super::engine::lock;
 use super::routes::Routes;

@@ -1,0 +1,73 @@
+//! Answers and errors as HTTP responses: always JSON, an error always `{"error": "…"}`.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+use crate::host::slot::NoAnswer;
+
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// An answer that ends a request early.
+pub(super) type Refusal = Box<Answer>;
+
+/// Why a model gives no answer, with the code that says whose fault it is.
+pub(super) fn unanswered(model: &str, why: &NoAnswer) -> Answer {
+    let message = format!("model \"{model}\": {why}");
+    match why {
+        NoAnswer::ClientMistake(_) => error(StatusCode::BAD_REQUEST, &message),
+        NoAnswer::TimedOut(_) => error(StatusCode::GATEWAY_TIMEOUT, &message),
+        NoAnswer::Failed(_) => error(StatusCode::INTERNAL_SERVER_ERROR, &message),
+        NoAnswer::QueueFull => {
+            let mut response = error(StatusCode::SERVICE_UNAVAILABLE, &message);
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        }
+    }
+}
+
+pub(super) fn wrong_method(allowed: &'static str) -> Answer {
+    let mut response = error(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &format!("method not allowed here; allowed: {allowed}"),
+    );
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+pub(super) fn ok(body: Value) -> Answer {
+    status(StatusCode::OK, body)
+}
+
+pub(super) fn error(code: StatusCode, message: &str) -> Answer {
+    status(code, json!({"error": message}))
+}
+
+pub(super) fn status(code: StatusCode, body: Value) -> Answer {
+    plain(code, body.to_string().into_bytes())
+}
+
+pub(super) fn plain(code: StatusCode, body: Vec<u8>) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = code;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A piece of a request in an error: short.
+pub(super) fn clip(text: &str) -> String {
+    text.chars().take(128).collect()
+}
+
+/// An error that ends a request early.
+pub(super) fn refuse(code: StatusCode, message: &str) -> Refusal {
+    Box::new(error(code, message))
+}

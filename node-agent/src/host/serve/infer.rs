@@ -1,0 +1,202 @@
+//! One inference over REST: body in, versions tried, answer out.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+
+use super::answers::{Answer, Refusal, clip, error, plain, refuse, unanswered};
+use super::decode::{self, Mistake};
+use super::encode;
+use super::rest::{Found, Rest, find};
+use crate::host::routes::{Answered, Route, Unanswered};
+use crate::host::slot::{NoAnswer, Slot};
+use crate::host::tensor::TensorBudget;
+
+/// The revision that answered.
+pub const VERSION_HEADER: HeaderName = HeaderName::from_static("rimward-model-version");
+/// The revision in trial that failed the request before.
+pub const FALLBACK_HEADER: HeaderName = HeaderName::from_static("rimward-fallback-from");
+/// Part of the binary tensor extension.
+const BINARY_HEADER: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// How long a client may take to send its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) async fn infer(
+    rest: &Rest,
+    model: &str,
+    version: Option<&str>,
+    request: Request<Incoming>,
+) -> Answer {
+    let found = match find(rest, model, version) {
+        Ok(found) => found,
+        Err(refusal) => return *refusal,
+    };
+    if let Some(refusal) = refuse_form(&request) {
+        return refusal;
+    }
+    // A body of unknown length takes the room of the largest.
+    let length = request
+        .body()
+        .size_hint()
+        .exact()
+        .unwrap_or(rest.body_bytes_max)
+        .min(rest.body_bytes_max);
+    let Some(room) = rest.room(length) else {
+        return unanswered(model, &NoAnswer::QueueFull);
+    };
+    let body = match read_body(request, rest.body_bytes_max).await {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
+    };
+    let Found { model, route, slot } = found;
+    // Apart from the connection: a client that goes away must not look like a failure of the model.
+    let task = tokio::spawn(async move {
+        let _room = room;
+        run(model, route, slot, body).await
+    });
+    task.await.unwrap_or_else(|failed| {
+        error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &format!("request was not finished: {failed}"),
+        )
+    })
+}
+
+async fn run(model: String, route: Route, slot: Arc<Slot>, body: Bytes) -> Answer {
+    let began = Instant::now();
+    let budget = TensorBudget::new(slot.spec.limits.tensor_bytes_max);
+    let decode::Request {
+        id,
+        inputs,
+        outputs: wanted,
+    } = match decode::request(&body, &budget) {
+        Ok(request) => request,
+        Err(mistake @ Mistake::TooLarge { .. }) => {
+            return error(StatusCode::PAYLOAD_TOO_LARGE, &mistake.to_string());
+        }
+        Err(mistake) => return error(StatusCode::BAD_REQUEST, &mistake.to_string()),
+    };
+    drop(body);
+    let unknown = wanted
+        .iter()
+        .flatten()
+        .find(|name| slot.spec.outputs.iter().all(|spec| spec.name != **name));
+    if let Some(unknown) = unknown {
+        let known: Vec<&str> = slot
+            .spec
+            .outputs
+            .iter()
+            .map(|spec| spec.name.as_str())
+            .collect();
+        let message = format!(
+            "there is no output \"{}\"; the outputs are {}",
+            clip(unknown),
+            known.join(", ")
+        );
+        return error(StatusCode::BAD_REQUEST, &message);
+    }
+    let answered = route
+        .answer(inputs, budget, began, |by, outputs| {
+            encode::answer(
+                &model,
+                &by.spec.revision,
+                id.as_deref(),
+                outputs,
+                wanted.as_deref(),
+            )
+        })
+        .await;
+    match answered {
+        None => error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &format!("model \"{model}\" has no version that serves yet"),
+        ),
+        Some(Ok(Answered {
+            answer,
+            by,
+            instead_of,
+        })) => {
+            let mut response = plain(StatusCode::OK, answer);
+            name_version(&mut response, VERSION_HEADER, &by);
+            if let Some(candidate) = instead_of {
+                name_version(&mut response, FALLBACK_HEADER, &candidate);
+            }
+            response
+        }
+        Some(Err(Unanswered { why, by })) => {
+            let mut response = unanswered(&model, &why);
+            name_version(&mut response, VERSION_HEADER, &by);
+            response
+        }
+    }
+}
+
+fn name_version(response: &mut Answer, header: HeaderName, slot: &Slot) {
+    if let Ok(value) = HeaderValue::from_str(&slot.spec.revision) {
+        response.headers_mut().insert(header, value);
+    }
+}
+
+/// Only JSON bodies for now; says so to clients of the binary tensor extension.
+fn refuse_form(request: &Request<Incoming>) -> Option<Answer> {
+    if request.headers().contains_key(BINARY_HEADER) {
+        return Some(error(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "header Inference-Header-Content-Length: the binary tensor extension is not supported yet: send JSON data",
+        ));
+    }
+    let content_type = request.headers().get(CONTENT_TYPE)?;
+    let text = content_type.to_str().unwrap_or("");
+    let essence = text
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim()
+        .to_ascii_lowercase();
+    // curl's default is let through: it means that nothing was said.
+    if matches!(
+        essence.as_str(),
+        "" | "application/json" | "text/json" | "application/x-www-form-urlencoded"
+    ) {
+        return None;
+    }
+    Some(error(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        &format!(
+            "content type {} is not supported: send application/json",
+            clip(&essence)
+        ),
+    ))
+}
+
+async fn read_body(request: Request<Incoming>, bytes_max: u64) -> Result<Bytes, Refusal> {
+    let too_large = || {
+        refuse(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &format!("request body has more than {bytes_max} bytes"),
+        )
+    };
+    let body = request.into_body();
+    if body.size_hint().lower() > bytes_max {
+        return Err(too_large());
+    }
+    let limited = Limited::new(body, usize::try_from(bytes_max).unwrap_or(usize::MAX));
+    match tokio::time::timeout(BODY_TIMEOUT, limited.collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(failed)) if failed.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(failed)) => Err(refuse(
+            StatusCode::BAD_REQUEST,
+            &format!("request body ended early: {failed}"),
+        )),
+        Err(_) => Err(refuse(
+            StatusCode::REQUEST_TIMEOUT,
+            &format!("no whole request body within {} s", BODY_TIMEOUT.as_secs()),
+        )),
+    }
+}
