@@ -146,6 +146,7 @@ pub struct Progress {
     /// The deadline ran out. It stays so until all is done or the entry names another revision.
     pub expired: bool,
     /// Nodes on their way, or of which that is not known since what earlier plans did was forgotten.
+    /// A caller that restores a record without it puts every node in.
     pub moving: BTreeSet<NodeName>,
 }
 
