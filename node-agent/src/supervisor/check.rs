@@ -77,7 +77,15 @@ pub(super) struct Files {
 /// Turns a refusal into the machine's words; the reason is verification's own.
 #[must_use]
 pub(super) fn problem(refusal: &Refusal) -> Problem {
-    Problem::new(Reason::new(refusal.reason().as_str()), refusal.to_string())
+    told(refusal.reason().as_str(), &refusal.to_string())
+}
+
+/// A problem whose reason stands beside its words, and so is not repeated in them.
+pub(super) fn told(reason: &'static str, words: &str) -> Problem {
+    let bare = words
+        .strip_prefix(reason)
+        .and_then(|rest| rest.strip_prefix(": "));
+    Problem::new(Reason::new(reason), bare.unwrap_or(words))
 }
 
 fn corrupt(what: impl AsRef<str>) -> Problem {

@@ -18,7 +18,7 @@ use rimward_core::node::{Problem, Reason};
 use rimward_core::variant::{self, Choice, Device, Variant};
 use rimward_crds::NodeModel;
 
-use super::check::{Checker, file, words};
+use super::check::{Checker, file, told, words};
 use crate::parse::{Install, Key};
 use crate::store::{BlobError, Blobs, Ingest};
 
@@ -200,7 +200,7 @@ fn fetch_error(error: &FetchError) -> StageError {
     if let FetchError::Registry(ClientError::Local { source, .. }) = error {
         return disk("download", source);
     }
-    let problem = Problem::new(Reason::new(error.reason()), words(error));
+    let problem = told(error.reason(), &words(error));
     match error.disposition() {
         Disposition::Blocked => StageError::Blocked(problem),
         Disposition::Bad => StageError::Refused(problem),

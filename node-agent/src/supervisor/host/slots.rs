@@ -78,12 +78,6 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// A slot.
-    #[must_use]
-    pub(crate) fn get(&self, id: SlotId) -> Option<&Slot> {
-        self.slots.get(&id)
-    }
-
     /// A slot, to be changed.
     pub(crate) fn get_mut(&mut self, id: SlotId) -> Option<&mut Slot> {
         self.slots.get_mut(&id)
@@ -346,6 +340,6 @@ mod tests {
         slots.reconcile(&want(Some("v1"), None, None));
         let (_, messages) = slots.reconcile(&[]);
         assert!(messages.is_empty());
-        assert!(slots.get(SlotId(1)).is_none());
+        assert!(slots.get_mut(SlotId(1)).is_none());
     }
 }
