@@ -1,4 +1,4 @@
-//! How far a rollout is: passes stages, bakes, notices failures, promotes.
+//! How far a rollout is: passes stages, bakes, promotes.
 //!
 //! Owns the life of the stage record and of a revision's outcome. Must never look at what the plan
 //! will give: it judges what was seen, so that planning again says the same.
@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::outcome::{OutcomeChange, PassedBecause, Transition};
-use super::site::Site;
+use super::rollback::{after_failure, fail, too_many_failures};
 use super::stages::{Group, locate};
-use super::types::{Action, Deployment, OnFailure, Outcome, StagePhase, StageRecord};
+use super::types::{Deployment, Outcome, StagePhase, StageRecord};
 use crate::ids::{RevisionName, StageName};
 use crate::time::Timestamp;
 
@@ -76,7 +76,7 @@ pub(super) fn advance(deployment: &Deployment, groups: &[Group<'_>], now: Timest
     progress
 }
 
-fn record_at(
+pub(super) fn record_at(
     target: &RevisionName,
     groups: &[Group<'_>],
     index: usize,
@@ -309,134 +309,4 @@ fn bake(
     record.phase = StagePhase::Baking;
     let ends = started.plus_seconds(seconds);
     (now < ends).then_some(ends)
-}
-
-/// The first stage whose failures exceed its allowance, with the words of its first failure.
-///
-/// Failures of clusters that got the target and now belong to a later stage count for the current one.
-fn too_many_failures(
-    target: &RevisionName,
-    groups: &[Group<'_>],
-    index: usize,
-) -> Option<(StageName, String)> {
-    for (place, group) in groups.iter().enumerate().take(index + 1) {
-        let later = if place == index {
-            &groups[index + 1..]
-        } else {
-            &[]
-        };
-        let failed: Vec<_> = std::iter::once(group)
-            .chain(later)
-            .flat_map(|group| &group.sites)
-            .filter(|site| site.failed(target))
-            .collect();
-        let allowed = usize::try_from(group.stage.max_failures).unwrap_or(usize::MAX);
-        if failed.len() > allowed {
-            let words = failed
-                .first()
-                .map_or_else(String::new, |site| describe(site));
-            let message = format!(
-                "{} cluster(s) failed, {allowed} allowed; {words}",
-                failed.len()
-            );
-            return Some((group.stage.name.clone(), message));
-        }
-    }
-    None
-}
-
-fn describe(site: &Site<'_>) -> String {
-    let Some(report) = site.about_entry() else {
-        return format!("cluster {}", site.name);
-    };
-    match report.problems.first() {
-        Some(problem) => format!(
-            "cluster {}, node {}: {}: {}",
-            site.name, problem.node, problem.reason, problem.message
-        ),
-        None => format!("cluster {}: {}", site.name, report.reason),
-    }
-}
-
-fn fail(
-    deployment: &Deployment,
-    target: &RevisionName,
-    stage: &StageName,
-    message: String,
-    groups: &[Group<'_>],
-    now: Timestamp,
-    progress: &mut Progress,
-) {
-    progress.outcomes.insert(
-        target.clone(),
-        OutcomeChange {
-            outcome: Outcome::Failed,
-            stage: stage.clone(),
-            reason: "StageFailed",
-            message: message.clone(),
-        },
-    );
-    progress.transitions.push(Transition::RevisionFailed {
-        revision: target.clone(),
-        stage: stage.clone(),
-        message: message.clone(),
-    });
-    progress.failed = Some(message);
-    after_failure(deployment, target, groups, now, progress);
-}
-
-/// Keeps the record of a failed target: stopped, going back, or back.
-fn after_failure(
-    deployment: &Deployment,
-    target: &RevisionName,
-    groups: &[Group<'_>],
-    now: Timestamp,
-    progress: &mut Progress,
-) {
-    let mut record = progress
-        .record
-        .take()
-        .filter(|record| &record.revision == target)
-        .unwrap_or_else(|| record_at(target, groups, 0, StagePhase::Progressing, now));
-    record.bake_started = None;
-    let before = record.phase;
-    let back = |site: &Site<'_>| match &progress.current {
-        Some(current) => site.arrived(current),
-        None => match site.entry {
-            Some(entry) if entry.action == Action::Remove => site.removal_confirmed(),
-            Some(entry) => &entry.revision != target,
-            None => true,
-        },
-    };
-    record.phase = match (deployment.policy.on_failure, before) {
-        (OnFailure::Pause, _) => StagePhase::Stopped,
-        (OnFailure::RollbackAll, StagePhase::RolledBack) => StagePhase::RolledBack,
-        (OnFailure::RollbackAll, _) => {
-            let mut counted = groups
-                .iter()
-                .flat_map(|g| &g.sites)
-                .filter(|site| !site.excluded);
-            if counted.all(back) {
-                StagePhase::RolledBack
-            } else {
-                StagePhase::RollingBack
-            }
-        }
-    };
-    if record.phase != before {
-        progress.transitions.extend(match record.phase {
-            StagePhase::Stopped => Some(Transition::Stopped {
-                revision: target.clone(),
-            }),
-            StagePhase::RollingBack => Some(Transition::RollbackStarted {
-                revision: target.clone(),
-                to: progress.current.clone(),
-            }),
-            StagePhase::RolledBack => Some(Transition::RolledBack {
-                revision: target.clone(),
-            }),
-            StagePhase::Progressing | StagePhase::Baking | StagePhase::Completed => None,
-        });
-    }
-    progress.record = Some(record);
 }

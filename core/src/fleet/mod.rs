@@ -11,6 +11,7 @@ mod entries;
 mod explain;
 mod outcome;
 mod plan;
+mod rollback;
 mod room;
 mod site;
 mod stages;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use rimward_core::fleet::{
     self, Action, Amount, Cluster, Connection, Deployment, DeploymentPlan, Desired, Members,
-    Observed, OfflineMode, OnFailure, Outcome, Plan, Refusal, Revision, StagePhase, Transition,
-    Waiting,
+    Observed, OfflineMode, Outcome, Plan, Refusal, Revision, StagePhase, Transition, Waiting,
 };
 use rimward_core::ids::RevisionName;
 use rimward_core::selector::Selector;
@@ -16,11 +15,11 @@ use crate::fixtures::{
     stage, with,
 };
 
-fn plan(desired: &Desired, observed: &Observed) -> Plan {
+pub(crate) fn plan(desired: &Desired, observed: &Observed) -> Plan {
     fleet::plan(desired, observed, NOW)
 }
 
-fn answer(plan: &Plan) -> &DeploymentPlan {
+pub(crate) fn answer(plan: &Plan) -> &DeploymentPlan {
     &plan.deployments[&key("digits")]
 }
 
@@ -39,7 +38,7 @@ fn told(plan: &Plan) -> BTreeMap<String, Option<String>> {
         .collect()
 }
 
-fn check_told(plan: &Plan, expected: &[(&str, &str)]) {
+pub(crate) fn check_told(plan: &Plan, expected: &[(&str, &str)]) {
     let found: Vec<_> = told(plan)
         .into_iter()
         .map(|(name, it)| (name, it.unwrap_or_default()))
@@ -51,7 +50,7 @@ fn check_told(plan: &Plan, expected: &[(&str, &str)]) {
     assert_eq!(found, expected);
 }
 
-fn waiting<'a>(plan: &'a Plan, cluster: &str) -> &'a Waiting {
+pub(crate) fn waiting<'a>(plan: &'a Plan, cluster: &str) -> &'a Waiting {
     let all = &answer(plan).waiting;
     &all.iter()
         .find(|(name, _)| name.as_str() == cluster)
@@ -60,7 +59,7 @@ fn waiting<'a>(plan: &'a Plan, cluster: &str) -> &'a Waiting {
 }
 
 /// Two stages: `c0`, then the rest.
-fn canary_then_rest(target: &str, current: Option<&str>) -> Deployment {
+pub(crate) fn canary_then_rest(target: &str, current: Option<&str>) -> Deployment {
     let mut it = deployment(target, current);
     it.policy.stages = vec![
         stage("canary", Members::Count(1)),
@@ -70,7 +69,7 @@ fn canary_then_rest(target: &str, current: Option<&str>) -> Deployment {
 }
 
 /// Applies the plan, then lets every cluster say that it did as told.
-fn obey(desired: &mut Desired, observed: &mut Observed, plan: &Plan) {
+pub(crate) fn obey(desired: &mut Desired, observed: &mut Observed, plan: &Plan) {
     apply(desired, observed, plan);
     for cluster in observed.clusters.values_mut() {
         let run = cluster
@@ -82,7 +81,7 @@ fn obey(desired: &mut Desired, observed: &mut Observed, plan: &Plan) {
     }
 }
 
-fn fail_at(observed: &mut Observed, name: &str, revision: &str) {
+pub(crate) fn fail_at(observed: &mut Observed, name: &str, revision: &str) {
     say(
         observed.clusters.get_mut(&named(name)).unwrap(),
         &key("digits"),
@@ -203,121 +202,6 @@ fn a_clock_set_back_does_not_make_the_bake_longer() {
     let back = Timestamp(NOW.0 - 100_000);
     let next = fleet::plan(&desired, &observed, back);
     assert_eq!(next.wake_at, Some(back.plus_seconds(60)));
-}
-
-fn failed_canary(on_failure: OnFailure, current: Option<&str>) -> (Desired, Observed, Plan) {
-    let mut it = canary_then_rest("r2", current);
-    it.policy.on_failure = on_failure;
-    let mut desired = one(it);
-    let start = || current.map_or_else(cluster, |current| with(current, all_on(current)));
-    let mut observed = fleet(["c0", "c1"].map(|name| (name, start())));
-    let first = plan(&desired, &observed);
-    apply(&mut desired, &mut observed, &first);
-    fail_at(&mut observed, "c0", "r2");
-    if let Some(current) = current {
-        say(
-            observed.clusters.get_mut(&named("c1")).unwrap(),
-            &key("digits"),
-            Some(all_on(current)),
-        );
-    }
-    let plan = plan(&desired, &observed);
-    (desired, observed, plan)
-}
-
-#[test]
-fn a_failed_stage_sends_every_cluster_back_in_the_devices_own_words() {
-    let (mut desired, mut observed, failed) = failed_canary(OnFailure::RollbackAll, Some("r1"));
-    check_told(&failed, &[("c0", "r1"), ("c1", "r1")]);
-    let outcome = &answer(&failed).outcomes[&rev("r2")];
-    assert_eq!(outcome.outcome, Outcome::Failed);
-    assert!(
-        outcome
-            .message
-            .contains("golden vector 3: expected 7, got 1"),
-        "{}",
-        outcome.message
-    );
-    assert!(answer(&failed).conditions.degraded.status);
-    assert!(answer(&failed).conditions.reconciling.status);
-    obey(&mut desired, &mut observed, &failed);
-    let back = plan(&desired, &observed);
-    check_told(&back, &[("c0", "r1"), ("c1", "r1")]);
-    assert_eq!(
-        answer(&back).stage.as_ref().unwrap().phase,
-        StagePhase::RolledBack
-    );
-    assert_eq!(answer(&back).conditions.stalled.reason, "RevisionFailed");
-    assert!(matches!(waiting(&back, "c0"), Waiting::RolledBack { .. }));
-}
-
-#[test]
-fn a_first_rollout_that_fails_is_removed_everywhere() {
-    let (mut desired, mut observed, failed) = failed_canary(OnFailure::RollbackAll, None);
-    check_told(&failed, &[("c0", "-r2"), ("c1", "")]);
-    obey(&mut desired, &mut observed, &failed);
-    let gone = plan(&desired, &observed);
-    check_told(&gone, &[("c0", ""), ("c1", "")]);
-    assert!(matches!(waiting(&gone, "c0"), Waiting::NothingToRun { .. }));
-}
-
-#[test]
-fn pause_stops_and_setting_back_or_a_new_revision_leaves_it() {
-    let (mut desired, mut observed, failed) = failed_canary(OnFailure::Pause, Some("r1"));
-    check_told(&failed, &[("c0", "r2"), ("c1", "r1")]);
-    assert_eq!(
-        answer(&failed).stage.as_ref().unwrap().phase,
-        StagePhase::Stopped
-    );
-    assert!(matches!(waiting(&failed, "c1"), Waiting::Stopped { .. }));
-    apply(&mut desired, &mut observed, &failed);
-
-    let target = |desired: &Desired, name: &str| {
-        let mut desired = desired.clone();
-        let it = desired.deployments.get_mut(&key("digits")).unwrap();
-        it.target = Some(rev(name));
-        it.revisions.entry(rev(name)).or_default();
-        desired
-    };
-    let back = plan(&target(&desired, "r1"), &observed);
-    check_told(&back, &[("c0", "r1"), ("c1", "r1")]);
-    assert_eq!(
-        answer(&back).stage.as_ref().unwrap().phase,
-        StagePhase::Completed
-    );
-    let new = plan(&target(&desired, "r3"), &observed);
-    check_told(&new, &[("c0", "r3"), ("c1", "r1")]);
-}
-
-#[test]
-fn a_failed_revision_is_not_tried_again() {
-    let mut it = deployment("r2", Some("r1"));
-    it.revisions.get_mut(&rev("r2")).unwrap().outcome = Outcome::Failed;
-    let plan = plan(&one(it), &fleet([("c0", with("r1", all_on("r1")))]));
-    check_told(&plan, &[("c0", "r1")]);
-    assert_eq!(answer(&plan).refusals[0].reason(), "RevisionFailed");
-}
-
-#[test]
-fn failures_within_the_allowance_do_not_stop_the_stage() {
-    let mut it = canary_then_rest("r2", Some("r1"));
-    it.policy.stages[0].members = Members::Count(2);
-    it.policy.stages[0].max_failures = 1;
-    let mut desired = one(it);
-    let mut observed = fleet(["c0", "c1", "c2"].map(|name| (name, with("r1", all_on("r1")))));
-    let first = plan(&desired, &observed);
-    obey(&mut desired, &mut observed, &first);
-    fail_at(&mut observed, "c0", "r2");
-    check_told(
-        &plan(&desired, &observed),
-        &[("c0", "r2"), ("c1", "r2"), ("c2", "r2")],
-    );
-    fail_at(&mut observed, "c1", "r2");
-    let stopped = plan(&desired, &observed);
-    assert_eq!(
-        answer(&stopped).outcomes[&rev("r2")].outcome,
-        Outcome::Failed
-    );
 }
 
 #[test]

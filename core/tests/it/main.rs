@@ -5,6 +5,7 @@
 mod choices;
 mod cluster_words;
 mod device;
+mod failure_words;
 mod fixtures;
 mod fleet_words;
 mod laws;
