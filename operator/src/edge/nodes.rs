@@ -139,3 +139,78 @@ fn entry(go_ahead: &GoAhead<NodeModel>) -> NodeModel {
         ..content.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kube::core::DeserializeGuard;
+    use rimward_core::time::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: serde_json::Value) -> Arc<Node> {
+        let node: DeserializeGuard<EdgeNode> = serde_json::from_value(value).unwrap();
+        Arc::new(node)
+    }
+
+    fn entry(name: &str) -> serde_json::Value {
+        json!({"namespace": "team", "name": name, "endpointName": name, "revision": "r-1",
+            "package": {"repository": "r", "digest": format!("sha256:{}", "0".repeat(64))}})
+    }
+
+    fn seen(nodes: &[Arc<Node>]) -> Seen {
+        let liveness = Mutex::new(Liveness::new(Duration::from_secs(60)));
+        Seen::new(nodes, &mut Written::default(), &liveness)
+    }
+
+    fn plan(seen: &Seen) -> Plan<NodeModel> {
+        let nodes = seen.parsed();
+        let observed = cluster::Observed {
+            nodes,
+            ..Default::default()
+        };
+        cluster::plan(&BTreeMap::new(), &observed, Timestamp(0))
+    }
+
+    #[test]
+    fn a_node_that_does_not_parse_is_unavailable_and_never_written() {
+        let bad = object(json!({"metadata": {"name": "n1"}, "spec": {"models": "none"}}));
+        let seen = seen(&[bad]);
+        assert_eq!(seen.unreadable_count(), 1);
+        let parsed = seen.parsed();
+        assert!(!parsed.values().any(|node| node.alive));
+        let mut plan = plan(&seen);
+        let wanted = GoAhead {
+            revision: "r-1".parse().unwrap(),
+            action: Action::Run,
+            content: serde_json::from_value(entry("digits")).unwrap(),
+        };
+        let key = ModelKey::parse("team", "digits").unwrap();
+        plan.nodes
+            .insert("n1".parse().unwrap(), [(key, wanted)].into());
+        assert!(writes(&plan, &seen, &BTreeMap::new()).is_empty());
+    }
+
+    #[test]
+    fn an_entry_that_does_not_parse_stays_on_the_nodes_as_it_is() {
+        let node =
+            object(json!({"metadata": {"name": "n1"}, "spec": {"models": [entry("digits")]}}));
+        let seen = seen(&[node]);
+        let mut plan = plan(&seen);
+        plan.nodes.values_mut().for_each(BTreeMap::clear);
+        let unreadable = [(("team".to_owned(), "digits".to_owned()), String::new())].into();
+        assert!(writes(&plan, &seen, &unreadable).is_empty());
+        let taken = writes(&plan, &seen, &BTreeMap::new());
+        assert_eq!(taken[0].models, []);
+    }
+
+    #[test]
+    fn the_order_of_a_spec_is_no_difference() {
+        let models = json!([entry("tide"), entry("digits")]);
+        let node = object(json!({"metadata": {"name": "n1"}, "spec": {"models": models}}));
+        let seen = seen(&[node]);
+        assert!(writes(&plan(&seen), &seen, &BTreeMap::new()).is_empty());
+    }
+}

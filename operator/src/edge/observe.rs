@@ -90,7 +90,7 @@ fn is_older<K: Resource>(left: &K, right: &K) -> bool {
 
 /// Splits a guarded object.
 pub(crate) fn readable<K: Clone>(guarded: &DeserializeGuard<K>) -> Result<K, &InvalidObject> {
-    guarded.0.as_ref().map(Clone::clone)
+    guarded.0.as_ref().cloned()
 }
 
 #[cfg(test)]

@@ -129,8 +129,6 @@ impl<'a> Reconciler<'a> {
         let now = Timestamp(i64::try_from(self.began.elapsed().as_secs()).unwrap_or(i64::MAX));
         let kept = progress::read(mirror::annotation(&object, progress::ANNOTATION));
         let entries = parse::entries(&object.spec.models);
-        self.metrics
-            .set_invalid(Kind::ClusterAssignment, entries.unreadable.len());
         let seen = nodes::Seen::new(&observed.nodes, &mut self.on_nodes, liveness);
         self.metrics
             .set_invalid(Kind::EdgeNode, seen.unreadable_count());
@@ -218,12 +216,12 @@ impl<'a> Reconciler<'a> {
         if mirror.is_none() {
             let asked = bounded(self.edge.get_opt(self.cluster.as_str())).await;
             let found = asked.ok_or(WriteError::Late)?.map_err(WriteError::Api)?;
-            if let Some(found) = found {
-                if mirror::relation(Some(hub), Some(&found)) == Relation::OneCluster
-                    || mirror::is_current(hub, &found)
-                {
-                    return Ok(found);
-                }
+            let is_done = |found: &ClusterAssignment| {
+                mirror::relation(Some(hub), Some(found)) == Relation::OneCluster
+                    || mirror::is_current(hub, found)
+            };
+            if let Some(found) = found.filter(is_done) {
+                return Ok(found);
             }
         }
         let ledger = mirror

@@ -3,7 +3,6 @@
 //!
 //! Owns reconnecting. Must never decide what an absence means.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::pace::{Pace, random};
 use crate::metrics::{Kind, Metrics};
+
+/// How long listing everything may take.
+const LIST_MAX: Duration = Duration::from_secs(300);
 
 /// What the watches of one session share.
 #[derive(Clone)]
@@ -47,7 +49,7 @@ impl Watching {
     /// Follows `api` until shutdown, handing every event to `on`. `again` makes it start anew at once.
     ///
     /// Whatever the server answers (401, 403 and 404 included), the last state seen stands.
-    pub(crate) fn follow<K>(
+    pub(crate) async fn follow<K>(
         &self,
         kind: Kind,
         api: Api<DeserializeGuard<K>>,
@@ -55,51 +57,51 @@ impl Watching {
         reach: &Reach,
         again: &Notify,
         mut on: impl FnMut(Event<DeserializeGuard<K>>),
-    ) -> impl Future<Output = ()>
-    where
-        K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
-        K: Sync,
+    ) where
+        K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+        K: Send + Sync + 'static,
         K::DynamicType: Clone + Default,
     {
-        async move {
-            let mut pace = Pace::new(self.retry_max);
-            while !self.shutdown.is_cancelled() {
-                let end = Instant::now() + self.resync;
-                let mut stream = std::pin::pin!(watcher::watcher(api.clone(), config.clone()));
-                loop {
-                    let item = tokio::select! {
-                        biased;
-                        () = self.shutdown.cancelled() => return,
-                        () = again.notified() => break,
-                        () = tokio::time::sleep_until(end) => break,
-                        item = stream.next() => item,
-                    };
-                    match item {
-                        Some(Ok(event)) => {
-                            if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_))
-                            {
-                                pace.succeeded();
-                                reach.listed.store(true, Ordering::Release);
-                                if reach.away.swap(false, Ordering::AcqRel) {
-                                    tracing::info!(?kind, "watch works again");
-                                }
-                            }
-                            on(event);
-                        }
-                        Some(Err(error)) => {
-                            self.metrics.watch_failed(kind);
-                            if !reach.away.swap(true, Ordering::AcqRel) {
-                                tracing::warn!(?kind, %error, "watch broke off, trying again");
-                            }
-                            let wait = pace.failed(random());
-                            tokio::select! {
-                                () = self.shutdown.cancelled() => return,
-                                () = again.notified() => break,
-                                () = tokio::time::sleep(wait) => {}
+        let mut pace = Pace::new(self.retry_max);
+        while !self.shutdown.is_cancelled() {
+            // A list over a slow line may take longer than a resync; it is not cut off for that.
+            let mut end = Instant::now() + self.resync.max(LIST_MAX);
+            let mut stream = std::pin::pin!(watcher::watcher(api.clone(), config.clone()));
+            loop {
+                let item = tokio::select! {
+                    biased;
+                    () = self.shutdown.cancelled() => return,
+                    () = again.notified() => break,
+                    () = tokio::time::sleep_until(end) => break,
+                    item = stream.next() => item,
+                };
+                match item {
+                    Some(Ok(event)) => {
+                        if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
+                            pace.succeeded();
+                            reach.listed.store(true, Ordering::Release);
+                            if reach.away.swap(false, Ordering::AcqRel) {
+                                tracing::info!(?kind, "watch works again");
                             }
                         }
-                        None => break,
+                        if matches!(event, Event::InitDone) {
+                            end = Instant::now() + self.resync;
+                        }
+                        on(event);
                     }
+                    Some(Err(error)) => {
+                        self.metrics.watch_failed(kind);
+                        if !reach.away.swap(true, Ordering::AcqRel) {
+                            tracing::warn!(?kind, %error, "watch broke off, trying again");
+                        }
+                        let wait = pace.failed(random());
+                        tokio::select! {
+                            () = self.shutdown.cancelled() => return,
+                            () = again.notified() => break,
+                            () = tokio::time::sleep(wait) => {}
+                        }
+                    }
+                    None => break,
                 }
             }
         }
