@@ -22,4 +22,13 @@ pub(crate) fn log_to_stderr() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .try_init();
+    // An engine's panic is caught and answered; here it becomes one line of the log like any other.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let words = panic.payload_as_str().unwrap_or("no message");
+        tracing::error!(place, words, "panic");
+    }));
 }

@@ -47,6 +47,8 @@ impl Program {
             .current_dir("/")
             // glibc keeps a pool of memory per thread otherwise, which a child never gives back.
             .env("MALLOC_ARENA_MAX", "2")
+            // Ctrl-C on a terminal is for the supervisor: it decides when its children go.
+            .process_group(0)
             .kill_on_drop(true);
         // The log filter is the one thing of the environment that a child may see.
         if let Some(filter) = std::env::var_os("RUST_LOG") {
@@ -295,4 +297,40 @@ fn set(resource: Resource, value: u64) -> io::Result<()> {
             maximum: Some(value),
         },
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    fn check(status: i32, said: &str, wanted: FailReason, words: &str) {
+        let report = died(Some(ExitStatus::from_raw(status)), said);
+        let PreflightReport::Failed { reason, message } = report else {
+            panic!("{report:?}")
+        };
+        assert_eq!(reason, wanted, "{message}");
+        assert!(message.contains(words), "{message}");
+    }
+
+    #[test]
+    fn a_death_without_a_report_is_told_by_signal_and_last_words() {
+        let allocation = "memory allocation of 274877906944 bytes failed\n";
+        check(6, allocation, FailReason::MemoryExceeded, "274877906944");
+        check(9, "", FailReason::MemoryExceeded, "memory limit");
+        check(24, "", FailReason::TimedOut, "processor time");
+        check(11, "words\n\n", FailReason::Crashed, "signal 11: words");
+        check(0, "", FailReason::Crashed, "without a report");
+    }
+
+    #[test]
+    fn last_words_are_short() {
+        let report = died(None, &"x".repeat(100_000));
+        let PreflightReport::Failed { message, .. } = report else {
+            panic!("{report:?}")
+        };
+        assert!(message.len() <= 1024);
+    }
 }

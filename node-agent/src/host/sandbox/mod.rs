@@ -23,11 +23,13 @@ pub use guest::GuestChannel;
 use state::GuestState;
 pub use state::{GuestWorld, Stopped};
 
-use super::engine::{Ticker, engine};
+use super::engine::{GUEST_MEMORY_BYTES_MAX, Ticker, engine};
 use super::tensor::{Tensor, TensorBudget};
 
 /// The most outputs that a module may answer with.
 const OUTPUTS_MAX: usize = 256;
+/// Bytes that one host call may carry from the guest, as the host counts them.
+const HOST_CALL_BYTES_MAX: usize = GUEST_MEMORY_BYTES_MAX as usize + (1 << 20);
 /// How long after the deadline the whole call is dropped, should nothing else have ended it.
 const BACKSTOP: Duration = Duration::from_millis(200);
 
@@ -149,6 +151,8 @@ impl GuestModule {
         let state = GuestState::new(Arc::clone(world), budget, deadline);
         let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| &mut state.limits);
+        // One call of the guest into the host carries no more than the guest can hold.
+        store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
         store.set_epoch_deadline(1);
         // Each tick the guest makes way for other requests, or ends.
         store.epoch_deadline_callback(|context| {
