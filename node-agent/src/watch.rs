@@ -40,6 +40,8 @@ fn orders(node: &EdgeNode) -> Orders {
             .and_then(|all| all.get(HOLD_ANNOTATION))
             .map(|reason| reason.chars().take(256).collect()),
         problem: None,
+        // As the agent makes it after it was deleted, or at first start.
+        silent: node.spec.models.is_empty() && node.metadata.generation == Some(1),
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use rimward_artifact::manifest::Manifest;
 use rimward_core::ids::{Digest, RevisionName};
-use rimward_core::node::{Attempt, Effect, Observation, Problem, Reason, Record, Target};
+use rimward_core::node::{
+    Attempt, Effect, Observation, Problem, Reason, Record, Report, Standing, Target,
+};
 
 use super::activate::{Activate, NotActivated};
 use super::check::{Checker, Floors, file, words};
@@ -35,6 +37,31 @@ pub(super) fn preflighted(revision: RevisionName, result: Result<(), NotActivate
     }
 }
 
+/// One line per turn of a deployment, in the words of its status.
+fn log_turn(key: &Key, before: &Report, now: &Report) {
+    if (before.standing, &before.revision) == (now.standing, &now.revision) {
+        return;
+    }
+    let revision = now.revision.as_ref().map(ToString::to_string);
+    let reason = now.problem.as_ref().map(|it| it.reason.as_str());
+    let words = now.problem.as_ref().map(|it| it.message.as_str());
+    let standing = now.standing;
+    match standing {
+        Standing::Blocked | Standing::Rejected | Standing::RolledBack => {
+            tracing::warn!(deployment = %key, revision, ?standing, reason, words, "turned");
+        }
+        Standing::Pending
+        | Standing::Staging
+        | Standing::Preflight
+        | Standing::Trial
+        | Standing::Ready
+        | Standing::Held
+        | Standing::Removed => {
+            tracing::info!(deployment = %key, revision, ?standing, "turned");
+        }
+    }
+}
+
 impl Supervisor {
     /// Moves one machine and does what it asks for, until it asks for nothing more.
     pub(super) async fn observe(
@@ -51,7 +78,10 @@ impl Supervisor {
             if observation != Observation::Tick {
                 tracing::debug!(deployment = %key, ?observation, "observed");
             }
-            for effect in deployment.step(observation, now) {
+            let before = deployment.machine.report();
+            let asked = deployment.step(observation, now);
+            log_turn(key, &before, &deployment.machine.report());
+            for effect in asked {
                 match effect {
                     Effect::Put(record) => next = Some(self.put(key, record).await?),
                     Effect::Stage(target) => next = self.stage(key, &target),
@@ -142,7 +172,6 @@ impl Supervisor {
             package: target.package,
             entry: source.entry,
         };
-        tracing::info!(deployment = %key, %revision, package = %target.package, "staging");
         let key = key.clone();
         deployment.staging = Some(Task::spawn(async move {
             let result = stage.run().await;
@@ -168,7 +197,6 @@ impl Supervisor {
         };
         let events = self.events.clone();
         let deployment = self.deployments.get_mut(key)?;
-        tracing::info!(deployment = %key, %revision, "preflight");
         let key = key.clone();
         deployment.preflight = Some(Task::spawn(async move {
             let result = activate.preflight().await;

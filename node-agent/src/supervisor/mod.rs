@@ -303,8 +303,7 @@ impl Supervisor {
             self.sampled = Instant::now();
             self.hosts.ask_stats();
         }
-        let keys: Vec<Key> = self.deployments.keys().cloned().collect();
-        for key in keys {
+        for key in self.keys() {
             self.observe(&key, Observation::Tick).await?;
         }
         Ok(())

@@ -17,10 +17,24 @@ use crate::proto::{FailReason, SlotId, SlotStats};
 use crate::report::picture::{self, Picture, Running};
 
 impl Supervisor {
+    pub(super) fn keys(&self) -> Vec<Key> {
+        self.deployments.keys().cloned().collect()
+    }
+
     pub(super) async fn take_orders(&mut self, orders: Orders) -> anyhow::Result<()> {
         if orders.problem.is_some() {
             // What could not be read is no order to remove anything.
             self.orders.problem = orders.problem;
+            return Ok(());
+        }
+        let held = orders.hold.is_some();
+        if orders.silent {
+            self.orders.generation = orders.generation;
+            self.orders.hold = orders.hold;
+            self.orders.problem = None;
+            for key in self.keys() {
+                self.observe(&key, Observation::Held(held)).await?;
+            }
             return Ok(());
         }
         let owners: BTreeMap<String, Key> = self
@@ -32,7 +46,6 @@ impl Supervisor {
             })
             .collect();
         let sorted = sort(&orders.models, &owners);
-        let held = orders.hold.is_some();
         let mut wanted = BTreeMap::new();
         for (key, parsed) in sorted.orders {
             let deployment = self.deployments.entry(key.clone()).or_insert_with(|| {
@@ -53,8 +66,7 @@ impl Supervisor {
             .collect();
         self.refused = sorted.refused;
         self.orders = orders;
-        let keys: Vec<Key> = self.deployments.keys().cloned().collect();
-        for key in keys {
+        for key in self.keys() {
             self.observe(&key, Observation::Held(held)).await?;
             let order = match wanted.remove(&key) {
                 Some(order) => order,
@@ -100,8 +112,7 @@ impl Supervisor {
             Some(problem) => tracing::error!(problem = problem.message, "the trust file changed"),
         }
         self.keep_trust().await?;
-        let keys: Vec<Key> = self.deployments.keys().cloned().collect();
-        for key in keys {
+        for key in self.keys() {
             self.observe(&key, Observation::TrustChanged).await?;
             self.check_papers(&key).await?;
         }
@@ -167,8 +178,7 @@ impl Supervisor {
                 before,
             } => self.sampled(&slot, &stats, &before).await,
             Heard::Died(words) => {
-                let keys: Vec<Key> = self.deployments.keys().cloned().collect();
-                for key in keys {
+                for key in self.keys() {
                     let problem = Problem::new(Reason::HOST_DIED, &words);
                     self.observe(&key, Observation::HostDied(problem)).await?;
                 }

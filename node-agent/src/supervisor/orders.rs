@@ -23,6 +23,9 @@ pub struct Orders {
     pub hold: Option<String>,
     /// What could not be read, if anything: what it said before stays in force.
     pub problem: Option<String>,
+    /// Nobody has given orders yet: the object is as the agent made it. That is no order to remove
+    /// anything either.
+    pub silent: bool,
 }
 
 /// An entry that cannot be followed.
