@@ -3,6 +3,7 @@
 //! Owns what the mirror shall be, and whether hub and edge are one cluster. A hub's object that is
 //! away changes nothing: absence is never an order.
 
+use kube::ResourceExt as _;
 use rimward_crds::ClusterAssignment;
 use serde_json::{Value, json};
 
@@ -56,39 +57,34 @@ pub(crate) fn is_current(hub: &ClusterAssignment, mirror: &ClusterAssignment) ->
     mirror.spec == hub.spec && hub_generation(mirror) == hub.metadata.generation
 }
 
-/// The whole of what a session applies to the mirror, with the spec of `source` (the hub's object, or
-/// the mirror itself while the hub is away). What it leaves out, the API server takes away, so the
-/// ledger is always in it.
-pub(crate) fn to_apply(
-    source: &ClusterAssignment,
-    hub_generation: i64,
-    ledger: &progress::Ledger,
-) -> Value {
-    let mut annotations = json!({ HUB_GENERATION: hub_generation.to_string() });
-    if let Some(text) = progress::write(ledger) {
-        annotations[progress::ANNOTATION] = Value::String(text);
-    }
+/// A mirror of `hub` that is not there yet.
+pub(crate) fn to_create(hub: &ClusterAssignment) -> ClusterAssignment {
+    let generation = hub.metadata.generation.unwrap_or_default();
+    let mut mirror = ClusterAssignment::new(&hub.name_any(), hub.spec.clone());
+    mirror.metadata.annotations =
+        Some([(HUB_GENERATION.to_owned(), generation.to_string())].into());
+    mirror
+}
+
+/// What brings `mirror` up to `hub`. A merge patch, since a server-side apply that empties a list leaves
+/// a null that the schema refuses (docs/adr/0033). What is kept of deadlines stays.
+pub(crate) fn to_update(hub: &ClusterAssignment, mirror: &ClusterAssignment) -> Value {
+    let generation = hub.metadata.generation.unwrap_or_default();
     json!({
-        "apiVersion": "rimward.dev/v1alpha1",
-        "kind": "ClusterAssignment",
-        "metadata": { "name": source.metadata.name, "annotations": annotations },
-        "spec": { "models": source.spec.models },
+        "metadata": {
+            "uid": mirror.metadata.uid,
+            "annotations": { HUB_GENERATION: generation.to_string() },
+        },
+        "spec": { "models": hub.spec.models },
     })
 }
 
-/// What a session applies to the hub's own object where there is no mirror: the ledger alone.
-pub(crate) fn ledger_to_apply(object: &ClusterAssignment, ledger: &progress::Ledger) -> Value {
-    let mut annotations = json!({});
-    if let Some(text) = progress::write(ledger) {
-        annotations[progress::ANNOTATION] = Value::String(text);
-    }
+/// What writes the ledger: on the mirror, or on the hub's own object where there is none.
+pub(crate) fn to_keep(object: &ClusterAssignment, ledger: &progress::Ledger) -> Value {
     json!({
-        "apiVersion": "rimward.dev/v1alpha1",
-        "kind": "ClusterAssignment",
         "metadata": {
-            "name": object.metadata.name,
             "uid": object.metadata.uid,
-            "annotations": annotations,
+            "annotations": { progress::ANNOTATION: progress::write(ledger) },
         },
     })
 }
@@ -117,8 +113,7 @@ mod tests {
     #[test]
     fn a_mirror_is_current_when_it_carries_the_hubs_generation() {
         let hub = object("a", 7);
-        let mut mirror: ClusterAssignment =
-            serde_json::from_value(to_apply(&hub, 7, &progress::Ledger::new())).unwrap();
+        let mut mirror = to_create(&hub);
         assert!(is_current(&hub, &mirror));
         assert_eq!(hub_generation(&mirror), Some(7));
         mirror.metadata.annotations = None;

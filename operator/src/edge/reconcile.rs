@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use rimward_core::cluster::{self, Plan, Progress};
 use rimward_core::ids::{ClusterName, ModelKey};
@@ -154,7 +154,7 @@ impl<'a> Reconciler<'a> {
         }
 
         if let Some(ledger) = progress::due(&kept, &plan.progress, &entries.assigned, now) {
-            match self.keep(&object, generation, &ledger).await {
+            match self.patch(&mirror::to_keep(&object, &ledger)).await {
                 Ok(written) => object = written,
                 Err(error) => {
                     self.log_failed("progress", &error);
@@ -211,47 +211,37 @@ impl<'a> Reconciler<'a> {
         if let Some(mirror) = mirror.filter(|mirror| mirror::is_current(hub, mirror)) {
             return Ok(mirror.clone());
         }
-        // The edge's watch may not have shown yet what is the hub's own object, if both are one
-        // cluster; mirroring it onto itself would make us its writer. So ask.
-        if mirror.is_none() {
-            let asked = bounded(self.edge.get_opt(self.cluster.as_str())).await;
-            let found = asked.ok_or(WriteError::Late)?.map_err(WriteError::Api)?;
-            let is_done = |found: &ClusterAssignment| {
-                mirror::relation(Some(hub), Some(found)) == Relation::OneCluster
-                    || mirror::is_current(hub, found)
-            };
-            if let Some(found) = found.filter(is_done) {
-                return Ok(found);
-            }
-        }
-        let ledger = mirror
-            .map(|mirror| progress::read(mirror::annotation(mirror, progress::ANNOTATION)))
-            .unwrap_or_default();
-        let generation = hub.metadata.generation.unwrap_or_default();
-        self.apply_assignment(mirror::to_apply(hub, generation, &ledger))
-            .await
-    }
-
-    /// Writes the ledger.
-    async fn keep(
-        &mut self,
-        object: &ClusterAssignment,
-        generation: i64,
-        ledger: &progress::Ledger,
-    ) -> Result<ClusterAssignment, WriteError> {
-        let patch = if mirror::hub_generation(object).is_some() {
-            mirror::to_apply(object, generation, ledger)
-        } else {
-            mirror::ledger_to_apply(object, ledger)
+        let Some(mirror) = mirror else {
+            return self.make_mirror(hub).await;
         };
-        self.apply_assignment(patch).await
+        self.patch(&mirror::to_update(hub, mirror)).await
     }
 
-    async fn apply_assignment(&mut self, patch: Value) -> Result<ClusterAssignment, WriteError> {
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        let patch = Patch::Apply(patch);
-        let request = self.edge.patch(self.cluster.as_str(), &params, &patch);
-        let written = finish(request).await?;
+    async fn make_mirror(
+        &mut self,
+        hub: &ClusterAssignment,
+    ) -> Result<ClusterAssignment, WriteError> {
+        // The edge's watch may not have shown yet what is the hub's own object, if both are one
+        // cluster, or an older mirror: what is there is taken as seen, and the watch will show it.
+        if let Some(found) = finish(self.edge.get_opt(self.cluster.as_str())).await? {
+            return Ok(found);
+        }
+        let mirror = mirror::to_create(hub);
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        let written = finish(self.edge.create(&params, &mirror)).await?;
+        self.metrics.wrote(Kind::ClusterAssignment);
+        self.on_edge.note(written.clone());
+        Ok(written)
+    }
+
+    /// Changes the edge's assignment.
+    async fn patch(&mut self, patch: &Value) -> Result<ClusterAssignment, WriteError> {
+        let name = self.cluster.as_str();
+        let patch = Patch::Merge(patch);
+        let written = finish(self.edge.patch(name, &merging(), &patch)).await?;
         self.metrics.wrote(Kind::ClusterAssignment);
         self.on_edge.note(written.clone());
         Ok(written)
@@ -261,18 +251,14 @@ impl<'a> Reconciler<'a> {
     /// planned on, is planned on again.
     async fn give(&self, write: &nodes::Write) -> Result<EdgeNode, WriteError> {
         let name = write.node.name_any();
-        let patch = Patch::Apply(json!({
-            "apiVersion": "rimward.dev/v1alpha1",
-            "kind": "EdgeNode",
+        let patch = Patch::Merge(json!({
             "metadata": {
-                "name": name,
                 "uid": write.node.metadata.uid,
                 "resourceVersion": write.node.metadata.resource_version,
             },
             "spec": { "models": write.models },
         }));
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        let written = finish(self.edge_nodes.patch(&name, &params, &patch)).await?;
+        let written = finish(self.edge_nodes.patch(&name, &merging(), &patch)).await?;
         self.metrics.wrote(Kind::EdgeNode);
         Ok(written)
     }
@@ -318,6 +304,14 @@ impl<'a> Reconciler<'a> {
             Some(source) => tracing::warn!(%cluster, what, %error, %source, "write failed"),
             None => tracing::warn!(%cluster, what, %error, "write failed"),
         }
+    }
+}
+
+/// A merge patch in the session's name.
+fn merging() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
     }
 }
 
