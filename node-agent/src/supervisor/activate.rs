@@ -70,12 +70,10 @@ impl Activate {
         let (papers, files, spec) = self.verified().await?;
         let policy = papers.install.entry.health.golden_vectors;
         match (policy, &files.golden_vectors) {
-            (GoldenVectors::Require, None) => {
-                return Err(failed(
-                    "GoldenVectorsMissing",
-                    "the package has no golden vectors, and health.goldenVectors is Require",
-                ));
-            }
+            (GoldenVectors::Require, None) => Err(failed(
+                "GoldenVectorsMissing",
+                "the package has no golden vectors, and health.goldenVectors is Require",
+            )),
             (GoldenVectors::Require, Some(_)) => {
                 let (module, report) = self.run(&spec, files).await?;
                 self.keep(module, report)

@@ -14,7 +14,7 @@ use rimward_core::node::{
 
 use super::activate::{Activate, NotActivated};
 use super::check::{Checker, Floors, file, words};
-use super::deployment::Task;
+use super::deployment::{Deployment, Task};
 use super::stage::{Stage, StageError};
 use super::{Event, Supervisor};
 use crate::parse::Key;
@@ -36,6 +36,9 @@ pub(super) fn preflighted(revision: RevisionName, result: Result<(), NotActivate
         Err(NotActivated::Unsound(problem)) => Observation::Unsound(revision, problem),
     }
 }
+
+/// Deployment folder and package folder of each version.
+type Folders = BTreeSet<(String, String)>;
 
 /// One line per turn of a deployment, in the words of its status.
 fn log_turn(key: &Key, before: &Report, now: &Report) {
@@ -232,7 +235,7 @@ impl Supervisor {
 
     /// Deletes what no record names, when it is wanted and nothing is on its way in.
     pub(super) async fn collect(&mut self) {
-        let staging = self.deployments.values().any(|it| it.is_staging());
+        let staging = self.deployments.values().any(Deployment::is_staging);
         if !self.collect_wanted || staging {
             return;
         }
@@ -265,7 +268,7 @@ impl Supervisor {
 
     /// Blobs and version folders that the durable record needs; `None` where a manifest cannot be
     /// read, and nothing may be deleted.
-    fn roots(&self) -> Option<(BTreeSet<Digest>, BTreeSet<(String, String)>)> {
+    fn roots(&self) -> Option<(BTreeSet<Digest>, Folders)> {
         let mut blobs: BTreeSet<Digest> = self.record.trust.into_iter().collect();
         let mut folders = BTreeSet::new();
         for (key, record) in &self.record.deployments {
