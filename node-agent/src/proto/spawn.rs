@@ -221,14 +221,13 @@ async fn read_tail(mut stderr: tokio::process::ChildStderr) -> String {
 fn died(status: Option<std::process::ExitStatus>, said: &str) -> PreflightReport {
     use std::os::unix::process::ExitStatusExt;
     let signal = status.and_then(|status| status.signal());
-    let last = said
+    let allocation = said
         .lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or("")
-        .trim();
-    let out_of_memory =
-        said.contains("memory allocation of") || said.contains("Cannot allocate memory");
+        .find(|line| line.contains("memory allocation of"));
+    let words = |line: &&str| !line.trim().is_empty() && !line.starts_with("note:");
+    let last = allocation.or_else(|| said.lines().rev().find(words));
+    let last = last.unwrap_or("").trim();
+    let out_of_memory = allocation.is_some() || said.contains("Cannot allocate memory");
     let (reason, message) = match signal {
         _ if out_of_memory => (
             FailReason::MemoryExceeded,
@@ -289,12 +288,18 @@ pub fn limit_self(limits: &SelfLimits) -> io::Result<()> {
 
 fn set(resource: Resource, value: u64) -> io::Result<()> {
     let had = rustix::process::getrlimit(resource);
-    let value = had.maximum.map_or(value, |maximum| value.min(maximum));
+    let within = |value: u64| had.maximum.map_or(value, |maximum| value.min(maximum));
+    // At the hard limit on processor time the kernel kills without saying why; at the soft one it
+    // sends a signal of its own.
+    let hard = match resource {
+        Resource::Cpu => value.saturating_add(2),
+        _ => value,
+    };
     Ok(rustix::process::setrlimit(
         resource,
         Rlimit {
-            current: Some(value),
-            maximum: Some(value),
+            current: Some(within(value)),
+            maximum: Some(within(hard)),
         },
     )?)
 }

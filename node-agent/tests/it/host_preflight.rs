@@ -200,3 +200,49 @@ async fn a_preflight_over_its_time_reports_that() {
     let report = run_preflight(&program(), &job, package.files().0).await;
     check_report(report, FailReason::TimedOut, "");
 }
+
+/// One field of a protobuf message.
+fn field(number: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![number << 3 | 2, u8::try_from(body.len()).unwrap()];
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// A model of a hundred bytes that makes a tensor of that many elements while it is loaded or run.
+fn model_that_wants(elements: u64) -> Vec<u8> {
+    let node = [
+        field(1, b"s"),
+        field(2, b"probabilities"),
+        field(4, b"ConstantOfShape"),
+    ]
+    .concat();
+    // INT64, one element.
+    let tensor = [
+        vec![8, 1, 16, 7],
+        field(8, b"s"),
+        field(9, &elements.to_le_bytes()),
+    ]
+    .concat();
+    let output = [field(1, b"probabilities"), field(2, &field(1, &[8, 1]))].concat();
+    let graph = [
+        field(1, &node),
+        field(2, b"g"),
+        field(5, &tensor),
+        field(12, &output),
+    ]
+    .concat();
+    [vec![8, 8], field(8, &[16, 13]), field(7, &graph)].concat()
+}
+
+#[tokio::test]
+async fn a_tiny_model_that_asks_for_eight_gib_ends_with_its_preflight() {
+    let package = Package::pass_through();
+    let (mut files, _) = package.files();
+    files.model = file(&model_that_wants(i32::MAX as u64));
+    let report = run_preflight(&program(), &package.job(), files).await;
+    check_report(
+        report,
+        FailReason::MemoryExceeded,
+        "memory allocation of 8589934588 bytes failed",
+    );
+}

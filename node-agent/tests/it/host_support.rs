@@ -224,8 +224,24 @@ impl Host {
     }
 
     pub async fn try_load(&mut self, package: &Package) -> (SlotId, FromHost) {
-        let (files, mut code) = package.files();
-        let report = run_preflight(&program(), &package.job(), files).await;
+        self.try_load_as(package, package).await
+    }
+
+    /// Preflights one and loads the other, of the same module and model.
+    pub async fn load_as(&mut self, preflighted: &Package, loaded: &Package) -> SlotId {
+        match self.try_load_as(preflighted, loaded).await {
+            (slot, FromHost::Loaded { .. }) => slot,
+            (_, other) => panic!("not loaded: {other:?}"),
+        }
+    }
+
+    async fn try_load_as(
+        &mut self,
+        preflighted: &Package,
+        package: &Package,
+    ) -> (SlotId, FromHost) {
+        let (files, mut code) = preflighted.files();
+        let report = run_preflight(&program(), &preflighted.job(), files).await;
         let PreflightReport::Passed { native: id, .. } = report else {
             panic!("preflight: {report:?}")
         };

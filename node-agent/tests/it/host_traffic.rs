@@ -217,3 +217,44 @@ async fn a_lame_duck_leaves_when_its_grace_is_over_and_counts_who_stayed() {
         }
     ));
 }
+
+#[tokio::test]
+async fn a_connection_that_waits_while_the_host_is_dead_is_served_by_the_next_one() {
+    let (mut host, _) = Host::serving(&Package::good()).await;
+    host.process.child.kill().await.unwrap();
+    let (image, wanted) = held_out().swap_remove(0);
+    let address = host.address;
+    let waiting = tokio::spawn(async move { Client::new(address).label(&image).await });
+    let mut next = host.successor().await;
+    let slot = next.load(&Package::good()).await;
+    next.route(Some(slot), None).await;
+    next.listen().await;
+    assert_eq!(waiting.await.unwrap(), Ok(wanted));
+}
+
+#[tokio::test]
+async fn an_unloaded_version_finishes_what_it_began() {
+    let mut host = Host::start().await;
+    let package = Package::fixture("hang").config("trigger", "always");
+    // Preflight must let it through, so it is told to behave there.
+    let slot = host
+        .load_as(
+            &package.clone().config("trigger", "never"),
+            &package.limits(|limits| limits.timeout_milliseconds = 1_500),
+        )
+        .await;
+    host.route(Some(slot), None).await;
+    let (address, image) = (host.address, held_out().swap_remove(0).0);
+    let hanging = tokio::spawn(async move { Client::new(address).label(&image).await });
+    while host.stats().await[&slot].inflight == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    host.route(None, None).await;
+    host.tell(ToHost::Unload { slot }).await;
+    assert!(matches!(host.told().await, FromHost::Unloaded { .. }));
+    assert_eq!(
+        hanging.await.unwrap().unwrap_err().0,
+        StatusCode::GATEWAY_TIMEOUT
+    );
+    assert!(host.stats().await.is_empty());
+}
