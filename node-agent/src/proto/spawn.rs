@@ -47,6 +47,8 @@ impl Program {
             .current_dir("/")
             // glibc keeps a pool of memory per thread otherwise, which a child never gives back.
             .env("MALLOC_ARENA_MAX", "2")
+            // rten starts a pool for the whole process that nobody uses: each worker has its own.
+            .env("RTEN_NUM_THREADS", "1")
             // Ctrl-C on a terminal is for the supervisor: it decides when its children go.
             .process_group(0)
             .kill_on_drop(true);
