@@ -16,7 +16,7 @@ use kube::api::{
 use kube::core::ApiResource;
 use kube::{Api, Client, Resource};
 use rimward_crds::{
-    ClusterAssignment, EdgeCluster, Model, ModelDeployment, ModelRevision, RolloutPolicy,
+    ClusterAssignment, ClusterAssignmentSpec, EdgeCluster, Model, ModelDeployment, ModelRevision, RolloutPolicy,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -141,21 +141,23 @@ impl Writer {
         self.done(&target.key, write).await
     }
 
-    /// Applies a spec.
+    /// Applies an assignment's entries.
     ///
     /// # Errors
     /// [`WriteError`].
-    pub(crate) async fn spec(
+    pub(crate) async fn entries(
         &self,
         target: &Target,
-        spec: &impl Serialize,
+        spec: &ClusterAssignmentSpec,
     ) -> Result<(), WriteError> {
         let (api, resource) = self.api(&target.key)?;
+        let ClusterAssignmentSpec { models } = spec;
         let body = json!({
             "apiVersion": resource.api_version,
             "kind": resource.kind,
             "metadata": target.metadata(),
-            "spec": spec,
+            // Also when empty: once its last owned field is gone, the server takes `spec` for null.
+            "spec": {"models": models},
         });
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let patch = Patch::Apply(&body);

@@ -220,7 +220,7 @@ impl Hub {
             .await;
         let applies = applies
             .iter()
-            .map(|(target, spec)| self.writer.spec(target, spec));
+            .map(|(target, spec)| self.writer.entries(target, spec));
         let applied: Vec<_> = futures::stream::iter(applies)
             .buffer_unordered(WRITES_MAX)
             .collect()

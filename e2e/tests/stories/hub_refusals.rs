@@ -1,0 +1,258 @@
+//! Bad input to the hub, one by one: each is refused or gets a condition that names what and where, and stops no
+//! other object.
+
+use anyhow::{Result, ensure};
+use rimward_e2e::{Seen, Story, story, wait_for};
+
+use crate::hub_world::{Sessions, TEAM, WITHIN, World, cluster, deployment, model};
+
+const EVERYWHERE: &str = "placement: {clusterSelector: {}}";
+
+#[test]
+fn every_bad_object_says_what_and_where_and_stops_no_other() {
+    story("hub-refusals", async |story: &Story| {
+        let world = World::start("hub-refusals-fleet").await?;
+        let image = world.push("passthrough", "1.0.0").await?;
+        let _operator = world.operator("hub", story.scratch().path()).await?;
+        world.apply(&cluster("one", "canary")).await?;
+        world.apply(&cluster("two", "main")).await?;
+        let _sessions = Sessions::play(&world, &["one", "two"]).await?;
+        world.apply(&model("good", "digits-raw", &image)).await?;
+        world
+            .condition(("model", "good"), "Ready", "True", "Resolved")
+            .await?;
+
+        models(&world, &image).await?;
+        placements(&world).await?;
+        policies(&world).await?;
+        an_unreadable_object_stops_no_other(&world).await
+    });
+}
+
+async fn models(world: &World, image: &str) -> Result<()> {
+    let host = world.fleet.registry.host();
+    world
+        .fleet
+        .registry
+        .push("a/b", "v1", "application/x", b"bytes")
+        .await?;
+    for (name, family, image, reason, stalled, words) in [
+        (
+            "no-tag",
+            "digits-raw",
+            format!("{host}/models/passthrough:2.0.0"),
+            "ImageNotFound",
+            "True",
+            "2.0.0",
+        ),
+        (
+            "no-package",
+            "digits-raw",
+            format!("{host}/a/b:v1"),
+            "PackageInvalid",
+            "True",
+            "manifest",
+        ),
+        (
+            "other-family",
+            "letters",
+            image.to_owned(),
+            "PackageMismatch",
+            "True",
+            "digits-raw",
+        ),
+        (
+            "no-host",
+            "digits-raw",
+            "digits:1".to_owned(),
+            "ImageInvalid",
+            "True",
+            "spec.image",
+        ),
+        (
+            "no-registry",
+            "digits-raw",
+            "127.0.0.1:9/a/b:v1".to_owned(),
+            "RegistryUnavailable",
+            "False",
+            "127.0.0.1:9",
+        ),
+    ] {
+        world.apply(&model(name, family, &image)).await?;
+        let message = world
+            .condition(("model", name), "Ready", "False", reason)
+            .await?;
+        ensure!(message.contains(words), "{name}: {message}");
+        world
+            .condition(("model", name), "Stalled", stalled, reason)
+            .await?;
+    }
+    let manifest = format!(
+        "{{apiVersion: rimward.dev/v1alpha1, kind: Model, metadata: {{name: no-secret}},
+           spec: {{family: digits-raw, version: 1.0.0, image: '{image}', pullSecretRef: {{name: absent}}}}}}"
+    );
+    world.apply(&manifest).await?;
+    let model = ("model", "no-secret");
+    let message = world
+        .condition(model, "Stalled", "True", "PullSecretInvalid")
+        .await?;
+    ensure!(message.contains("team/absent"), "{message}");
+    // A tag that moves after it was resolved changes nothing.
+    let pinned = world.get("model", "good").await?["status"]["digest"].clone();
+    world
+        .fleet
+        .registry
+        .push("models/passthrough", "1.0.0", "application/x", b"moved")
+        .await?;
+    let hold = r#"{"metadata":{"labels":{"touched":"yes"}}}"#;
+    world
+        .kubectl
+        .run([
+            "patch",
+            "model",
+            "good",
+            "-n",
+            TEAM,
+            "--type=merge",
+            "-p",
+            hold,
+        ])
+        .await?;
+    world
+        .condition(("model", "good"), "Ready", "True", "Resolved")
+        .await?;
+    ensure!(world.get("model", "good").await?["status"]["digest"] == pinned);
+    Ok(())
+}
+
+async fn placements(world: &World) -> Result<()> {
+    let refused = world
+        .apply(&deployment(
+            "typo",
+            "good",
+            "placement: {}, canaryPercent: 5",
+        ))
+        .await;
+    let words = refused
+        .err()
+        .map(|error| format!("{error:#}"))
+        .unwrap_or_default();
+    ensure!(words.contains("canaryPercent"), "{words}");
+
+    world
+        .apply(&deployment("first", "good", EVERYWHERE))
+        .await?;
+    let ready = ("modeldeployment", "first");
+    world.condition(ready, "Ready", "True", "RolledOut").await?;
+    let second = format!("endpointName: first, {EVERYWHERE}");
+    world.apply(&deployment("second", "good", &second)).await?;
+    let object = ("modeldeployment", "second");
+    let message = world
+        .condition(object, "Stalled", "True", "EndpointNameTaken")
+        .await?;
+    ensure!(message.contains("team/first"), "{message}");
+
+    let nowhere = "placement: {clusterSelector: {matchLabels: {ring: none}}}";
+    world.apply(&deployment("nowhere", "good", nowhere)).await?;
+    let object = ("modeldeployment", "nowhere");
+    let message = world
+        .condition(object, "Ready", "False", "NoClusters")
+        .await?;
+    ensure!(message.contains("no cluster"), "{message}");
+
+    world
+        .apply(&deployment("no-model", "absent", EVERYWHERE))
+        .await?;
+    let object = ("modeldeployment", "no-model");
+    let message = world
+        .condition(object, "Ready", "False", "ModelNotFound")
+        .await?;
+    ensure!(message.contains("team/absent"), "{message}");
+    world
+        .apply(&deployment("bad-model", "no-tag", EVERYWHERE))
+        .await?;
+    let object = ("modeldeployment", "bad-model");
+    let message = world
+        .condition(object, "Stalled", "True", "ModelNotReady")
+        .await?;
+    ensure!(message.contains("ImageNotFound"), "{message}");
+    // What served keeps serving.
+    world.condition(ready, "Ready", "True", "RolledOut").await?;
+    Ok(())
+}
+
+async fn policies(world: &World) -> Result<()> {
+    let uses = format!("{EVERYWHERE}, endpointName: staged, rolloutPolicyRef: {{name: odd}}");
+    world.apply(&deployment("staged", "good", &uses)).await?;
+    let object = ("modeldeployment", "staged");
+    let message = world
+        .condition(object, "Ready", "False", "PolicyNotFound")
+        .await?;
+    ensure!(message.contains("odd"), "{message}");
+    world
+        .apply(
+            "{apiVersion: rimward.dev/v1alpha1, kind: RolloutPolicy, metadata: {name: odd}, spec: {stages: [
+               {name: typo, clusters: {selector: {matchLabels: {ring: cannary}}}},
+               {name: ring, clusters: {selector: {matchLabels: {ring: canary}}}},
+               {name: again, clusters: {selector: {}}}]}}",
+        )
+        .await?;
+    // A stage without clusters passes, and the policy says which one it was, and which one overlaps.
+    world
+        .condition(object, "Ready", "True", "RolledOut")
+        .await?;
+    let message = wait_for("the policy's remarks", WITHIN, async || {
+        let message = world
+            .condition(("rolloutpolicy", "odd"), "Ready", "True", "Valid")
+            .await?;
+        Ok(if message.contains("selects no cluster") {
+            Seen::Done(message)
+        } else {
+            Seen::NotYet(message)
+        })
+    })
+    .await?;
+    ensure!(
+        message.contains("stage typo selects no cluster"),
+        "{message}"
+    );
+    ensure!(
+        message.contains("stage again overlaps stage ring"),
+        "{message}"
+    );
+    Ok(())
+}
+
+/// The schema is as tight as the types; here it is loosened, as an older or newer one might be.
+async fn an_unreadable_object_stops_no_other(world: &World) -> Result<()> {
+    let path =
+        "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/revisionHistoryLimit";
+    let loose = format!(
+        r#"[{{"op":"replace","path":"{path}","value":{{"x-kubernetes-int-or-string":true,"description":"loose"}}}}]"#
+    );
+    let crd = "modeldeployments.rimward.dev";
+    world
+        .kubectl
+        .run(["patch", "crd", crd, "--type=json", "-p", &loose])
+        .await?;
+    let unreadable = format!("{EVERYWHERE}, endpointName: unreadable, revisionHistoryLimit: many");
+    wait_for("the loose schema to be served", WITHIN, async || {
+        world
+            .apply(&deployment("unreadable", "good", &unreadable))
+            .await?;
+        Ok(Seen::Done(()))
+    })
+    .await?;
+    let object = ("modeldeployment", "unreadable");
+    let message = world
+        .condition(object, "Stalled", "True", "ObjectInvalid")
+        .await?;
+    ensure!(message.contains("many"), "{message}");
+    // Others go on.
+    let after = format!("{EVERYWHERE}, endpointName: after");
+    world.apply(&deployment("after", "good", &after)).await?;
+    world
+        .condition(("modeldeployment", "after"), "Ready", "True", "RolledOut")
+        .await?;
+    Ok(())
+}
