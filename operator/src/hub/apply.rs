@@ -16,7 +16,8 @@ use kube::api::{
 use kube::core::ApiResource;
 use kube::{Api, Client, Resource};
 use rimward_crds::{
-    ClusterAssignment, ClusterAssignmentSpec, EdgeCluster, Model, ModelDeployment, ModelRevision, RolloutPolicy,
+    ClusterAssignment, ClusterAssignmentSpec, EdgeCluster, Model, ModelDeployment, ModelRevision,
+    RolloutPolicy,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -152,17 +153,29 @@ impl Writer {
     ) -> Result<(), WriteError> {
         let (api, resource) = self.api(&target.key)?;
         let ClusterAssignmentSpec { models } = spec;
-        let body = json!({
+        let mut body = json!({
             "apiVersion": resource.api_version,
             "kind": resource.kind,
             "metadata": target.metadata(),
-            // Also when empty: once its last owned field is gone, the server takes `spec` for null.
             "spec": {"models": models},
         });
+        let name = &target.key.name;
+        if models.is_empty() {
+            // An apply that takes the last entry away leaves `spec: null`, which the schema refuses.
+            body["metadata"]["uid"] = json!(target.uid);
+            let params = PatchParams {
+                field_manager: Some(FIELD_MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            let patch = Patch::Merge(&body);
+            return self
+                .done(&target.key, api.patch(name, &params, &patch))
+                .await;
+        }
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let patch = Patch::Apply(&body);
-        let write = api.patch(&target.key.name, &params, &patch);
-        self.done(&target.key, write).await
+        self.done(&target.key, api.patch(name, &params, &patch))
+            .await
     }
 
     /// Makes an object. One that is there already is a conflict.
