@@ -3,7 +3,9 @@
 //! Owns start and stop. Must never decide: it only connects.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -21,6 +23,8 @@ use crate::{manifests, probes, report};
 
 /// How often small local files are read for changes.
 const FILE_PERIOD: Duration = Duration::from_secs(1);
+/// Longest reason of a hold.
+const HOLD_BYTES_MAX: u64 = 256;
 /// Longest file of registry settings.
 const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 
@@ -101,10 +105,54 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             ));
         }
     }
+    tasks.spawn(watch_hold(flags.data_dir.join("hold"), events.clone()));
+    tasks.spawn(replace_on_signal(events.clone())?);
     tasks.spawn(stop_on_signal(events)?);
     let result = supervisor.run().await;
     tasks.shutdown().await;
     result
+}
+
+/// Watches the file by which an application or a person on the device holds updates back; what it
+/// says is the reason.
+async fn watch_hold(path: PathBuf, events: mpsc::Sender<Event>) {
+    let mut last = None;
+    loop {
+        let now = read_hold(&path);
+        if now != last {
+            last = now.clone();
+            if events.send(Event::LocalHold(now)).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(FILE_PERIOD).await;
+    }
+}
+
+fn read_hold(path: &Path) -> Option<String> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).ok()?;
+    file.take(HOLD_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+    Some(if text.is_empty() {
+        "held on the device".to_owned()
+    } else {
+        text
+    })
+}
+
+/// SIGHUP: replace the host, as for a library that was updated beneath it.
+fn replace_on_signal(
+    events: mpsc::Sender<Event>,
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            if events.send(Event::ReplaceHost).await.is_err() {
+                return;
+            }
+        }
+    })
 }
 
 fn stop_on_signal(
@@ -123,7 +171,6 @@ fn stop_on_signal(
 
 fn client_options(flags: &Run) -> anyhow::Result<ClientOptions> {
     let read = |path: &std::path::Path| -> anyhow::Result<Vec<u8>> {
-        use std::io::Read;
         let mut bytes = Vec::new();
         let file =
             std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;

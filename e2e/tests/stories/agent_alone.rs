@@ -69,7 +69,9 @@ impl Device {
             .args(["package", &folder, "--push", &target])
             .run()
             .await?;
-        let at = said.find("sha256:").context("no digest in what package says")?;
+        let at = said
+            .find("sha256:")
+            .context("no digest in what package says")?;
         Ok(said[at..].chars().take(71).collect())
     }
 
@@ -109,11 +111,13 @@ impl Device {
             let text = std::fs::read_to_string(&path)?;
             let status: Value = serde_yaml::from_str(&text)?;
             let model = status["models"][0].clone();
-            Ok(if model["revision"] == revision && model["state"] == state {
-                Seen::Done(model)
-            } else {
-                Seen::NotYet(text)
-            })
+            Ok(
+                if model["revision"] == revision && model["state"] == state {
+                    Seen::Done(model)
+                } else {
+                    Seen::NotYet(text)
+                },
+            )
         })
         .await
     }
@@ -162,7 +166,10 @@ fn a_wrong_model_is_refused_in_the_devices_words_while_the_good_one_serves() {
         let message = model["message"].as_str().unwrap_or_default();
         ensure!(model["reason"] == "GoldenVectorMismatch", "{model}");
         ensure!(message.starts_with("golden vector "), "{model}");
-        ensure!(message.contains("expected") && message.contains("got"), "{model}");
+        ensure!(
+            message.contains("expected") && message.contains("got"),
+            "{model}"
+        );
         ensure!(model["lastGoodRevision"] == "digits-1", "{model}");
         ensure!(device.answering().await? == "digits-1");
 
@@ -236,7 +243,7 @@ fn killed_at_any_moment_of_a_change_the_agent_ends_where_it_was_going() {
 }
 
 #[test]
-fn swaps_under_load_lose_no_request() {
+fn swaps_and_replaced_hosts_under_load_lose_no_request() {
     story("agent-swaps", async |story: &Story| {
         let device = Device::start(story, Kind::Referrers).await?;
         let digests = [
@@ -255,6 +262,12 @@ fn swaps_under_load_lose_no_request() {
             judge: any_inference,
         })?;
         for round in 1..=4_usize {
+            // A planned replacement of the host, in the middle of it all.
+            let agent = device.agent.id().context("the agent does not run")?;
+            Line::new(Path::new("/bin/kill"))
+                .args(["-HUP", &agent.to_string()])
+                .run()
+                .await?;
             let revision = format!("digits-{round}");
             device.order(&revision, &digests[round % 2], "probationSeconds: 1")?;
             device.wait(&revision, "Committed").await?;

@@ -52,6 +52,8 @@ use stage::StageError;
 
 /// Events waiting for the loop.
 const EVENTS_MAX: usize = 256;
+/// How long clients with idle connections are waited for when the agent stops.
+const FINISH_GRACE: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(500);
 /// How often the hosts are asked for counters: often while something is in trial.
 const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
@@ -74,6 +76,10 @@ pub enum Event {
     Host(u64, News),
     /// Time passed.
     Tick,
+    /// The site holds updates back by the file in the data folder, or lets them go.
+    LocalHold(Option<String>),
+    /// The host is to be replaced, without losing a request.
+    ReplaceHost,
     /// The agent is to stop.
     Stop,
 }
@@ -127,6 +133,7 @@ pub struct Supervisor {
     trust: Trust,
     deployments: BTreeMap<Key, Deployment>,
     orders: Orders,
+    local_hold: Option<String>,
     refused: Vec<Refused>,
     hosts: Hosts,
     host_news: mpsc::Receiver<(u64, News)>,
@@ -215,6 +222,7 @@ impl Supervisor {
             trust,
             deployments,
             orders: Orders::default(),
+            local_hold: None,
             refused: Vec::new(),
             hosts,
             host_news,
@@ -255,7 +263,7 @@ impl Supervisor {
                 _ = tick.tick() => Event::Tick,
             };
             if matches!(event, Event::Stop) {
-                tracing::info!("stopping");
+                self.finish().await;
                 return Ok(());
             }
             self.handle(event).await?;
@@ -284,7 +292,31 @@ impl Supervisor {
                 None => Ok(()),
             },
             Event::Tick => self.tick().await,
+            Event::LocalHold(reason) => {
+                self.local_hold = reason;
+                self.hold_all().await
+            }
+            Event::ReplaceHost => {
+                self.hosts.replace("asked for by signal");
+                Ok(())
+            }
             Event::Stop => Ok(()),
+        }
+    }
+
+    /// Lets requests in flight end, within a few seconds: whoever stops the agent waits for it.
+    async fn finish(&mut self) {
+        tracing::info!("stopping");
+        let deadline = Instant::now() + FINISH_GRACE + Duration::from_secs(2);
+        let mut left = self.hosts.finish(FINISH_GRACE);
+        while left {
+            match tokio::time::timeout_at(deadline, self.host_news.recv()).await {
+                Ok(Some((generation, news))) => {
+                    self.hosts.news(generation, news);
+                    left = self.hosts.finish(FINISH_GRACE);
+                }
+                Ok(None) | Err(_) => return,
+            }
         }
     }
 

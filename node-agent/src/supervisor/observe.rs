@@ -21,21 +21,30 @@ impl Supervisor {
         self.deployments.keys().cloned().collect()
     }
 
+    /// Why the site holds updates back, if it does.
+    fn held(&self) -> Option<String> {
+        self.local_hold.clone().or_else(|| self.orders.hold.clone())
+    }
+
+    pub(super) async fn hold_all(&mut self) -> anyhow::Result<()> {
+        let held = self.held().is_some();
+        for key in self.keys() {
+            self.observe(&key, Observation::Held(held)).await?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn take_orders(&mut self, orders: Orders) -> anyhow::Result<()> {
         if orders.problem.is_some() {
             // What could not be read is no order to remove anything.
             self.orders.problem = orders.problem;
             return Ok(());
         }
-        let held = orders.hold.is_some();
         if orders.silent {
             self.orders.generation = orders.generation;
             self.orders.hold = orders.hold;
             self.orders.problem = None;
-            for key in self.keys() {
-                self.observe(&key, Observation::Held(held)).await?;
-            }
-            return Ok(());
+            return self.hold_all().await;
         }
         let owners: BTreeMap<String, Key> = self
             .deployments
@@ -66,6 +75,7 @@ impl Supervisor {
             .collect();
         self.refused = sorted.refused;
         self.orders = orders;
+        let held = self.held().is_some();
         for key in self.keys() {
             self.observe(&key, Observation::Held(held)).await?;
             let order = match wanted.remove(&key) {
@@ -339,7 +349,7 @@ impl Supervisor {
             &self.trust,
             self.orders.generation,
             models,
-            self.orders.hold.clone(),
+            self.held(),
             self.orders.problem.as_deref(),
         )
     }

@@ -310,6 +310,19 @@ impl Hosts {
         }
     }
 
+    /// Lets the hosts finish what they have begun, for the agent's own end. True while one is left.
+    pub(crate) fn finish(&mut self, grace: Duration) -> bool {
+        let grace_milliseconds = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let until = Instant::now() + grace;
+        self.replacing = None;
+        if let Some(host) = self.serving.take() {
+            host.link
+                .send(ToHost::LameDuck { grace_milliseconds }, Vec::new());
+            self.leaving.insert(host.generation, (host.link, until));
+        }
+        !self.leaving.is_empty()
+    }
+
     /// The files of a slot are verified: loads it.
     pub(super) fn prepared(&mut self, generation: u64, id: SlotId, prepared: Prepared) {
         let Some(host) = self.host(generation) else {
