@@ -47,8 +47,8 @@ pub fn step(mut state: State, observation: Observation, now: Millis) -> (State, 
         Observation::Persisted => state.persisted(now),
         Observation::PersistFailed(problem) => state.persist_failed(problem, now),
         Observation::Loaded(revision) => state.loaded(&revision, now),
-        Observation::LoadFailed(revision, problem) => state.load_failed(revision, problem),
-        Observation::Unsound(revision, problem) => state.unsound(revision, problem),
+        Observation::LoadFailed(revision, problem) => state.load_failed(revision, problem, now),
+        Observation::Unsound(revision, problem) => state.unsound(revision, problem, now),
         Observation::HostDied(problem) => state.host_died(problem),
         Observation::Sampled(revision, samples) => state.sampled(&revision, &samples, now),
     };
@@ -81,7 +81,6 @@ impl State {
             || self.record.why_bad(&wanted.revision).is_some()
             || self.held;
         if settled {
-            self.retries = 0;
             return Vec::new();
         }
         self.phase = Phase::Staging(wanted.clone());
@@ -253,7 +252,11 @@ impl State {
     fn tick(&mut self, now: Millis) -> Vec<Effect> {
         match &mut self.phase {
             Phase::Settled => self.advance(),
-            Phase::Waiting { retry_at, .. } if now >= *retry_at => self.advance(),
+            Phase::Waiting { retry_at, .. } if now >= *retry_at => {
+                // What kept a committed version from serving may have passed too.
+                self.unsound.clear();
+                self.advance()
+            }
             Phase::Saving { record, failed, .. } => match failed {
                 Some((retry_at, _)) if now >= *retry_at => {
                     *failed = None;
@@ -406,7 +409,7 @@ impl State {
         }
     }
 
-    fn load_failed(&mut self, revision: RevisionName, why: Problem) -> Vec<Effect> {
+    fn load_failed(&mut self, revision: RevisionName, why: Problem, now: Millis) -> Vec<Effect> {
         match &self.phase {
             Phase::Starting | Phase::Trial { .. } if self.is_candidate(&revision) => {
                 self.start_again(why)
@@ -417,11 +420,11 @@ impl State {
             | Phase::Staging(_)
             | Phase::Waiting { .. }
             | Phase::Saving { .. }
-            | Phase::Preflight => self.pass_over(revision, why),
+            | Phase::Preflight => self.pass_over(revision, why, now),
         }
     }
 
-    fn unsound(&mut self, revision: RevisionName, why: Problem) -> Vec<Effect> {
+    fn unsound(&mut self, revision: RevisionName, why: Problem, now: Millis) -> Vec<Effect> {
         match &self.phase {
             // It may not run, now; that says nothing about its quality. Its traffic goes back to
             // the current version at once.
@@ -439,19 +442,26 @@ impl State {
             | Phase::Staging(_)
             | Phase::Waiting { .. }
             | Phase::Saving { .. }
-            | Phase::Preflight => self.pass_over(revision, why),
+            | Phase::Preflight => self.pass_over(revision, why, now),
         }
     }
 
-    /// Passes a committed version over until the next start or change of trust.
-    fn pass_over(&mut self, revision: RevisionName, why: Problem) -> Vec<Effect> {
+    /// Passes a committed version over until the next retry, start or change of trust.
+    fn pass_over(&mut self, revision: RevisionName, why: Problem, now: Millis) -> Vec<Effect> {
         let known = self.record.good.iter().any(|it| it.revision == revision);
         if !known {
             return Vec::new();
         }
-        self.unsound.insert(revision, why);
+        self.unsound.insert(revision, why.clone());
         match &self.phase {
-            Phase::Settled => self.advance(),
+            Phase::Settled => {
+                let effects = self.advance();
+                // With no order to follow, the machine would never look at it again.
+                if self.phase == Phase::Settled {
+                    self.wait(why, now);
+                }
+                effects
+            }
             Phase::Staging(_)
             | Phase::Waiting { .. }
             | Phase::Saving { .. }

@@ -331,3 +331,21 @@ fn an_attempt_that_writes_without_end_is_rejected() {
     let why = record.why_bad(&revision("v2")).unwrap();
     assert_eq!(why.problem.reason, Reason::TOO_MANY_WRITES);
 }
+
+#[test]
+fn a_committed_version_that_could_not_be_loaded_is_tried_again_without_any_centre() {
+    let record = Record {
+        good: vec![super::table::version("v1")],
+        ..Record::default()
+    };
+    let (state, _) = step(State::recover(record, "boot"), Observation::Tick, 0);
+    let why = Problem::new(Reason::new("MemoryExceeded"), "for a moment");
+    let failed = Observation::LoadFailed(revision("v1"), why);
+    let (state, _) = step(state, failed, 100);
+    assert_eq!(state.serving().active, None);
+    assert_eq!(state.report().standing, Standing::Blocked);
+    let at = state.wakes_at().unwrap();
+    let (state, effects) = step(state, Observation::Tick, at);
+    assert_eq!(effects, []);
+    assert_eq!(state.serving().active, Some(super::table::version("v1")));
+}
