@@ -150,6 +150,7 @@ fn request() -> Result<Vec<u8>> {
 
 const GOOD: &str = "examples/packages/digits-1.0.0";
 const BETTER: &str = "examples/packages/digits-1.1.0";
+const FLAKY: &str = "wasm-models/fixtures/flaky";
 const WRONG: &str = "wasm-models/fixtures/wrong";
 
 #[test]
@@ -275,6 +276,50 @@ fn swaps_and_replaced_hosts_under_load_lose_no_request() {
         let report = load.stop()?;
         report.check_none_failed()?;
         ensure!(report.answered_by.len() >= 4, "{:?}", report.answered_by);
+        Ok(())
+    });
+}
+
+/// Every held-out digit as a request of its own: a flaky model fails only some of them.
+fn requests() -> Result<Vec<bytes::Bytes>> {
+    let path = repository().join("examples/data/digits-heldout.json");
+    let held: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    let digits = held["digits"].as_array().context("no held-out digits")?;
+    let request = |digit: &Value| {
+        let input = serde_json::json!({
+            "name": "image", "datatype": "UINT8", "shape": [1, 8, 8], "data": digit["image"],
+        });
+        serde_json::to_vec(&serde_json::json!({ "inputs": [input] })).map(bytes::Bytes::from)
+    };
+    Ok(digits.iter().map(request).collect::<Result<_, _>>()?)
+}
+
+#[test]
+fn a_flaky_model_is_rolled_back_in_trial_and_costs_no_answer() {
+    story("agent-flaky", async |story: &Story| {
+        let device = Device::start(story, Kind::Referrers).await?;
+        let good = device.signed(GOOD, "good").await?;
+        device.order("digits-1", &good, "probationSeconds: 1")?;
+        device.wait("digits-1", "Committed").await?;
+        device.answering().await?;
+        let load = Load::start(Plan {
+            url: device.url(),
+            bodies: requests()?,
+            rate_per_second: 50,
+            connections: 8,
+            timeout: Duration::from_secs(20),
+            judge: any_inference,
+        })?;
+        let flaky = device.signed(FLAKY, "flaky").await?;
+        let health = "probationSeconds: 60, minSamples: 50, maxErrorPermille: 50";
+        device.order("digits-2", &flaky, health)?;
+        let model = device.wait("digits-2", "RolledBack").await?;
+        ensure!(model["reason"] == "TooManyErrors", "{model}");
+        ensure!(model["verdict"]["errors"].as_i64() > Some(0), "{model}");
+        ensure!(device.answering().await? == "digits-1");
+        let report = load.stop()?;
+        report.check_none_failed()?;
+        ensure!(report.answered_by.len() == 2, "{:?}", report.answered_by);
         Ok(())
     });
 }
