@@ -16,7 +16,6 @@ pub mod control_plane;
 pub mod cosign;
 pub mod digits;
 pub mod fleet;
-//pub mod fleet;
 pub mod guard;
 pub mod http;
 pub mod kubeconfig;
