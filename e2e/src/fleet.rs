@@ -54,6 +54,19 @@ impl Fleet {
     /// # Errors
     /// When any of them does not start.
     pub async fn start(name: &str, edges: &[&str], options: Options) -> Result<Self> {
+        Self::start_with_registry(name, edges, options, None).await
+    }
+
+    /// The same with the registry at a port of its own, for a story whose manifests name it.
+    ///
+    /// # Errors
+    /// When any of them does not start, or the port is in use.
+    pub async fn start_with_registry(
+        name: &str,
+        edges: &[&str],
+        options: Options,
+        port: Option<u16>,
+    ) -> Result<Self> {
         let scratch = Scratch::new(name)?;
         let folder = scratch.path();
         let (registry_folder, keys) = (folder.join("registry"), folder.join("keys"));
@@ -64,7 +77,7 @@ impl Fleet {
                     .iter()
                     .map(|edge| Self::start_edge(folder, edge, options))
             ),
-            Registry::start(Kind::Referrers, &registry_folder),
+            Registry::start_at(Kind::Referrers, &registry_folder, port),
             Cosign::generate(&keys),
         )?;
         let (hub, hub_operator) = hub;

@@ -28,6 +28,7 @@ pub mod rimward;
 pub mod scratch;
 pub mod service;
 pub mod story;
+pub mod system;
 pub mod tools;
 pub mod wait;
 

@@ -45,12 +45,24 @@ impl Registry {
     /// # Errors
     /// When it is not installed, or ends: quotes its log.
     pub async fn start(kind: Kind, folder: &Path) -> Result<Self> {
+        Self::start_at(kind, folder, None).await
+    }
+
+    /// The same at a port that the caller names.
+    ///
+    /// # Errors
+    /// Also when the port is in use.
+    pub async fn start_at(kind: Kind, folder: &Path, port: Option<u16>) -> Result<Self> {
+        if let Some(port) = port {
+            std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+                .with_context(|| format!("port {port} of this machine is in use, and the registry needs it"))?;
+        }
         std::fs::create_dir_all(folder.join("data"))
             .with_context(|| format!("cannot make {}", folder.display()))?;
         let registry = Self {
             kind,
             folder: folder.to_path_buf(),
-            port: free_port()?,
+            port: port.map_or_else(free_port, Ok)?,
             process: Mutex::default(),
         };
         registry.resume().await?;
