@@ -54,8 +54,9 @@ impl Registry {
     /// Also when the port is in use.
     pub async fn start_at(kind: Kind, folder: &Path, port: Option<u16>) -> Result<Self> {
         if let Some(port) = port {
-            std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-                .with_context(|| format!("port {port} of this machine is in use, and the registry needs it"))?;
+            std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| {
+                format!("port {port} of this machine is in use, and the registry needs it")
+            })?;
         }
         std::fs::create_dir_all(folder.join("data"))
             .with_context(|| format!("cannot make {}", folder.display()))?;

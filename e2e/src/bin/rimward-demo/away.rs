@@ -22,15 +22,27 @@ pub(crate) async fn the_hub_goes_away(narrator: &Narrator, stage: &Stage) -> Res
     stage.system.fleet.edge("north")?.plane.stop_api_server();
     node.agent.power_cut();
     node.agent.resume()?;
-    narrator.held(&format!("{}: power cut and restart, its own API server gone as well", node.name));
+    narrator.held(&format!(
+        "{}: power cut and restart, its own API server gone as well",
+        node.name
+    ));
     let digit = stage.digits.first().context("no digits")?;
     let client = reqwest::Client::new();
-    let answer = wait_for("the restarted node to answer", Duration::from_secs(60), async || {
-        Ok(Seen::Done(ask(&client, &node.host, "digits", digit).await?))
-    })
+    let answer = wait_for(
+        "the restarted node to answer",
+        Duration::from_secs(60),
+        async || Ok(Seen::Done(ask(&client, &node.host, "digits", digit).await?)),
+    )
     .await?;
-    ensure!(answer.revision == revision, "answered by {}, not {revision}", answer.revision);
+    ensure!(
+        answer.revision == revision,
+        "answered by {}, not {revision}",
+        answer.revision
+    );
     let (right, of) = accuracy(&node.host, "digits", &stage.digits).await?;
-    narrator.held(&format!("{} still predicts with {revision}: {right} of {of} right", node.name));
+    narrator.held(&format!(
+        "{} still predicts with {revision}: {right} of {of} right",
+        node.name
+    ));
     stage.predictions(narrator, &revision, 50).await
 }

@@ -13,50 +13,111 @@ use crate::upgrade::RATE;
 
 const WITHIN: Duration = Duration::from_secs(240);
 
-pub(crate) async fn a_wrong_release_stops_in_preflight(narrator: &Narrator, stage: &Stage) -> Result<()> {
-    narrator.chapter("A release that answers wrongly: its own golden vectors stop it on the first canary node");
+pub(crate) async fn a_wrong_release_stops_in_preflight(
+    narrator: &Narrator,
+    stage: &Stage,
+) -> Result<()> {
+    narrator.chapter(
+        "A release that answers wrongly: its own golden vectors stop it on the first canary node",
+    );
     let good = stage.promoted().await?;
     release(narrator, stage, "wasm-models/fixtures/wrong", "1.2.0", true).await?;
-    narrator.run(stage.apply(&["digits-1.2.0-wrong.yaml"])?).await?;
-    let status = narrator.show(stage.rimward(&["status", "digits", "-w", "--timeout", "240s"])?.within(WITHIN * 2)).await?;
-    ensure!(!status.status.success(), "`status` must tell that the rollout failed by its exit code");
+    narrator
+        .run(stage.apply(&["digits-1.2.0-wrong.yaml"])?)
+        .await?;
+    let status = narrator
+        .show(
+            stage
+                .rimward(&["status", "digits", "-w", "--timeout", "240s"])?
+                .within(WITHIN * 2),
+        )
+        .await?;
+    ensure!(
+        !status.status.success(),
+        "`status` must tell that the rollout failed by its exit code"
+    );
     narrator.held("`status` ends with a code other than 0");
     let explained = narrator.run(stage.rimward(&["explain", "digits"])?).await?;
-    ensure!(explained.contains("golden vector"), "`explain` does not end in the device's own reason");
+    ensure!(
+        explained.contains("golden vector"),
+        "`explain` does not end in the device's own reason"
+    );
     narrator.held("`explain` ends in the device's own words");
     back_on(narrator, stage, &good).await
 }
 
-pub(crate) async fn a_flaky_release_is_taken_back_by_the_nodes(narrator: &Narrator, stage: &Stage) -> Result<()> {
+pub(crate) async fn a_flaky_release_is_taken_back_by_the_nodes(
+    narrator: &Narrator,
+    stage: &Stage,
+) -> Result<()> {
     narrator.chapter("A release that passes its golden vectors and fails in use: the nodes take it back themselves");
     let good = stage.promoted().await?;
     release(narrator, stage, "wasm-models/fixtures/flaky", "1.3.0", true).await?;
     let load = stage.load(RATE)?;
-    narrator.run(stage.apply(&["digits-1.3.0-flaky.yaml"])?).await?;
-    let status = narrator.show(stage.rimward(&["status", "digits", "-w", "--timeout", "240s"])?.within(WITHIN * 2)).await?;
-    ensure!(!status.status.success(), "`status` must tell that the rollout failed by its exit code");
+    narrator
+        .run(stage.apply(&["digits-1.3.0-flaky.yaml"])?)
+        .await?;
+    let status = narrator
+        .show(
+            stage
+                .rimward(&["status", "digits", "-w", "--timeout", "240s"])?
+                .within(WITHIN * 2),
+        )
+        .await?;
+    ensure!(
+        !status.status.success(),
+        "`status` must tell that the rollout failed by its exit code"
+    );
     let explained = narrator.run(stage.rimward(&["explain", "digits"])?).await?;
-    ensure!(explained.contains("ErrorRateExceeded"), "`explain` does not name the error rate");
+    ensure!(
+        explained.contains("ErrorRateExceeded"),
+        "`explain` does not name the error rate"
+    );
     stage.none_lost(narrator, load)?;
     narrator.held("what the candidate failed, the previous revision answered");
     back_on(narrator, stage, &good).await
 }
 
-pub(crate) async fn an_unsigned_release_is_refused(narrator: &Narrator, stage: &Stage) -> Result<()> {
+pub(crate) async fn an_unsigned_release_is_refused(
+    narrator: &Narrator,
+    stage: &Stage,
+) -> Result<()> {
     narrator.chapter("A release that nobody signed: no device installs it, until somebody does");
     let good = stage.promoted().await?;
     let folder = stage.system.fleet.scratch.path().join("digits-1.4.0");
-    another_version(&repository().join("examples/packages/digits-1.1.0"), &folder, "1.4.0")?;
+    another_version(
+        &repository().join("examples/packages/digits-1.1.0"),
+        &folder,
+        "1.4.0",
+    )?;
     let typed = async |line| narrator.run(line).await;
-    let reference = stage.system.package(&folder, REGISTRY, "models/digits:1.4.0", typed).await?;
+    let reference = stage
+        .system
+        .package(&folder, REGISTRY, "models/digits:1.4.0", typed)
+        .await?;
     let trust = stage.system.trust.display().to_string();
-    let verify = narrator.show(stage.rimward(&["verify", &reference, "--trust", &trust])?).await?;
-    ensure!(!verify.status.success(), "`verify` took an unsigned package");
-    narrator.run(stage.apply(&["digits-1.4.0-unsigned.yaml"])?).await?;
-    wait_for("`explain` to name the missing signature", WITHIN, async || {
-        let explained = stage.rimward(&["explain", "digits"])?.run().await?;
-        Ok(if explained.contains("SignatureMissing") { Seen::Done(()) } else { Seen::NotYet(explained) })
-    })
+    let verify = narrator
+        .show(stage.rimward(&["verify", &reference, "--trust", &trust])?)
+        .await?;
+    ensure!(
+        !verify.status.success(),
+        "`verify` took an unsigned package"
+    );
+    narrator
+        .run(stage.apply(&["digits-1.4.0-unsigned.yaml"])?)
+        .await?;
+    wait_for(
+        "`explain` to name the missing signature",
+        WITHIN,
+        async || {
+            let explained = stage.rimward(&["explain", "digits"])?.run().await?;
+            Ok(if explained.contains("SignatureMissing") {
+                Seen::Done(())
+            } else {
+                Seen::NotYet(explained)
+            })
+        },
+    )
     .await?;
     narrator.run(stage.rimward(&["explain", "digits"])?).await?;
     stage.predictions(narrator, &good, 20).await?;
@@ -65,10 +126,22 @@ pub(crate) async fn an_unsigned_release_is_refused(narrator: &Narrator, stage: &
     narrator.say("Blocked is not bad. Somebody signs it:");
     let load = stage.load(RATE)?;
     let sign = stage.system.fleet.cosign.line([
-        "sign", "--key=cosign.key", "--use-signing-config=false", "--tlog-upload=false", "--allow-http-registry", "-y", &reference,
+        "sign",
+        "--key=cosign.key",
+        "--use-signing-config=false",
+        "--tlog-upload=false",
+        "--allow-http-registry",
+        "-y",
+        &reference,
     ]);
     narrator.run(sign).await?;
-    narrator.run(stage.rimward(&["status", "digits", "-w", "--timeout", "300s"])?.within(WITHIN * 2)).await?;
+    narrator
+        .run(
+            stage
+                .rimward(&["status", "digits", "-w", "--timeout", "300s"])?
+                .within(WITHIN * 2),
+        )
+        .await?;
     stage.none_lost(narrator, load)?;
     let signed = stage.promoted().await?;
     ensure!(signed != good, "the signed release was not promoted");

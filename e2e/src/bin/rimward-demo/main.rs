@@ -52,7 +52,10 @@ fn arguments() -> Result<bool> {
 
 fn run(keep: bool) -> Result<()> {
     rimward_e2e::guard::install();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let outcome = runtime.block_on(async {
         match tokio::time::timeout(WITHIN, tell(keep)).await {
             Ok(outcome) => outcome,

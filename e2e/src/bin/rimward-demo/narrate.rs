@@ -18,14 +18,22 @@ pub(crate) struct Narrator {
 
 impl Narrator {
     pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), is_coloured: std::io::stdout().is_terminal(), chapter: 0.into() }
+        Self {
+            started: Instant::now(),
+            is_coloured: std::io::stdout().is_terminal(),
+            chapter: 0.into(),
+        }
     }
 
     /// Begins a chapter.
     pub(crate) fn chapter(&self, title: &str) {
         self.chapter.set(self.chapter.get() + 1);
         let seconds = self.started.elapsed().as_secs();
-        self.print(&format!("\n{}. {title}", self.chapter.get()), "1", &format!("  [{seconds} s]"));
+        self.print(
+            &format!("\n{}. {title}", self.chapter.get()),
+            "1",
+            &format!("  [{seconds} s]"),
+        );
     }
 
     /// Says something in plain words.

@@ -16,8 +16,18 @@ use crate::narrate::Narrator;
 pub(crate) const REGISTRY: &str = rimward_e2e::system::EXAMPLE_REGISTRY;
 
 pub(crate) const SITES: [SiteSpec; 2] = [
-    SiteSpec { name: "north", mode: Mode::Pull, labels: "ring=canary", nodes: 2 },
-    SiteSpec { name: "south", mode: Mode::Push, labels: "ring=main", nodes: 2 },
+    SiteSpec {
+        name: "north",
+        mode: Mode::Pull,
+        labels: "ring=canary",
+        nodes: 2,
+    },
+    SiteSpec {
+        name: "south",
+        mode: Mode::Push,
+        labels: "ring=main",
+        nodes: 2,
+    },
 ];
 
 /// Everything that runs, and what the story carries from chapter to chapter.
@@ -31,9 +41,14 @@ impl Stage {
     pub(crate) async fn set(narrator: &Narrator) -> Result<Self> {
         narrator.chapter("A hub, two edge clusters and a registry");
         let digits = digits::held_out()?;
-        let port = REGISTRY.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).context("a port")?;
+        let port = REGISTRY
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok())
+            .context("a port")?;
         let names = SITES.map(|site| site.name);
-        let fleet = fleet::Fleet::start_with_registry("demo", &names, Options::default(), Some(port)).await?;
+        let fleet =
+            fleet::Fleet::start_with_registry("demo", &names, Options::default(), Some(port))
+                .await?;
         let system = System::on(fleet, &[]).await?;
         narrator.held("hub, north and south: real API servers on kine and SQLite, as K3s has them");
         narrator.held(&format!("registry at {REGISTRY}; hub operator ready"));
@@ -46,31 +61,54 @@ impl Stage {
 
     /// `kubectl apply -f examples/FILE…`
     pub(crate) fn apply(&self, files: &[&str]) -> Result<Line> {
-        let files: Vec<String> = files.iter().map(|file| format!("examples/{file}")).collect();
+        let files: Vec<String> = files
+            .iter()
+            .map(|file| format!("examples/{file}"))
+            .collect();
         let mut arguments = vec!["apply", "--server-side"];
         for file in &files {
             arguments.extend(["-f", file]);
         }
-        Ok(self.kubectl()?.line(arguments).folder(&digits::repository()))
+        Ok(self
+            .kubectl()?
+            .line(arguments)
+            .folder(&digits::repository()))
     }
 
     /// `kubectl rimward …`
     pub(crate) fn rimward(&self, arguments: &[&str]) -> Result<Line> {
-        Ok(self.kubectl()?.line([&["rimward"], arguments].concat()).folder(&digits::repository()))
+        Ok(self
+            .kubectl()?
+            .line([&["rimward"], arguments].concat())
+            .folder(&digits::repository()))
     }
 
     /// The name of the revision that a deployment promoted last.
     pub(crate) async fn promoted(&self) -> Result<String> {
         let kubectl = self.kubectl()?;
-        let revision = kubectl.run(["get", "mdep", "digits", "-o", "jsonpath={.status.currentRevision}"]).await?;
-        ensure!(!revision.is_empty(), "deployment digits has no promoted revision");
+        let revision = kubectl
+            .run([
+                "get",
+                "mdep",
+                "digits",
+                "-o",
+                "jsonpath={.status.currentRevision}",
+            ])
+            .await?;
+        ensure!(
+            !revision.is_empty(),
+            "deployment digits has no promoted revision"
+        );
         Ok(revision)
     }
 
     /// What a camera at each node would send, all the time.
     pub(crate) fn load(&self, rate_per_second: u32) -> Result<Vec<(String, Load)>> {
-        let bodies: Vec<_> =
-            self.digits.iter().map(|digit| digits::request(digit).to_string().into_bytes().into()).collect();
+        let bodies: Vec<_> = self
+            .digits
+            .iter()
+            .map(|digit| digits::request(digit).to_string().into_bytes().into())
+            .collect();
         self.system
             .nodes()
             .map(|node| {
@@ -88,15 +126,32 @@ impl Stage {
     }
 
     /// Every node answers held-out digits with this revision; says how well.
-    pub(crate) async fn predictions(&self, narrator: &Narrator, revision: &str, count: usize) -> Result<()> {
+    pub(crate) async fn predictions(
+        &self,
+        narrator: &Narrator,
+        revision: &str,
+        count: usize,
+    ) -> Result<()> {
         let client = reqwest::Client::new();
         for node in self.system.nodes() {
             let first = self.digits.first().context("no digits")?;
             let answer = digits::ask(&client, &node.host, "digits", first).await?;
-            ensure!(answer.revision == revision, "{} answers with {}, not {revision}", node.name, answer.revision);
+            ensure!(
+                answer.revision == revision,
+                "{} answers with {}, not {revision}",
+                node.name,
+                answer.revision
+            );
             let (right, of) = digits::accuracy(&node.host, "digits", &self.digits[..count]).await?;
-            ensure!(right * 100 >= of * 95, "{}: only {right} of {of} held-out digits are right", node.name);
-            narrator.held(&format!("{} at {}: {right} of {of} held-out digits right, by {revision}", node.name, node.host));
+            ensure!(
+                right * 100 >= of * 95,
+                "{}: only {right} of {of} held-out digits are right",
+                node.name
+            );
+            narrator.held(&format!(
+                "{} at {}: {right} of {of} held-out digits right, by {revision}",
+                node.name, node.host
+            ));
         }
         Ok(())
     }
@@ -106,7 +161,9 @@ impl Stage {
         let mut total = 0;
         for (node, load) in loads {
             let report = load.stop()?;
-            report.check_none_failed().with_context(|| format!("load on {node}"))?;
+            report
+                .check_none_failed()
+                .with_context(|| format!("load on {node}"))?;
             total += report.total;
         }
         ensure!(total > 0, "no request was sent");
@@ -123,13 +180,27 @@ impl Stage {
         let cosign = cosign.parent().map(PathBuf::from).unwrap_or_default();
         narrator.say("Everything keeps running until Ctrl-C. In another terminal, in this folder:");
         narrator.say("");
-        narrator.say(&format!("  export KUBECONFIG={}", kubectl.kubeconfig().display()));
-        narrator.say(&format!("  export PATH={}:{}:{}:$PATH", tools.display(), cosign.display(), folder.display()));
+        narrator.say(&format!(
+            "  export KUBECONFIG={}",
+            kubectl.kubeconfig().display()
+        ));
+        narrator.say(&format!(
+            "  export PATH={}:{}:{}:$PATH",
+            tools.display(),
+            cosign.display(),
+            folder.display()
+        ));
         narrator.say("");
         narrator.say(&format!("  trust file:  {}", self.system.trust.display()));
-        narrator.say(&format!("  cosign key:  {} (empty password)", self.system.fleet.cosign.private_key().display()));
+        narrator.say(&format!(
+            "  cosign key:  {} (empty password)",
+            self.system.fleet.cosign.private_key().display()
+        ));
         for node in self.system.nodes() {
-            narrator.say(&format!("  {}:  http://{}/v2/models/digits", node.name, node.host));
+            narrator.say(&format!(
+                "  {}:  http://{}/v2/models/digits",
+                node.name, node.host
+            ));
         }
         Ok(())
     }
