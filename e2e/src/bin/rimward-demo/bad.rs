@@ -70,7 +70,7 @@ pub(crate) async fn a_flaky_release_is_taken_back_by_the_nodes(
     );
     let explained = narrator.run(stage.rimward(&["explain", "digits"])?).await?;
     ensure!(
-        explained.contains("ErrorRateExceeded"),
+        explained.contains("TooManyErrors"),
         "`explain` does not name the error rate"
     );
     stage.none_lost(narrator, load)?;
