@@ -81,7 +81,7 @@ reasons! {
         /// A cluster's assignment would exceed 256 entries or 1 MiB.
         AssignmentTooLarge,
         /// The placement selects no cluster.
-        PlacementEmpty,
+        NoClusters,
         /// The Model that the deployment names does not exist.
         ModelNotFound,
         /// The Model that the deployment names is not resolved yet.
@@ -124,6 +124,60 @@ reasons! {
         Pending,
         /// The deployment is being taken away.
         Removing,
+        /// Every cluster of the placement that answers runs the revision.
+        RolledOut,
+        /// The promoted revision serves on every cluster that answers.
+        Serving,
+        /// A cluster does not serve on all of its nodes.
+        ClusterNotServing,
+        /// No revision was promoted yet.
+        NothingPromoted,
+        /// The revision that the spec asks for failed; only a new one is tried.
+        RevisionFailed,
+        /// A node of a cluster rejected the revision, or the cluster's time ran out.
+        ClusterFailed,
+        /// A cluster failed on the revision.
+        Failed,
+        /// The only revision failed and none was ever promoted.
+        NothingToRun,
+        /// The revision failed and the policy pauses.
+        RolloutStopped,
+        /// The model is not resolved to a revision yet.
+        NotResolved,
+        /// The EdgeCluster is paused.
+        ClusterPaused,
+        /// Nodes of a cluster refuse the update for now.
+        NodesHeld,
+        /// A cluster is on its way to the revision.
+        Updating,
+        /// A cluster has the revision, but not all of its nodes serve.
+        NotReady,
+        /// A cluster's session has not reported on its assignment yet.
+        NotReported,
+        /// As many clusters of the stage are on their way as may be at once.
+        MaxConcurrency,
+        /// As many clusters of the stage are unavailable as may be.
+        MaxUnavailable,
+        /// A cluster's stage has not begun.
+        StageNotReached,
+        /// Nothing is in the way for good.
+        NotStalled,
+        /// It does not reconcile, since it is stalled.
+        Stalled,
+        /// Nobody paused it.
+        NotPaused,
+        /// Nothing failed.
+        NotDegraded,
+        /// A rollout began (event).
+        RolloutStarted,
+        /// A stage began (event).
+        StageStarted,
+        /// A stage's bake time began (event).
+        BakeStarted,
+        /// A stage is over (event).
+        StagePassed,
+        /// Clusters begin to go back (event).
+        RollbackStarted,
     }
 }
 

@@ -25,6 +25,7 @@ fn every_bad_object_says_what_and_where_and_stops_no_other() {
         models(&world, &image).await?;
         placements(&world).await?;
         policies(&world).await?;
+        kubeconfigs(&world).await?;
         an_unreadable_object_stops_no_other(&world).await
     });
 }
@@ -220,6 +221,50 @@ async fn policies(world: &World) -> Result<()> {
         message.contains("stage again overlaps stage ring"),
         "{message}"
     );
+    Ok(())
+}
+
+/// A Push cluster's Secret that is missing, lacks the key, is no kubeconfig, or would run a program on the hub.
+async fn kubeconfigs(world: &World) -> Result<()> {
+    let exec = "apiVersion: v1\nkind: Config\nusers:\n- name: u\n  user: {exec: {apiVersion: v1, command: sh}}\n";
+    for (name, file, words) in [
+        ("absent", None, "rimward-system/absent does not exist"),
+        ("no-key", Some(("other", "x")), "has no key kubeconfig"),
+        (
+            "no-config",
+            Some(("kubeconfig", "hunter2: [")),
+            "is not a kubeconfig",
+        ),
+        ("exec", Some(("kubeconfig", exec)), "users[0].user.exec"),
+    ] {
+        if let Some((key, text)) = file {
+            let literal = format!("--from-literal={key}={text}");
+            let secret = [
+                "create",
+                "secret",
+                "generic",
+                name,
+                "-n",
+                "rimward-system",
+                &literal,
+            ];
+            world.kubectl.run(secret).await?;
+        }
+        world
+            .apply(&format!(
+                "{{apiVersion: rimward.dev/v1alpha1, kind: EdgeCluster, metadata: {{name: push-{name}}},
+                   spec: {{connection: {{mode: Push, kubeconfigSecretRef: {{name: {name}}}}}}}}}"
+            ))
+            .await?;
+        let object = ("edgecluster", &*format!("push-{name}"));
+        let message = world
+            .condition(object, "Stalled", "True", "KubeconfigInvalid")
+            .await?;
+        ensure!(
+            message.contains(words) && !message.contains("hunter2"),
+            "{message}"
+        );
+    }
     Ok(())
 }
 

@@ -191,3 +191,33 @@ fn counts(counts: &Counts) -> ReadyCounts {
         rolled_back,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rimward_crds::reasons::HubReason;
+
+    /// Core knows no kinds, so it cannot name its reasons by the list; here its words are held against it.
+    #[test]
+    fn every_reason_that_a_plan_gives_is_in_the_closed_list() {
+        let sources = [
+            include_str!("../../../../core/src/fleet/waiting.rs"),
+            include_str!("../../../../core/src/fleet/outcome.rs"),
+            include_str!("../../../../core/src/fleet/conditions.rs"),
+        ];
+        let mut reasons = 0;
+        for word in sources.iter().flat_map(|source| source.split('"')) {
+            let camel = word.len() > 3
+                && word.starts_with(|first: char| first.is_ascii_uppercase())
+                && word.chars().all(|letter| letter.is_ascii_alphabetic())
+                && word.chars().any(|letter| letter.is_ascii_lowercase());
+            if camel {
+                assert!(
+                    word.parse::<HubReason>().is_ok(),
+                    "{word} is not in HubReason"
+                );
+                reasons += 1;
+            }
+        }
+        assert!(reasons > 30, "the sources were not read: {reasons}");
+    }
+}
