@@ -7,6 +7,7 @@ mod crds;
 mod edge_session;
 mod fleet;
 mod guard;
+mod hub_push;
 mod hub_refusals;
 mod hub_rollout;
 mod hub_world;

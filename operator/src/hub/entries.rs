@@ -164,3 +164,113 @@ pub(crate) fn bytes(deployment: &ModelDeployment, revision: &ModelRevision) -> u
         .and_then(|json| u32::try_from(json.len()).ok())
         .unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Contents, assignment};
+    use rimward_core::fleet::{Action, Amount, Entry};
+    use rimward_core::ids::DeploymentKey;
+    use rimward_crds::{ClusterAssignmentSpec, ModelRevision};
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn key(name: &str) -> DeploymentKey {
+        DeploymentKey::parse("team", name).unwrap()
+    }
+
+    fn entry(revision: &str, action: Action) -> Entry {
+        Entry {
+            revision: revision.parse().unwrap(),
+            action,
+            stage: "all".parse().unwrap(),
+            endpoint_name: "digits".parse().unwrap(),
+            nodes_max_unavailable: Amount::ONE,
+            progress_deadline_seconds: 60,
+        }
+    }
+
+    fn revision(name: &str) -> (String, ModelRevision) {
+        let text = format!(
+            "{{apiVersion: rimward.dev/v1alpha1, kind: ModelRevision, metadata: {{name: {name}}},
+               spec: {{deploymentName: d, model: {{name: m, family: f, version: 1.0.0}}, health: {{}},
+                       package: {{repository: r.example.com/{name}, digest: 'sha256:aa'}},
+                       runtime: {{memory: 64Mi, concurrency: 3, timeoutMilliseconds: 9}}}}}}"
+        );
+        (name.to_owned(), serde_yaml::from_str(&text).unwrap())
+    }
+
+    /// Spells out one entry of deployment `d` beside what stands; returns revisions and packages.
+    fn check(
+        planned: Option<Entry>,
+        standing: &ClusterAssignmentSpec,
+        known: &[&str],
+        kept: bool,
+    ) -> (ClusterAssignmentSpec, usize) {
+        let revisions = known.iter().map(|name| revision(name)).collect();
+        let contents = Contents {
+            deployments: &BTreeMap::new(),
+            revisions: &BTreeMap::from([(key("d"), revisions)]),
+        };
+        let kept = BTreeSet::from_iter(kept.then(|| key("d")));
+        let planned = planned.map(|entry| (key("d"), entry)).into_iter().collect();
+        let (spec, gone) = assignment(&planned, standing, &kept, &contents);
+        (spec, gone.len())
+    }
+
+    #[test]
+    fn an_entry_carries_its_revisions_frozen_content() {
+        let run = entry("d-1", Action::Run);
+        let (spec, gone) = check(
+            Some(run),
+            &ClusterAssignmentSpec::default(),
+            &["d-1"],
+            false,
+        );
+        assert_eq!(gone, 0);
+        assert_eq!(spec.models[0].package.repository, "r.example.com/d-1");
+        assert_eq!(spec.models[0].runtime.concurrency, 3);
+    }
+
+    #[test]
+    fn an_entry_can_be_removed_after_its_deployment_took_the_revision_away() {
+        let run = entry("d-1", Action::Run);
+        let (standing, _) = check(
+            Some(run),
+            &ClusterAssignmentSpec::default(),
+            &["d-1"],
+            false,
+        );
+        let (spec, gone) = check(Some(entry("d-1", Action::Remove)), &standing, &[], false);
+        assert_eq!(gone, 0);
+        assert_eq!(spec.models[0].action, rimward_crds::Action::Remove);
+        assert_eq!(spec.models[0].package, standing.models[0].package);
+    }
+
+    #[test]
+    fn an_entry_whose_content_is_nowhere_leaves_what_stands_and_is_told() {
+        let run = entry("d-1", Action::Run);
+        let (standing, _) = check(
+            Some(run),
+            &ClusterAssignmentSpec::default(),
+            &["d-1"],
+            false,
+        );
+        let (spec, gone) = check(Some(entry("d-2", Action::Run)), &standing, &["d-1"], false);
+        assert_eq!((spec, gone), (standing, 1));
+    }
+
+    #[test]
+    fn a_deployment_whose_record_could_not_be_written_keeps_its_entries() {
+        let run = entry("d-1", Action::Run);
+        let (standing, _) = check(
+            Some(run),
+            &ClusterAssignmentSpec::default(),
+            &["d-1"],
+            false,
+        );
+        let next = entry("d-2", Action::Run);
+        let (spec, _) = check(Some(next), &standing, &["d-1", "d-2"], true);
+        assert_eq!(spec, standing);
+        let (spec, _) = check(None, &standing, &[], true);
+        assert_eq!(spec, standing, "not even a removal");
+    }
+}
