@@ -4,6 +4,7 @@ mod agent_alone;
 mod cli;
 mod control_plane;
 mod crds;
+mod edge_fleet;
 mod edge_session;
 mod fleet;
 mod guard;
