@@ -11,8 +11,6 @@ use crate::hub_world::{Sessions, TEAM, WITHIN, World, cluster, deployment, model
 
 const CLUSTERS: [&str; 3] = ["a", "b", "c"];
 const SPEC: &str = "placement: {clusterSelector: {}}, rolloutPolicyRef: {name: canary-first}";
-/// Several resyncs and renewals.
-const CALM: Duration = Duration::from_secs(8);
 const DIGITS: (&str, &str) = ("modeldeployment", "digits");
 
 #[test]
@@ -43,7 +41,7 @@ fn a_rollout_goes_through_its_stages_and_a_bad_one_comes_back() {
             generations(&world).await? == [2, 2, 2],
             "empty, then the revision"
         );
-        steady(&world).await?;
+        world.steady().await?;
 
         // The leader dies in the middle of the next rollout; each assignment takes the revision once.
         let second = world.operator("second", folder).await?;
@@ -78,7 +76,7 @@ fn a_rollout_goes_through_its_stages_and_a_bad_one_comes_back() {
         drop(first);
 
         rejected(&world, &sessions, &two).await?;
-        steady(&world).await?;
+        world.steady().await?;
         removed(&world).await?;
         second.service().stop(Duration::from_secs(10));
         let lease = world
@@ -128,17 +126,6 @@ async fn generations(world: &World) -> Result<Vec<i64>> {
         );
     }
     Ok(generations)
-}
-
-/// With nothing to do, Rimward's accounts send no write at all, Leases aside.
-async fn steady(world: &World) -> Result<()> {
-    tokio::time::sleep(CALM / 2).await;
-    let mark = world.fleet.hub.audit().mark()?;
-    tokio::time::sleep(CALM).await;
-    let writes = world.fleet.hub.audit().writes_since(mark, ACCOUNTS)?;
-    let words: Vec<String> = writes.iter().map(ToString::to_string).collect();
-    ensure!(writes.is_empty(), "{words:?}");
-    Ok(())
 }
 
 /// The canary rejects the third revision: it goes back, and no other cluster ever gets it.

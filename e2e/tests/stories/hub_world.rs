@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams, Patch, PatchParams};
@@ -14,7 +14,7 @@ use kube::{Client, ResourceExt as _};
 use rimward_crds::{Action, ClusterAssignment};
 use rimward_e2e::command::Line;
 use rimward_e2e::control_plane::Options;
-use rimward_e2e::fleet::repository_root;
+use rimward_e2e::fleet::{ACCOUNTS, repository_root};
 use rimward_e2e::rimward::{Operator, binary};
 use rimward_e2e::{Fleet, Kubectl, Seen, wait_for};
 use serde_json::{Value, json};
@@ -22,6 +22,8 @@ use serde_json::{Value, json};
 pub(crate) const WITHIN: Duration = Duration::from_secs(120);
 /// The namespace of people's objects.
 pub(crate) const TEAM: &str = "team";
+/// Several resyncs and renewals.
+const CALM: Duration = Duration::from_secs(8);
 /// How often a played session looks at its cluster.
 const PLAYED_EVERY: Duration = Duration::from_millis(400);
 
@@ -76,6 +78,17 @@ impl World {
     /// An object of the team's namespace.
     pub(crate) async fn get(&self, kind: &str, name: &str) -> Result<Value> {
         self.kubectl.get_json([kind, name, "-n", TEAM]).await
+    }
+
+    /// With nothing to do, Rimward's accounts send no write at all, Leases aside.
+    pub(crate) async fn steady(&self) -> Result<()> {
+        tokio::time::sleep(CALM / 2).await;
+        let mark = self.fleet.hub.audit().mark()?;
+        tokio::time::sleep(CALM).await;
+        let writes = self.fleet.hub.audit().writes_since(mark, ACCOUNTS)?;
+        let words: Vec<String> = writes.iter().map(ToString::to_string).collect();
+        ensure!(writes.is_empty(), "{words:?}");
+        Ok(())
     }
 
     /// Waits for a condition of an object; returns its message.
