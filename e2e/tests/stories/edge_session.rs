@@ -2,6 +2,7 @@
 //! does while the hub is away. The nodes are EdgeNodes whose status the story writes: pacing is all that
 //! is told here.
 
+use std::cmp::Ordering;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -178,6 +179,87 @@ fn a_session_paces_nodes_with_the_hub_or_without_and_an_absence_is_no_order() {
         tokio::time::sleep(CALM).await;
         let mirror = edge.get_json(["clusterassignment", "west"]).await?;
         ensure!(mirror["spec"]["models"][0]["action"] == "Run", "{mirror}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_cluster_that_is_its_own_hub_has_no_mirror_and_a_deadline_survives_a_restart() {
+    story("edge-solo", async |story: &Story| {
+        let fleet = Fleet::start("edge-solo", &[], Options::default()).await?;
+        let hub = fleet.hub.kubectl()?;
+        let account = add_cluster(story, &fleet.hub, &fleet.hub).await?;
+        let mut slow = model("digits", "digits-1", "Run");
+        slow["progressDeadlineSeconds"] = json!(24);
+        apply_assignment(&hub, "west", &[slow]).await?;
+        hub.apply(
+            "{apiVersion: rimward.dev/v1alpha1, kind: EdgeNode, metadata: {name: n1}, spec: {}}",
+        )
+        .await?;
+        let operator = Operator::edge(
+            "edge-solo",
+            story.scratch().path(),
+            &fleet.hub.kubeconfig(),
+            "west",
+            account.kubeconfig(),
+            &[
+                "--resync-seconds=1",
+                "--heartbeat-seconds=1",
+                "--node-silence-seconds=600",
+            ],
+        )?;
+        wait_for("the go-ahead", WITHIN, async || {
+            given(&hub, "digits-1", 1).await
+        })
+        .await?;
+
+        // The node never reports: its time is counted, and a session that is killed does not give it back.
+        let used = async || -> Result<u64> {
+            let object = hub.get_json(["clusterassignment", "west"]).await?;
+            let text = object["metadata"]["annotations"]["rimward.dev/progress"].as_str();
+            let ledger: Value = serde_json::from_str(text.unwrap_or("{}"))?;
+            Ok(ledger["team/digits"]["usedSeconds"].as_u64().unwrap_or(0))
+        };
+        let before = wait_for("time to be used up", WITHIN, async || {
+            let used = used().await?;
+            Ok(if used >= 9 {
+                Seen::Done(used)
+            } else {
+                Seen::NotYet(used.to_string())
+            })
+        })
+        .await?;
+        operator.service().kill();
+        operator.service().resume()?;
+        wait_for("the count to go on", WITHIN, async || {
+            let used = used().await?;
+            Ok(match used.cmp(&before) {
+                Ordering::Less => Seen::Never(format!("{before} s became {used}")),
+                Ordering::Equal => Seen::NotYet(used.to_string()),
+                Ordering::Greater => Seen::Done(()),
+            })
+        })
+        .await?;
+        wait_for("the deadline", WITHIN, async || {
+            let object = hub.get_json(["clusterassignment", "west"]).await?;
+            let verdict = &object["status"]["models"][0]["verdict"];
+            Ok(if verdict["reason"] == "ProgressDeadlineExceeded" {
+                Seen::Done(())
+            } else {
+                Seen::NotYet(verdict.to_string())
+            })
+        })
+        .await?;
+        let object = hub.get_json(["clusterassignment", "west"]).await?;
+        let annotations = &object["metadata"]["annotations"];
+        ensure!(
+            annotations["rimward.dev/hub-generation"].is_null(),
+            "{annotations}"
+        );
+        ensure!(
+            object["metadata"]["generation"] == 1,
+            "its spec was written: {object}"
+        );
         Ok(())
     });
 }
