@@ -131,6 +131,16 @@ async fn tell(story: &Story, fleet: &Fleet) -> Result<()> {
         "{tree}"
     );
 
+    // An agent reports; it gives no orders, not even to itself.
+    let agent = Kubectl::new(&fleet.edge("north")?.agent)?;
+    let empty = r#"{"spec":{"models":[]}}"#;
+    let order = ["patch", "edgenode", "n1", "--type=merge", "-p", empty];
+    let denied = agent.output(order).await?.refusal()?;
+    ensure!(
+        denied.contains("an agent may not write the spec"),
+        "{denied}"
+    );
+
     // A wrong release goes no further than the first node, and the device says why.
     let wrong = deployment.to_string().replace("digits-1", "digits-2");
     hub.apply(&wrong).await?;
