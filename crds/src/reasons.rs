@@ -182,69 +182,159 @@ reasons! {
 }
 
 reasons! {
-    /// Why a node is as it is with a revision: on EdgeNode, in problems and in `explain`.
+    /// Why a node is as it is with a revision: on EdgeNode, in problems, in a cluster's verdict, in `explain`.
     NodeReason {
-        /// The revision is committed.
+        // Going on, or as it should be.
+        /// The revision is committed and nothing is wrong.
         Committed,
-        /// The revision is on trial.
-        OnTrial,
-        /// The package is being fetched.
-        Fetching,
-        /// The package is being checked in preflight.
-        Preflighting,
+        /// No order was seen yet, or nothing has begun.
+        NotReported,
+        /// Nodes take the revision.
+        Updating,
+        /// The budget for unavailable nodes is used up.
+        MaxUnavailable,
+        /// The go-aheads of this cluster stopped: a node rejected the revision, or time ran out.
+        Stopped,
+        /// The deployment is being taken away.
+        Removing,
+        /// The deployment's node selector matches no node of the cluster.
+        NoNodes,
+        /// The site refuses updates for now.
+        Held,
+        /// The same, as a condition.
+        HeldBySite,
+        /// No hold, as a condition.
+        NotHeld,
+        /// The node's agent has not been heard of.
+        Silent,
+        /// The node rejected the revision.
+        Rejected,
+        /// The node cannot have the revision for now, and tries again.
+        Blocked,
+        /// The node serves no revision.
+        NotServing,
+        /// The cluster's time for the revision ran out.
+        ProgressDeadlineExceeded,
+        // Orders.
+        /// An entry of the node's orders does not parse.
+        OrderInvalid,
+        /// The node's orders cannot be read at all.
+        OrdersUnreadable,
+        /// Another deployment of this node uses the endpoint name.
+        EndpointNameTaken,
+        // Verification, before anything is compiled or loaded.
+        /// The trust file is missing or does not parse.
+        TrustUnreadable,
+        /// The registry gave other bytes than the digest names.
+        ManifestDigestMismatch,
+        /// The manifest is not one of a package.
+        ManifestInvalid,
+        /// A declared size is over this device's limits.
+        PackageTooLarge,
+        /// The package or one of its files is revoked.
+        RevokedDigest,
+        /// The trust file names nobody who may sign for this repository.
+        RepositoryNotTrusted,
         /// No signature was found.
         SignatureMissing,
-        /// No signature was good.
+        /// Signatures were found, none of them whole and right.
         SignatureInvalid,
-        /// No authority that may sign for this repository trusts the key.
+        /// A signature in a form that is not accepted.
+        SignatureFormatUnsupported,
+        /// Right signatures, but of something else.
+        SignatureOfOtherContent,
+        /// Signed with a key that the trust file does not name for this repository.
         KeyNotTrusted,
-        /// The key or the digest is revoked.
-        Revoked,
-        /// The release counter is under the floor.
+        /// Signed with a revoked key.
+        KeyRevoked,
+        /// Good signatures, but of fewer distinct keys than the threshold.
+        ThresholdNotMet,
+        /// The registry gave another package config than the manifest names.
+        ConfigDigestMismatch,
+        /// The package config is not right in itself, or disagrees with the manifest.
+        ConfigInvalid,
+        /// The release counter is below the floor.
         BelowReleaseFloor,
-        /// The trust file is missing or does not parse.
-        TrustFileInvalid,
-        /// The manifest or config breaks a rule of the package format or a limit.
-        PackageInvalid,
-        /// The registry does not answer, refuses, or broke off.
+        /// The registry gave other golden vectors than the manifest names.
+        GoldenDigestMismatch,
+        /// The golden vectors do not fit the package's tensors.
+        GoldenInvalid,
+        // Fetching and keeping.
+        /// The registry could not be reached or did not deliver.
         FetchFailed,
-        /// The store has no room.
+        /// The registry's client could not be set up: a bad certificate authority or address.
+        RegistryClientSetup,
+        /// The registry could not be reached.
+        RegistryUnreachable,
+        /// The registry answered with an error.
+        RegistryError,
+        /// The registry has no such manifest or blob.
+        NotFound,
+        /// The registry refuses the credentials, or wants some.
+        RegistryAccessDenied,
+        /// The registry sent more than was declared or is allowed.
+        ContentTooLarge,
+        /// The registry was slower than the least rate, or the deadline passed.
+        RegistryTooSlow,
+        /// The registry's answer breaks the protocol, or leads to a host that it may not lead to.
+        RegistryAnswerRefused,
+        /// The bytes do not hash to their digest.
+        ContentDigestMismatch,
+        /// The device's own storage failed while fetching.
+        StorageError,
+        /// The disk has no room for the package, or does not take it.
         NoSpace,
-        /// No variant of the package fits the device.
+        /// Stored bytes are missing or do not hash to their name any more.
+        Corrupt,
+        /// The state record could not be written.
+        StateUnwritable,
+        // Preflight.
+        /// None of the package's variants fits this device.
         NoVariantFits,
-        /// The module does not compile, or asks for an import that it may not have.
-        ModuleRefused,
-        /// The model does not load.
+        /// The preflight child could not be run at all.
+        PreflightUnavailable,
+        /// The module is not a component, or does not compile.
+        CompileFailed,
+        /// The module imports what no module is given.
+        ImportRefused,
+        /// The module lacks the export `rimward:inference/handler`.
+        ExportMissing,
+        /// The model cannot be loaded safely, or uses what the backend does wrongly.
         ModelRefused,
-        /// A golden vector gave another answer.
+        /// The backend that the variant asks for is not here.
+        BackendUnavailable,
+        /// The package's declared tensors cannot be served.
+        TensorMismatch,
+        /// The policy requires golden vectors and the package has none.
+        GoldenVectorsMissing,
+        /// The golden vectors cannot be read.
+        GoldenVectorsInvalid,
+        /// An answer differs from the golden one.
         GoldenVectorMismatch,
         /// The module trapped.
         GuestTrapped,
-        /// A golden vector, or preflight as a whole, took too long.
+        /// The module or the backend returned an error on a golden input.
+        InferenceFailed,
+        /// A time limit ran out.
         TimedOut,
-        /// The memory limit was exceeded.
+        /// A memory limit was hit.
         MemoryExceeded,
-        /// The process died.
+        /// The preflight child died.
         Crashed,
-        /// Too many requests failed during the trial.
-        ErrorRateExceeded,
-        /// Requests took too long during the trial.
-        LatencyExceeded,
-        /// The trial was started again too often.
-        TriesExhausted,
-        /// The cluster's time for the revision ran out.
-        ProgressDeadlineExceeded,
-        /// The site refuses updates for now.
-        Held,
-        /// The agent has not been heard of.
-        AgentSilent,
-        /// The stored bytes are not what was committed.
-        StoreCorrupt,
-        /// An entry of EdgeNode's spec does not parse.
-        ObjectInvalid,
-        /// The deployment was taken away.
-        Removed,
-        /// Another deployment of this node uses the endpoint name.
-        EndpointNameTaken,
+        /// Native code is not what the supervisor sealed, or of another engine.
+        NativeCodeRefused,
+        /// The machine failed: a file, a socket, a process.
+        Internal,
+        // Trial.
+        /// Too many requests failed in trial.
+        TooManyErrors,
+        /// Answers came too slowly in trial.
+        TooSlow,
+        /// The host process died while the version was in trial.
+        HostDied,
+        /// The version was in trial when the agent stopped without a word, on every try.
+        StartsUsedUp,
+        /// The attempt wrote its state too often: a loop.
+        TooManyWrites,
     }
 }

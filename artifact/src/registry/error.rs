@@ -116,9 +116,24 @@ impl ClientError {
         }
     }
 
+    /// Every word that [`ClientError::category`] gives.
+    pub const CATEGORIES: [&'static str; 10] = [
+        "RegistryClientSetup",
+        "RegistryUnreachable",
+        "RegistryError",
+        "NotFound",
+        "RegistryAccessDenied",
+        "ContentTooLarge",
+        "RegistryTooSlow",
+        "RegistryAnswerRefused",
+        "ContentDigestMismatch",
+        "StorageError",
+    ];
+
     /// The stable CamelCase category, shared by status, events and metric labels.
     #[must_use]
     pub fn category(&self) -> &'static str {
+        // A word that is added here is added to CATEGORIES too.
         match self {
             Self::Setup(_) => "RegistryClientSetup",
             Self::Transport { .. } => "RegistryUnreachable",

@@ -138,6 +138,22 @@ impl Reason {
     /// The version was in trial when the agent stopped without a word, on every try.
     pub const STARTS_USED_UP: Self = Self::new("StartsUsedUp");
 
+    /// The machine's own words, all of them.
+    pub const OWN: [Self; 12] = [
+        Self::FETCH_FAILED,
+        Self::NO_SPACE,
+        Self::TRUST_UNREADABLE,
+        Self::CORRUPT,
+        Self::PREFLIGHT_UNAVAILABLE,
+        Self::STATE_UNWRITABLE,
+        Self::NO_VARIANT_FITS,
+        Self::HOST_DIED,
+        Self::TOO_MANY_ERRORS,
+        Self::TOO_SLOW,
+        Self::TOO_MANY_WRITES,
+        Self::STARTS_USED_UP,
+    ];
+
     /// Takes a word of another closed list.
     #[must_use]
     pub const fn new(word: &'static str) -> Self {

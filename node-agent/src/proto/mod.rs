@@ -316,6 +316,27 @@ pub enum FailReason {
     Internal,
 }
 
+impl FailReason {
+    /// Every reason.
+    pub const ALL: [Self; 15] = [
+        Self::CompileFailed,
+        Self::ImportRefused,
+        Self::ExportMissing,
+        Self::ModelRefused,
+        Self::BackendUnavailable,
+        Self::TensorMismatch,
+        Self::GoldenVectorsInvalid,
+        Self::GoldenVectorMismatch,
+        Self::GuestTrapped,
+        Self::InferenceFailed,
+        Self::TimedOut,
+        Self::MemoryExceeded,
+        Self::Crashed,
+        Self::NativeCodeRefused,
+        Self::Internal,
+    ];
+}
+
 impl std::fmt::Display for FailReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::fmt::Debug::fmt(self, f)

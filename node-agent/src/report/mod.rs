@@ -11,3 +11,33 @@ mod status;
 
 pub use cluster::Cluster;
 pub use picture::Picture;
+
+#[cfg(test)]
+mod tests {
+    use rimward_crds::reasons::NodeReason;
+
+    #[test]
+    fn every_word_that_a_node_may_give_is_in_the_published_list() {
+        let words = rimward_core::node::Reason::OWN
+            .iter()
+            .map(|reason| reason.as_str().to_owned())
+            .chain(
+                rimward_artifact::verify::Reason::ALL
+                    .iter()
+                    .map(ToString::to_string),
+            )
+            .chain(rimward_artifact::registry::ClientError::CATEGORIES.map(str::to_owned))
+            .chain(
+                crate::proto::FailReason::ALL
+                    .iter()
+                    .map(ToString::to_string),
+            );
+        let missing: Vec<String> = words
+            .filter(|word| word.parse::<NodeReason>().is_err())
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "not in crds/src/reasons.rs: {missing:?}"
+        );
+    }
+}
