@@ -19,7 +19,7 @@ mod tests {
     #[test]
     fn every_word_that_a_node_may_give_is_in_the_published_list() {
         let words = rimward_core::node::Reason::OWN
-            .iter()
+            .into_iter()
             .map(|reason| reason.as_str().to_owned())
             .chain(
                 rimward_artifact::verify::Reason::ALL
