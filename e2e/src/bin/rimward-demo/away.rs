@@ -9,6 +9,8 @@ use rimward_e2e::{Seen, wait_for};
 use crate::narrate::Narrator;
 use crate::stage::Stage;
 
+const WITHIN: Duration = Duration::from_secs(180);
+
 pub(crate) async fn the_hub_goes_away(narrator: &Narrator, stage: &Stage) -> Result<()> {
     narrator.chapter("The hub goes away, the registry too, and a node restarts");
     let revision = stage.promoted().await?;
@@ -44,5 +46,32 @@ pub(crate) async fn the_hub_goes_away(narrator: &Narrator, stage: &Stage) -> Res
         "{} still predicts with {revision}: {right} of {of} right",
         node.name
     ));
-    stage.predictions(narrator, &revision, 50).await
+    stage.predictions(narrator, &revision, 50).await?;
+    everything_returns(narrator, stage).await
+}
+
+/// What was stopped comes back, and nothing has to be mended by hand.
+async fn everything_returns(narrator: &Narrator, stage: &Stage) -> Result<()> {
+    let fleet = &stage.system.fleet;
+    fleet.edge("north")?.plane.start_api_server().await?;
+    fleet.hub.start_api_server().await?;
+    fleet.registry.resume().await?;
+    for operator in &stage.system.hub {
+        operator.service().resume()?;
+    }
+    for site in &stage.system.sites {
+        let path = ".status.conditions[?(@.type==\"Available\")].status";
+        stage
+            .system
+            .wait_for_value(&["edgecluster", site.name], path, "True", WITHIN)
+            .await?;
+    }
+    let ready = ".status.conditions[?(@.type==\"Ready\")].status";
+    stage
+        .system
+        .wait_for_value(&["mdep", "digits"], ready, "True", WITHIN)
+        .await?;
+    narrator
+        .held("hub, registry and north's API server are back; the deployment is Ready as before");
+    Ok(())
 }

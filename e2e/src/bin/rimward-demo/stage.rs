@@ -179,23 +179,26 @@ impl Stage {
         let cosign = rimward_e2e::tools::Tool::Cosign.path()?;
         let cosign = cosign.parent().map(PathBuf::from).unwrap_or_default();
         narrator.say("Everything keeps running until Ctrl-C. In another terminal, in this folder:");
+        let first = self.system.nodes().next().context("no nodes")?;
+        let key = self.system.fleet.cosign.private_key();
+        let exports = [
+            format!("KUBECONFIG={}", kubectl.kubeconfig().display()),
+            format!(
+                "PATH={}:{}:{}:$PATH",
+                tools.display(),
+                cosign.display(),
+                folder.display()
+            ),
+            format!("COSIGN_KEY={} COSIGN_PASSWORD=''", key.display()),
+            format!("TRUST={}", self.system.trust.display()),
+            format!("NODE=http://{}", first.host),
+        ];
         narrator.say("");
-        narrator.say(&format!(
-            "  export KUBECONFIG={}",
-            kubectl.kubeconfig().display()
-        ));
-        narrator.say(&format!(
-            "  export PATH={}:{}:{}:$PATH",
-            tools.display(),
-            cosign.display(),
-            folder.display()
-        ));
+        for export in exports {
+            narrator.say(&format!("  export {export}"));
+        }
         narrator.say("");
-        narrator.say(&format!("  trust file:  {}", self.system.trust.display()));
-        narrator.say(&format!(
-            "  cosign key:  {} (empty password)",
-            self.system.fleet.cosign.private_key().display()
-        ));
+        narrator.say("and on with \"A first deployment\" in README.md. All nodes:");
         for node in self.system.nodes() {
             narrator.say(&format!(
                 "  {}:  http://{}/v2/models/digits",
