@@ -82,7 +82,8 @@ async fn tell(keep: bool) -> Result<()> {
     narrator.chapter("That was Rimward");
     if keep {
         stage.explain_how_to_reach(&narrator)?;
-        tokio::signal::ctrl_c().await?;
+        // Ctrl-C ends the process by way of the guard, which cleans up; a second handler would race with it.
+        return std::future::pending().await;
     }
     Ok(())
 }
