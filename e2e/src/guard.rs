@@ -146,7 +146,12 @@ pub fn keep_all_folders() {
 }
 
 /// Kills everything that this process started, and removes the folders that are not to be kept.
+///
+/// A second caller waits for the first: what fails because its processes are gone ends the program while the
+/// folders are still being removed, and the end must not overtake that.
 pub fn clean_up() {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (groups, folders) = {
         let mut state = state();
         state.has_ended = true;
