@@ -14,6 +14,7 @@ pub mod certs;
 pub mod command;
 pub mod control_plane;
 pub mod cosign;
+pub mod device;
 pub mod digits;
 pub mod fleet;
 pub mod guard;

@@ -1,0 +1,159 @@
+//! What was found, as a page of Markdown.
+//!
+//! Owns the page's form. What a benchmark means, its module says.
+
+use std::fmt::Write as _;
+
+/// One measured thing, beside its peer or limit.
+#[derive(Debug, Default)]
+pub(crate) struct Row {
+    what: String,
+    measured: String,
+    beside: String,
+    ratio: String,
+    aim: Option<Aim>,
+}
+
+/// What measures are meant to reach.
+#[derive(Debug)]
+struct Aim {
+    words: &'static str,
+    is_met: bool,
+    why_missed: &'static str,
+}
+
+/// What one benchmark found.
+#[derive(Debug)]
+pub(crate) struct Section {
+    /// Its title.
+    pub(crate) title: &'static str,
+    /// How it is measured: against what, how often.
+    pub(crate) how: String,
+    /// What the column of the other side is called.
+    pub(crate) beside: &'static str,
+    /// What was found.
+    pub(crate) rows: Vec<Row>,
+    /// What is to be said about it.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Row {
+    /// A measured thing.
+    pub(crate) fn new(what: impl Into<String>, measured: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            measured: measured.into(),
+            ..Self::default()
+        }
+    }
+
+    /// The other side, and the ratio of the first to it.
+    pub(crate) fn beside(mut self, beside: impl Into<String>, ratio: Option<f64>) -> Self {
+        self.beside = beside.into();
+        self.ratio = ratio.map_or_else(String::new, |ratio| format!("{ratio:.2} ×"));
+        self
+    }
+
+    /// What it is meant to reach; `why_missed` is printed when it does not.
+    pub(crate) fn aim(
+        mut self,
+        words: &'static str,
+        is_met: bool,
+        why_missed: &'static str,
+    ) -> Self {
+        self.aim = Some(Aim {
+            words,
+            is_met,
+            why_missed,
+        });
+        self
+    }
+}
+
+impl Section {
+    /// As Markdown.
+    pub(crate) fn page(&self) -> String {
+        let mut page = format!("## {}\n\n{}\n\n", self.title, self.how);
+        let _ = writeln!(page, "| | Rimward | {} | ratio | aim | |", self.beside);
+        page += "|---|---:|---:|---:|---|---|\n";
+        for row in &self.rows {
+            let (aim, verdict) = match &row.aim {
+                None => ("", ""),
+                Some(aim) if aim.is_met => (aim.words, "met"),
+                Some(aim) => (aim.words, "**missed**"),
+            };
+            let Row {
+                what,
+                measured,
+                beside,
+                ratio,
+                aim: _,
+            } = row;
+            let _ = writeln!(
+                page,
+                "| {what} | {measured} | {beside} | {ratio} | {aim} | {verdict} |"
+            );
+        }
+        let missed = self.rows.iter().filter_map(|row| {
+            let aim = row.aim.as_ref().filter(|aim| !aim.is_met)?;
+            Some(format!("*{}* misses its aim: {}", row.what, aim.why_missed))
+        });
+        for note in missed.chain(self.notes.iter().cloned()) {
+            let _ = write!(page, "\n{note}\n");
+        }
+        page
+    }
+}
+
+/// The whole page.
+pub(crate) fn page(facts: &[(&str, String)], sections: &[Section]) -> String {
+    let mut page = String::from(
+        "# Benchmarks\n\n\
+         Written by `cargo xtask bench`, which measures everything anew; not edited by hand. Each number is a \
+         median over the repeats, the least and the greatest repeat in parentheses; both sides are measured in \
+         turn in the same run. Ratios carry over to other machines better than times do.\n\n\
+         | | |\n|---|---|\n",
+    );
+    for (name, value) in facts {
+        let _ = writeln!(page, "| {name} | {value} |");
+    }
+    for section in sections {
+        page += "\n";
+        page += &section.page();
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missed_aim_is_told_with_its_reason_and_a_met_one_without() {
+        let rows = vec![
+            Row::new("slow", "9 s").aim("≤ 1 s", false, "it waits."),
+            Row::new("fast", "1 s")
+                .beside("2 s", Some(0.5))
+                .aim("≤ 1 s", true, "never told."),
+        ];
+        let page = Section {
+            title: "T",
+            how: "So.".to_owned(),
+            beside: "limit",
+            rows,
+            notes: vec!["A note.".to_owned()],
+        }
+        .page();
+        assert!(
+            page.contains("| slow | 9 s |  |  | ≤ 1 s | **missed** |"),
+            "{page}"
+        );
+        assert!(
+            page.contains("| fast | 1 s | 2 s | 0.50 × | ≤ 1 s | met |"),
+            "{page}"
+        );
+        assert!(page.contains("*slow* misses its aim: it waits."), "{page}");
+        assert!(!page.contains("never told"), "{page}");
+        assert!(page.ends_with("A note.\n"), "{page}");
+    }
+}
