@@ -13,14 +13,17 @@ use crate::processes::{Memory, host_of, memory};
 use crate::report::{Row, Section};
 use crate::stats::{median, megabytes, spread};
 
+/// Takes one number out of the three.
+type Pick = fn(&Memory) -> f64;
+
 const REPEATS: usize = 5;
 const REQUESTS: usize = 100;
 /// Buffers of a start or of a load are given back by then.
 const SETTLE: Duration = Duration::from_secs(2);
 
-const WHY_PSS: &str = "see the anonymous part: what is left are pages of the binary, which both processes share \
+const WHY_PSS: &str = "Besides the anonymous part below, these are pages of the binary, which both processes share \
     and the kernel may drop at any time.";
-const WHY_ANONYMOUS: &str = "rustls, the Kubernetes client and the allocator's arenas of each thread are written \
+const WHY_ANONYMOUS: &str = "What rustls, the Kubernetes client and the allocator's arenas of each thread are written \
     to once and stay; the host adds a worker's engine context and a warm instance.";
 
 pub(crate) async fn run() -> Result<Section> {
@@ -74,7 +77,7 @@ fn section(idle: &[(Memory, Memory)], loaded: &[(Memory, Memory)]) -> Section {
         ("one model, after 100 requests", loaded),
     ];
     for (state, looks) in states {
-        let pick = |pick: fn(&Memory) -> f64| -> [Vec<f64>; 3] {
+        let pick = |pick: Pick| -> [Vec<f64>; 3] {
             [
                 looks
                     .iter()
@@ -87,7 +90,7 @@ fn section(idle: &[(Memory, Memory)], loaded: &[(Memory, Memory)]) -> Section {
                 looks.iter().map(|(_, host)| pick(host)).collect(),
             ]
         };
-        let kinds: [(&str, fn(&Memory) -> f64); 3] = [
+        let kinds: [(&str, Pick); 3] = [
             ("PSS", |memory| memory.proportional),
             ("anonymous", |memory| memory.anonymous),
             ("RSS", |memory| memory.resident),

@@ -94,14 +94,28 @@ impl Section {
                 "| {what} | {measured} | {beside} | {ratio} | {aim} | {verdict} |"
             );
         }
-        let missed = self.rows.iter().filter_map(|row| {
-            let aim = row.aim.as_ref().filter(|aim| !aim.is_met)?;
-            Some(format!("*{}* misses its aim: {}", row.what, aim.why_missed))
-        });
-        for note in missed.chain(self.notes.iter().cloned()) {
+        for note in self.missed().iter().chain(&self.notes) {
             let _ = write!(page, "\n{note}\n");
         }
         page
+    }
+
+    /// One paragraph for each reason why something misses its aim.
+    fn missed(&self) -> Vec<String> {
+        let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+        for row in &self.rows {
+            let Some(aim) = row.aim.as_ref().filter(|aim| !aim.is_met) else {
+                continue;
+            };
+            match reasons.iter_mut().find(|(why, _)| *why == aim.why_missed) {
+                Some((_, rows)) => rows.push(&row.what),
+                None => reasons.push((aim.why_missed, vec![&row.what])),
+            }
+        }
+        let paragraph = |(why, rows): &(&str, Vec<&str>)| {
+            format!("Misses its aim: *{}*. {why}", rows.join("*, *"))
+        };
+        reasons.iter().map(paragraph).collect()
     }
 }
 
@@ -117,6 +131,16 @@ pub(crate) fn page(facts: &[(&str, String)], sections: &[Section]) -> String {
     for (name, value) in facts {
         let _ = writeln!(page, "| {name} | {value} |");
     }
+    let aims = sections.iter().flat_map(|section| &section.rows);
+    let aims: Vec<bool> = aims
+        .filter_map(|row| row.aim.as_ref().map(|aim| aim.is_met))
+        .collect();
+    let met = aims.iter().filter(|is_met| **is_met).count();
+    let _ = write!(
+        page,
+        "\n{met} of {} aims are met; what misses its aim says why below its table.\n",
+        aims.len()
+    );
     for section in sections {
         page += "\n";
         page += &section.page();
@@ -131,7 +155,7 @@ mod tests {
     #[test]
     fn a_missed_aim_is_told_with_its_reason_and_a_met_one_without() {
         let rows = vec![
-            Row::new("slow", "9 s").aim("≤ 1 s", false, "it waits."),
+            Row::new("slow", "9 s").aim("≤ 1 s", false, "It waits."),
             Row::new("fast", "1 s")
                 .beside("2 s", Some(0.5))
                 .aim("≤ 1 s", true, "never told."),
@@ -152,7 +176,7 @@ mod tests {
             page.contains("| fast | 1 s | 2 s | 0.50 × | ≤ 1 s | met |"),
             "{page}"
         );
-        assert!(page.contains("*slow* misses its aim: it waits."), "{page}");
+        assert!(page.contains("Misses its aim: *slow*. It waits."), "{page}");
         assert!(!page.contains("never told"), "{page}");
         assert!(page.ends_with("A note.\n"), "{page}");
     }

@@ -16,10 +16,10 @@ use crate::report::{Row, Section};
 use crate::stats::{count, median, quantile, spread, time};
 
 const REPEATS: usize = 7;
-const BLOCK: Duration = Duration::from_millis(1000);
+const BLOCK: Duration = Duration::from_millis(600);
 const BUSY_CONNECTIONS: usize = 4;
 
-const WHY_SLOWER: &str = "a request is handed over four times between threads (connection, engine's worker, \
+const WHY_SLOWER: &str = "A request is handed over four times between threads (connection, engine's worker, \
     engine's own pool of one thread, and back), and on a machine with two cores, one of them taken by the \
     client, each is a wake-up that the echo does not have. The rest is the sandbox: a fresh store and instance \
     for each request, and tensors parsed from JSON and printed as JSON with every digit.";
@@ -247,9 +247,9 @@ fn section(sides: &[Side], series: &[Series]) -> Section {
              module (64 floats in, 10 out); there is no model of 4 floats yet. Each request is JSON over a kept \
              connection and goes through REST, a fresh guest instance, wasi-nn and rten. Beside it a bare axum \
              server (0.8) with as many threads in a process of its own, which reads the same body and answers \
-             with as many bytes. Closed loop, blocks of {} s in turn, {REPEATS} repeats after one that warms up; \
+             with as many bytes. Closed loop, blocks of {} ms in turn, {REPEATS} repeats after one that warms up; \
              the ratio is the median of the repeats' ratios. Sizes: {}.",
-            BLOCK.as_secs(),
+            BLOCK.as_millis(),
             sizes.join("; ")
         ),
         beside: "bare axum echo",

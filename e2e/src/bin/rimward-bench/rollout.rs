@@ -26,7 +26,7 @@ const SITE: SiteSpec = SiteSpec {
 };
 const PROBATION_SECONDS: u32 = 1;
 
-const WHY_SLOW: &str = "the node fetches the package, its signature and its config, verifies them, compiles the \
+const WHY_SLOW: &str = "The node fetches the package, its signature and its config, verifies them, compiles the \
     module in a child of its own and runs the golden vectors there before the version may answer: work that a \
     watch does not do. The aim is that of an order which needs no new code.";
 

@@ -35,7 +35,7 @@ fn copy(from: &Path, to: &Path, number: u32) -> Result<()> {
         let name = entry.file_name();
         match name.to_str() {
             Some("rimward.yaml") => {
-                bytes = numbered(&String::from_utf8(bytes)?, number).into_bytes()
+                bytes = numbered(&String::from_utf8(bytes)?, number).into_bytes();
             }
             Some("module.wasm") => bytes.extend(custom_section(number)),
             Some("model.onnx") => bytes.extend(doc_string(number)),
