@@ -13,3 +13,5 @@ mod hub_refusals;
 mod hub_rollout;
 mod hub_world;
 mod leader;
+mod releases;
+mod swaps_under_load;
