@@ -1,11 +1,16 @@
-//! Two replicas of the hub operator: one leads, and when it dies the other does.
+//! Two replicas of the hub operator: one leads, and when it dies the other does, also in the middle of a rollout.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rimward_e2e::audit::{Audit, Mark};
 use rimward_e2e::control_plane::{ControlPlane, Options};
+use rimward_e2e::fleet::ACCOUNTS;
 use rimward_e2e::rimward::Operator;
+use rimward_e2e::system::System;
 use rimward_e2e::{Fleet, Kubectl, Seen, story, wait_for};
+
+use crate::releases::{self, GOOD, Order};
 
 const WITHIN: Duration = Duration::from_secs(120);
 
@@ -49,14 +54,90 @@ fn a_second_replica_leads_once_the_first_is_killed() {
     });
 }
 
+/// Kills the leading replica of a system's hub once the first cluster has its order, and starts it again: by the
+/// audit logs each cluster and each node is ordered the new revision once, and nothing else. Gives the revision.
+pub(crate) async fn dies_in_a_rollout(system: &System, before: &str) -> Result<String> {
+    let kubectl = system.kubectl()?;
+    let mark = system.fleet.hub.audit().mark()?;
+    let edges = system.fleet.edges.iter().map(|edge| edge.plane.audit());
+    let edges = edges
+        .map(|log| Ok((log.mark()?, log)))
+        .collect::<Result<Vec<_>>>()?;
+    let orders = || orders(&system.fleet.hub.audit(), mark, "clusterassignments");
+    releases::deploy(system, "digits", Order::new(GOOD, 100, 0)).await?;
+    wait_for("the first order", WITHIN, async || {
+        Ok(if orders()?.is_empty() {
+            Seen::NotYet("none".to_owned())
+        } else {
+            Seen::Done(())
+        })
+    })
+    .await?;
+    let leader = holder(&kubectl).await?;
+    let replica = system
+        .hub
+        .iter()
+        .find(|replica| replica.service().name() == leader);
+    let replica = replica.with_context(|| format!("{leader} leads, which is no replica"))?;
+    replica.service().kill();
+    let ordered = orders()?.len();
+    ensure!(
+        ordered < system.sites.len(),
+        "the rollout was over before the leader died"
+    );
+    wait_for("another replica to lead", WITHIN, async || {
+        let now = holder(&kubectl).await?;
+        Ok(if now == leader {
+            Seen::NotYet(now)
+        } else {
+            Seen::Done(())
+        })
+    })
+    .await?;
+    replica.service().resume()?;
+    let revision = releases::promoted(system, "digits").await?;
+    ensure!(revision != before, "still {before}");
+
+    let mut given = orders()?;
+    given.sort();
+    let each = |names: &mut dyn Iterator<Item = &str>| -> Vec<(String, bool)> {
+        let mut names: Vec<_> = names.map(|name| (name.to_owned(), true)).collect();
+        names.sort();
+        names
+    };
+    let names = |orders: &[(String, String)]| -> Vec<(String, bool)> {
+        let name = |(name, body): &(String, String)| (name.clone(), body.contains(&revision));
+        orders.iter().map(name).collect()
+    };
+    let clusters = each(&mut system.sites.iter().map(|site| site.name));
+    ensure!(
+        names(&given) == clusters,
+        "once each, with {revision}: {given:#?}"
+    );
+    for ((mark, log), site) in edges.into_iter().zip(&system.sites) {
+        let mut given = self::orders(&log, mark, "edgenodes")?;
+        given.sort();
+        let nodes = each(&mut site.nodes.iter().map(|node| node.name.as_str()));
+        ensure!(
+            names(&given) == nodes,
+            "once each, with {revision}: {given:#?}"
+        );
+    }
+    Ok(revision)
+}
+
+/// Writes of specs since a mark: the object's name and what was sent.
+fn orders(log: &Audit, mark: Mark, kind: &str) -> Result<Vec<(String, String)>> {
+    let writes = log.writes_since(mark, ACCOUNTS)?.into_iter();
+    Ok(writes
+        .filter_map(|event| Some((event.object_ref?, event.request_object.unwrap_or_default())))
+        .filter(|(object, _)| object.resource == kind && object.subresource.is_empty())
+        .map(|(object, body)| (object.name, body.to_string()))
+        .collect())
+}
+
 async fn leads(kubectl: &Kubectl, name: &str) -> Result<Seen<()>> {
-    let lease = kubectl
-        .get_json(["lease", "rimward-hub", "-n", "rimward-system"])
-        .await?;
-    let holder = lease["spec"]["holderIdentity"]
-        .as_str()
-        .unwrap_or("nobody")
-        .to_owned();
+    let holder = holder(kubectl).await?;
     Ok(if holder == name {
         Seen::Done(())
     } else {
@@ -64,17 +145,20 @@ async fn leads(kubectl: &Kubectl, name: &str) -> Result<Seen<()>> {
     })
 }
 
+async fn holder(kubectl: &Kubectl) -> Result<String> {
+    let lease = kubectl
+        .get_json(["lease", "rimward-hub", "-n", "rimward-system"])
+        .await?;
+    let holder = lease["spec"]["holderIdentity"].as_str();
+    Ok(holder.unwrap_or("nobody").to_owned())
+}
+
 /// The account may do what the operator does.
-fn no_request_was_forbidden(hub: &ControlPlane, mark: rimward_e2e::audit::Mark) -> Result<()> {
+fn no_request_was_forbidden(hub: &ControlPlane, mark: Mark) -> Result<()> {
     let events = hub.audit().since(mark)?;
     let mut own = events
         .iter()
-        .filter(|event| {
-            event
-                .user
-                .username
-                .starts_with(rimward_e2e::fleet::ACCOUNTS)
-        })
+        .filter(|event| event.user.username.starts_with(ACCOUNTS))
         .peekable();
     own.peek()
         .context("the audit log has no request of the operator's account")?;

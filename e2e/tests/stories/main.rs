@@ -14,4 +14,5 @@ mod hub_rollout;
 mod hub_world;
 mod leader;
 mod releases;
+mod steady_state;
 mod swaps_under_load;

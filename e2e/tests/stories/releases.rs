@@ -85,7 +85,12 @@ pub(crate) async fn start(
     for site in sites {
         let ready = site.nodes.to_string();
         system
-            .wait_for_value(&["edgecluster", site.name], ".status.nodes.ready", &ready, WITHIN)
+            .wait_for_value(
+                &["edgecluster", site.name],
+                ".status.nodes.ready",
+                &ready,
+                WITHIN,
+            )
             .await?;
     }
     Ok(system)
@@ -111,26 +116,33 @@ pub(crate) async fn deploy(system: &System, name: &str, order: Order) -> Result<
 /// Waits until the rollout of a deployment as it stands now has ended.
 pub(crate) async fn end_of_rollout(system: &System, name: &str) -> Result<End> {
     let kubectl = system.kubectl()?;
-    wait_for(&format!("the rollout of {name} to end"), WITHIN, async || {
-        let object = kubectl.get_json(["modeldeployment", name]).await?;
-        let status = &object["status"];
-        if status["observedGeneration"] != object["metadata"]["generation"] {
-            return Ok(Seen::NotYet(status.to_string()));
-        }
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let (current, update) = (text(&status["currentRevision"]), text(&status["updateRevision"]));
-        Ok(match (status["stage"]["phase"].as_str(), current, update) {
-            (Some("Completed"), Some(current), Some(update))
-                if current == update && is_true(status, "Ready") =>
-            {
-                Seen::Done(End::Promoted(current))
+    wait_for(
+        &format!("the rollout of {name} to end"),
+        WITHIN,
+        async || {
+            let object = kubectl.get_json(["modeldeployment", name]).await?;
+            let status = &object["status"];
+            if status["observedGeneration"] != object["metadata"]["generation"] {
+                return Ok(Seen::NotYet(status.to_string()));
             }
-            (Some("RolledBack"), back_on, Some(failed)) if is_true(status, "Stalled") => {
-                Seen::Done(End::RolledBack { failed, back_on })
-            }
-            _ => Seen::NotYet(status.to_string()),
-        })
-    })
+            let text = |value: &Value| value.as_str().map(str::to_owned);
+            let (current, update) = (
+                text(&status["currentRevision"]),
+                text(&status["updateRevision"]),
+            );
+            Ok(match (status["stage"]["phase"].as_str(), current, update) {
+                (Some("Completed"), Some(current), Some(update))
+                    if current == update && is_true(status, "Ready") =>
+                {
+                    Seen::Done(End::Promoted(current))
+                }
+                (Some("RolledBack"), back_on, Some(failed)) if is_true(status, "Stalled") => {
+                    Seen::Done(End::RolledBack { failed, back_on })
+                }
+                _ => Seen::NotYet(status.to_string()),
+            })
+        },
+    )
     .await
 }
 
@@ -144,9 +156,10 @@ pub(crate) async fn promoted(system: &System, name: &str) -> Result<String> {
 
 fn is_true(status: &Value, condition: &str) -> bool {
     let conditions = status["conditions"].as_array();
-    conditions.into_iter().flatten().any(|found| {
-        found["type"] == condition && found["status"] == "True"
-    })
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|found| found["type"] == condition && found["status"] == "True")
 }
 
 fn object(kind: &str, name: &str, spec: &Value) -> String {
@@ -177,9 +190,16 @@ pub(crate) async fn settle_on_clear_digits(system: &System, name: &str) -> Resul
         }
         clear = right;
     }
-    ensure!(clear.len() > 250, "only {} digits are read rightly", clear.len());
+    ensure!(
+        clear.len() > 250,
+        "only {} digits are read rightly",
+        clear.len()
+    );
     let count = clear.len();
-    ensure!(CLEAR.get_or_init(|| clear).len() == count, "the same releases read otherwise");
+    ensure!(
+        CLEAR.get_or_init(|| clear).len() == count,
+        "the same releases read otherwise"
+    );
     Ok(revision)
 }
 
@@ -190,7 +210,9 @@ pub(crate) fn clear_digits() -> &'static [Digit] {
 
 /// Open-loop load of the clear digits against one node: an answer is good if the digit is read rightly.
 pub(crate) fn load(host: &str, name: &str, rate_per_second: u32) -> Result<Load> {
-    let bodies = clear_digits().iter().map(|digit| digits::request(digit).to_string());
+    let bodies = clear_digits()
+        .iter()
+        .map(|digit| digits::request(digit).to_string());
     Load::start(Plan {
         url: format!("http://{host}/v2/models/{name}/infer"),
         bodies: bodies.map(Bytes::from).collect(),

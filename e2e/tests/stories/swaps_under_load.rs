@@ -26,9 +26,13 @@ const MIN_SAMPLES: u32 = 50;
 fn ten_swaps_and_three_rollbacks_out_of_trial_cost_no_request() {
     story("swaps-under-load", async |_: &Story| {
         let releases = [GOOD, BETTER, FLAKY];
-        let system =
-            releases::start("swaps-under-load-fleet", &[SITE], Options::default(), &releases)
-                .await?;
+        let system = releases::start(
+            "swaps-under-load-fleet",
+            &[SITE],
+            Options::default(),
+            &releases,
+        )
+        .await?;
         let first = releases::settle_on_clear_digits(&system, "digits").await?;
         let host = &system.sites[0].nodes[0].host;
         let load = releases::load(host, "digits", RATE_PER_SECOND)?;
@@ -38,16 +42,28 @@ fn ten_swaps_and_three_rollbacks_out_of_trial_cost_no_request() {
         report.check_none_failed()?;
         let answered = &report.answered_by;
         for revision in &good {
-            ensure!(answered.contains_key(revision), "{revision} never answered: {answered:?}");
+            ensure!(
+                answered.contains_key(revision),
+                "{revision} never answered: {answered:?}"
+            );
         }
-        let by_good: u64 = good.iter().filter_map(|revision| answered.get(revision)).sum();
-        let by_flaky: u64 = flaky.iter().filter_map(|revision| answered.get(revision)).sum();
+        let by_good: u64 = good
+            .iter()
+            .filter_map(|revision| answered.get(revision))
+            .sum();
+        let by_flaky: u64 = flaky
+            .iter()
+            .filter_map(|revision| answered.get(revision))
+            .sum();
         ensure!(
             by_good + by_flaky == report.total,
             "{} requests, answered by {answered:?}",
             report.total
         );
-        ensure!(by_flaky > 0, "no flaky release was ever on trial: {answered:?}");
+        ensure!(
+            by_flaky > 0,
+            "no flaky release was ever on trial: {answered:?}"
+        );
         println!(
             "{} requests, none failed: {by_good} answered by {} good revisions, {by_flaky} rightly by a \
              candidate that was then taken back; p50 {:?} us, p99 {:?} us",
@@ -76,7 +92,10 @@ async fn change_under_load(system: &System, first: String) -> Result<(Vec<String
         releases::deploy(system, "digits", Order::new(FLAKY, number + 1, MIN_SAMPLES)).await?;
         match releases::end_of_rollout(system, "digits").await? {
             End::RolledBack { failed, back_on } => {
-                ensure!(back_on.as_ref() == good.last(), "back on {back_on:?} of {good:?}");
+                ensure!(
+                    back_on.as_ref() == good.last(),
+                    "back on {back_on:?} of {good:?}"
+                );
                 flaky.push(failed);
             }
             end @ End::Promoted(_) => anyhow::bail!("the flaky release was promoted: {end:?}"),
