@@ -1,10 +1,29 @@
 //! A temporary folder: removed when all is well, kept and named in the output when not.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use crate::guard;
+
+thread_local! {
+    /// Folders that a story on this thread is done with. Its parts are dropped before it is known whether it
+    /// failed, and then their logs are wanted.
+    static HELD: RefCell<Option<Vec<PathBuf>>> = const { RefCell::new(None) };
+}
+
+/// From now on, folders dropped on this thread stay until [`release`].
+pub(crate) fn hold() {
+    HELD.set(Some(Vec::new()));
+}
+
+/// Removes the folders that were dropped since [`hold`], or names those that are to be kept.
+pub(crate) fn release() {
+    for path in HELD.take().unwrap_or_default() {
+        guard::end_folder(&path);
+    }
+}
 
 /// A folder below the system's temporary folder.
 ///
@@ -58,6 +77,13 @@ impl Drop for Scratch {
         if std::thread::panicking() {
             self.keep();
         }
-        guard::end_folder(&self.path);
+        let is_held = HELD.with_borrow_mut(|held| {
+            let held = held.as_mut()?;
+            held.push(self.path.clone());
+            Some(())
+        });
+        if is_held.is_none() {
+            guard::end_folder(&self.path);
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 
 use crate::guard;
-use crate::scratch::Scratch;
+use crate::scratch::{self, Scratch};
 
 /// A story that takes longer than this hangs.
 const WITHIN: Duration = Duration::from_secs(900);
@@ -52,6 +52,7 @@ pub fn story(name: &str, body: impl AsyncFnOnce(&Story) -> Result<()>) {
             .worker_threads(2)
             .enable_all()
             .build()?;
+        scratch::hold();
         let outcome = runtime.block_on(async {
             match tokio::time::timeout(WITHIN, body(&story)).await {
                 Ok(outcome) => outcome,
@@ -64,6 +65,7 @@ pub fn story(name: &str, body: impl AsyncFnOnce(&Story) -> Result<()>) {
         if outcome.is_err() {
             guard::keep_all_folders();
         }
+        scratch::release();
         outcome
             .map_err(|error| error.context(format!("logs in {}", story.scratch.path().display())))
     };

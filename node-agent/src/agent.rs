@@ -3,10 +3,10 @@
 //! Owns start and stop. Must never decide: it only connects.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rimward_artifact::Limits;
@@ -23,6 +23,10 @@ use crate::{manifests, probes, report};
 
 /// How often small local files are read for changes.
 const FILE_PERIOD: Duration = Duration::from_secs(1);
+/// How long what an earlier agent used may stay in use; no orphan takes that long to die.
+const IN_USE_WITHIN: Duration = Duration::from_secs(10);
+/// Between two attempts.
+const IN_USE_PAUSE: Duration = Duration::from_millis(20);
 /// Longest reason of a hold.
 const HOLD_BYTES_MAX: u64 = 256;
 /// Longest file of registry settings.
@@ -34,8 +38,12 @@ const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 /// When it cannot start, or when the durable state is not known any more.
 pub async fn run(flags: Run) -> anyhow::Result<()> {
     let client = Client::new(client_options(&flags)?).context("registry client")?;
-    let listener = TcpListener::bind(flags.listen)
-        .with_context(|| format!("listen on {} (--listen)", flags.listen))?;
+    let listener = once_free(
+        || TcpListener::bind(flags.listen),
+        |error| error.kind() == ErrorKind::AddrInUse,
+    )
+    .await
+    .with_context(|| format!("listen on {} (--listen)", flags.listen))?;
     let address = listener.local_addr().context("listening socket")?;
     let resync = Duration::from_secs(flags.resync_seconds.into());
     let config = Config {
@@ -111,6 +119,24 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     let result = supervisor.run().await;
     tasks.shutdown().await;
     result
+}
+
+/// Tries again for a while as long as something is in use: the host of an agent that was killed dies a moment after
+/// it, and has its listening socket until then. (The lock of the store needs no such wait: children have it no longer
+/// than the listener.)
+async fn once_free<T, E>(
+    mut attempt: impl FnMut() -> Result<T, E>,
+    is_in_use: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    let started = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if is_in_use(&error) && started.elapsed() < IN_USE_WITHIN => {
+                tokio::time::sleep(IN_USE_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Watches the file by which an application or a person on the device holds updates back; what it
@@ -191,4 +217,41 @@ fn client_options(flags: &Run) -> anyhow::Result<ClientOptions> {
         options.extra_roots_pem = read(path)?;
     }
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_a_dying_host_still_has_is_waited_for() {
+        let before = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = before.local_addr().unwrap();
+        let mut before = Some(before);
+        let mut attempts = 0;
+        let bind = || {
+            attempts += 1;
+            if attempts == 3 {
+                before = None;
+            }
+            TcpListener::bind(address)
+        };
+        let bound = once_free(bind, |error| error.kind() == ErrorKind::AddrInUse).await;
+        assert_eq!(bound.unwrap().local_addr().unwrap(), address);
+        assert_eq!(attempts, 3);
+    }
+
+    #[tokio::test]
+    async fn what_waiting_does_not_mend_is_told_at_once() {
+        let mut attempts = 0;
+        let attempt = || {
+            attempts += 1;
+            Err::<(), _>("refused")
+        };
+        assert_eq!(
+            once_free(attempt, |error| *error == "in use").await,
+            Err("refused")
+        );
+        assert_eq!(attempts, 1);
+    }
 }
