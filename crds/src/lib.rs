@@ -50,6 +50,7 @@ pub use model_deployment::{
 };
 pub use model_revision::{
     ModelRevision, ModelRevisionSpec, ModelRevisionStatus, RevisionModel, RevisionOutcome,
+    RevisionProblem,
 };
 pub use quantity::{CountOrPercent, MemoryQuantity};
 pub use rollout_policy::{

@@ -89,6 +89,28 @@ pub struct ModelRevisionStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
+    /// What nodes of the failed clusters reported when it failed: it stands here after they went back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub problems: Vec<RevisionProblem>,
+}
+
+/// Why a revision failed on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionProblem {
+    /// Name of the cluster.
+    #[schemars(length(max = 253))]
+    pub cluster: String,
+    /// Name of the node.
+    #[schemars(length(max = 253))]
+    pub node: String,
+    /// One word of the closed list.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// The device's own words.
+    #[schemars(length(max = 512))]
+    pub message: String,
 }
 
 /// What became of a revision.

@@ -1,9 +1,14 @@
 //! Why is this node on this revision: from the deployment down to the device's own reason.
+//!
+//! Owns the order: what is well comes first, what a device complains about last, and each fact is said
+//! once, where it belongs.
 
 use rimward_crds::EdgeNode;
 
+use super::complaint::{Complaint, complaints, cut, is_wanted};
 use super::model::{Cluster, Deployment, Revision};
 use super::node::node;
+use super::settle::{Facts, facts};
 use super::tree::counts;
 use super::{because, clean};
 
@@ -26,12 +31,14 @@ pub(crate) fn explain(
     nodes: Option<&[EdgeNode]>,
 ) -> Result<String, NotFound> {
     let key = format!("{}/{}", view.namespace, view.name);
-    let clusters: Vec<(&str, &Cluster)> = view
+    let complaints = complaints(view);
+    let mut clusters: Vec<(&str, &Cluster)> = view
         .stages
         .iter()
         .flat_map(|stage| stage.clusters.iter().map(|it| (stage.name.as_str(), it)))
         .filter(|(_, it)| cluster.is_none_or(|name| it.name == name))
         .collect();
+    clusters.sort_by_key(|(_, it)| complaints.iter().any(|one| one.cluster == it.name));
     if let Some(name) = cluster
         && clusters.is_empty()
     {
@@ -41,12 +48,20 @@ pub(crate) fn explain(
     let mut say = |depth: usize, text: &str| {
         out.push_str(&format!("{}{text}\n", "  ".repeat(depth)));
     };
-    say(0, &deployment(view, &key));
-    if let Some(waiting) = &view.waiting_for {
-        say(1, &format!("waiting for: {}", clean(waiting)));
+    let Facts { why, wait } = deployment(view, &complaints);
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    say(
+        0,
+        &format!(
+            "{key} wants model {} and is {}{why}",
+            view.model, view.state
+        ),
+    );
+    if let Some(wait) = wait {
+        say(1, &wait);
     }
     for one in view.revisions.iter().filter(|it| matters(view, it)) {
-        say(1, &revision(view, one));
+        say(1, &revision(view, one, &complaints));
     }
     for (stage, one) in clusters {
         say(1, &order(stage, one));
@@ -69,16 +84,14 @@ pub(crate) fn explain(
             }
             continue;
         }
-        let problems: Vec<_> = one
-            .problems
-            .iter()
+        let of_cluster = || complaints.iter().filter(|it| it.cluster == one.name);
+        let matching: Vec<_> = of_cluster()
             .filter(|it| of.is_none_or(|name| it.node == name))
             .collect();
-        for problem in &problems {
-            let why = because(Some(&problem.reason), Some(&problem.message));
-            say(2, &format!("node {}: {why}", clean(&problem.node)));
+        for complaint in &matching {
+            say(2, &complaint.line(&one.revision));
         }
-        if let (Some(name), true) = (of, problems.is_empty()) {
+        if let (Some(name), true) = (of, matching.is_empty()) {
             say(
                 2,
                 &format!(
@@ -88,20 +101,55 @@ pub(crate) fn explain(
             );
         }
     }
+    if cluster.is_none() {
+        for line in left(view, &complaints) {
+            say(1, &line);
+        }
+    }
     Ok(out)
 }
 
-fn deployment(view: &Deployment, key: &str) -> String {
-    let why = because(view.reason.as_deref(), view.message.as_deref());
-    let why = if why.is_empty() {
-        why
-    } else {
-        format!(": {why}")
+/// Complaints of clusters that have no order any more, such as after a first rollout that failed.
+fn left(view: &Deployment, complaints: &[Complaint<'_>]) -> Vec<String> {
+    let ordered = |name: &str| {
+        let mut all = view.stages.iter().flat_map(|stage| &stage.clusters);
+        all.any(|it| it.name == name)
     };
-    format!(
-        "{key} wants model {} and is {}{why}",
-        view.model, view.state
-    )
+    let mut lines = Vec::new();
+    let mut last = "";
+    for complaint in complaints.iter().filter(|it| !ordered(it.cluster)) {
+        if last != complaint.cluster {
+            let name = clean(complaint.cluster);
+            lines.push(format!("cluster {name} is ordered nothing any more"));
+        }
+        last = complaint.cluster;
+        lines.push(format!("  {}", complaint.line("")));
+    }
+    lines
+}
+
+/// Why the deployment stands where it stands, less what the lines of revisions and nodes say.
+fn deployment(view: &Deployment, complaints: &[Complaint<'_>]) -> Facts {
+    let mut messages = view.revisions.iter().filter(|it| is_wanted(view, it));
+    let failure = messages.find_map(|it| it.message.as_deref()).map(clean);
+    let less = |text: &String| {
+        let text = match failure.as_deref().and_then(|it| text.strip_suffix(it)) {
+            Some(rest) if !rest.is_empty() => rest.trim_end_matches([':', ' ']).to_owned(),
+            _ => text.clone(),
+        };
+        cut(&text, complaints)
+    };
+    // The message may be the whole failure: then `facts` still finds that both are one.
+    let Facts { why, wait } = facts(
+        view.state,
+        view.reason.as_deref(),
+        view.message.as_deref(),
+        view.waiting_for.as_deref(),
+    );
+    Facts {
+        why: why.as_ref().map(less),
+        wait: wait.as_ref().map(less),
+    }
 }
 
 /// What runs, what is rolled out, and what failed last.
@@ -113,7 +161,7 @@ fn matters(view: &Deployment, revision: &Revision) -> bool {
         || last_failed == Some(revision)
 }
 
-fn revision(view: &Deployment, revision: &Revision) -> String {
+fn revision(view: &Deployment, revision: &Revision, complaints: &[Complaint<'_>]) -> String {
     let Revision {
         name,
         model,
@@ -122,8 +170,10 @@ fn revision(view: &Deployment, revision: &Revision) -> String {
         stage,
         reason,
         message,
+        problems: _,
     } = revision;
     let what = format!("revision {name} (model {model} {version})");
+    let message = message.as_deref().map(|text| cut(text, complaints));
     let why = because(reason.as_deref(), message.as_deref());
     let why = if why.is_empty() {
         why

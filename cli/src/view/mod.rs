@@ -2,6 +2,7 @@
 //!
 //! Owns wording and layout. Text that came from a device or a person is shown without control characters.
 
+mod complaint;
 mod explain;
 mod model;
 mod node;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use rimward_crds::reasons::condition;
 use rimward_crds::{
     Action, ClusterAssignment, Condition, EdgeCluster, ModelDeployment, ModelRevision, NodeCounts,
-    NodeProblem, RolloutPolicy, VerdictPhase,
+    NodeProblem, RevisionProblem, RolloutPolicy, VerdictPhase,
 };
 use serde::Serialize;
 
@@ -58,6 +58,9 @@ pub(crate) struct Revision {
     pub(crate) reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<String>,
+    /// What nodes said when it failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) problems: Vec<RevisionProblem>,
 }
 
 /// A stage of the rollout, and the clusters that got something in it.
@@ -168,6 +171,7 @@ fn revision(object: &ModelRevision) -> Revision {
         stage: status.stage,
         reason: status.reason,
         message: status.message,
+        problems: status.problems,
     }
 }
 

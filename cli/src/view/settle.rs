@@ -48,23 +48,48 @@ pub(crate) fn line(object: &ModelDeployment) -> String {
     let status = object.status.clone().unwrap_or_default();
     let (state, reason, message) = state(object);
     let mut line = format!(
-        "{}/{}: {state}",
+        "{}/{}  {state}",
         object.metadata.namespace.as_deref().unwrap_or_default(),
         object.metadata.name.as_deref().unwrap_or_default(),
     );
     if let Some(progress) = &status.progress {
-        line.push_str(&format!(", {progress} clusters"));
+        line.push_str(&format!(" {progress}"));
     }
     if let Some(stage) = &status.stage {
         let (name, index, of) = (&stage.name, stage.index, stage.of);
-        line.push_str(&format!(", stage {name} ({index}/{of}) {:?}", stage.phase));
+        line.push_str(&format!("  stage {name} {index}/{of} {:?}", stage.phase));
     }
-    let why = because(reason.as_deref(), message.as_deref());
-    if !why.is_empty() {
-        line.push_str(&format!(": {why}"));
-    }
-    if let Some(waiting) = &status.waiting_for {
-        line.push_str(&format!("; waiting for: {}", clean(waiting)));
+    let waiting = status.waiting_for.as_deref();
+    let Facts { why, wait } = facts(state, reason.as_deref(), message.as_deref(), waiting);
+    for fact in why.into_iter().chain(wait) {
+        line.push_str(&format!("  {fact}"));
     }
     line
+}
+
+/// Why a deployment stands where it stands, and what it waits for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) why: Option<String>,
+    /// With `waiting for: ` before it.
+    pub(super) wait: Option<String>,
+}
+
+/// Says each thing once: the operator often waits for the very thing that its condition tells.
+pub(super) fn facts(
+    state: &str,
+    reason: Option<&str>,
+    message: Option<&str>,
+    waiting: Option<&str>,
+) -> Facts {
+    let same = waiting.filter(|waiting| message.is_some_and(|message| waiting.contains(message)));
+    let (why, wait) = match same {
+        Some(waiting) if state == "Progressing" => (String::new(), Some(waiting)),
+        Some(waiting) => (because(reason, Some(waiting)), None),
+        None => (because(reason, message), waiting),
+    };
+    Facts {
+        why: Some(why).filter(|why| !why.is_empty()),
+        wait: wait.map(|wait| format!("waiting for: {}", clean(wait))),
+    }
 }

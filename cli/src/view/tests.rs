@@ -116,7 +116,7 @@ fn what_the_operator_has_not_seen_yet_is_not_settled() {
     object.metadata.generation = Some(3);
     assert_eq!(verdict(&object), Verdict::Working);
     assert!(
-        line(&object).starts_with("team/digits: Pending"),
+        line(&object).starts_with("team/digits  Pending"),
         "{}",
         line(&object)
     );
@@ -126,6 +126,138 @@ fn what_the_operator_has_not_seen_yet_is_not_settled() {
 fn a_line_says_where_the_rollout_is_and_what_it_waits_for() {
     assert_eq!(
         line(&mdep(&[("Reconciling", "Progressing", "")])),
-        "team/digits: Progressing, 0/2 clusters, stage canary (1/2) Failed: Progressing; waiting for: a new revision"
+        "team/digits  Progressing 0/2  stage canary 1/2 Failed  Progressing  waiting for: a new revision"
     );
+}
+
+#[test]
+fn a_line_says_each_thing_once() {
+    let check = |kind, reason, message: &str, waiting: &str, expected: &str| {
+        let mut object = mdep(&[(kind, reason, message)]);
+        object.status.as_mut().unwrap().waiting_for = Some(waiting.to_owned());
+        let line = line(&object);
+        let (_, end) = line.split_once("stage canary 1/2 Failed  ").unwrap();
+        assert_eq!(end, expected);
+    };
+    let wait = "cluster a: updating to revision r2, 0 of 2 nodes";
+    check(
+        "Reconciling",
+        "Updating",
+        wait,
+        &format!("{wait} (and 1 more waiting)"),
+        &format!("waiting for: {wait} (and 1 more waiting)"),
+    );
+    let refused = "revision r2 failed and is not tried again: 1 cluster(s) failed";
+    check(
+        "Stalled",
+        "RevisionFailed",
+        refused,
+        refused,
+        &format!("RevisionFailed: {refused}"),
+    );
+    check(
+        "Degraded",
+        "RevisionFailed",
+        "1 cluster(s) failed",
+        refused,
+        &format!("RevisionFailed: {refused}"),
+    );
+    check(
+        "Ready",
+        "RolledOut",
+        "all run it",
+        wait,
+        &format!("RolledOut: all run it  waiting for: {wait}"),
+    );
+}
+
+/// The fixture's fleet after the rollback: every cluster is ordered the good revision again.
+fn rolled_back() -> Deployment {
+    let mut view = view();
+    let words = "golden vector 3:\u{1b}[31m expected 7, got 1";
+    let failure = format!(
+        "1 cluster(s) failed, 0 allowed; cluster site-a, node n1: GoldenVectorMismatch: {words}"
+    );
+    let refusal = format!(
+        "revision digits-bbb failed and is not tried again, only a new revision is: {failure}"
+    );
+    view.state = "Stalled";
+    view.reason = Some("RevisionFailed".to_owned());
+    view.message = Some(refusal.clone());
+    view.waiting_for = Some(refusal);
+    let failed = view.revisions.iter_mut().find(|it| it.name == "digits-bbb");
+    let failed = failed.unwrap();
+    failed.reason = Some("StageFailed".to_owned());
+    failed.message = Some(failure);
+    failed.problems = vec![rimward_crds::RevisionProblem {
+        cluster: "site-a".to_owned(),
+        node: "n1".to_owned(),
+        reason: "GoldenVectorMismatch".to_owned(),
+        message: words.to_owned(),
+    }];
+    let cluster = &mut view.stages[0].clusters[0];
+    cluster.revision = "digits-aaa".to_owned();
+    cluster.problems.clear();
+    view
+}
+
+#[test]
+fn after_a_rollback_the_explanation_says_each_fact_once_and_still_ends_in_the_devices_words() {
+    let expected = "\
+team/digits wants model digits-2 and is Stalled: RevisionFailed: revision digits-bbb failed and is not tried again, only a new revision is
+  revision digits-aaa (model digits-1.0.0 1.0.0) is promoted: what a cluster runs, or goes back to
+  revision digits-bbb (model digits-1.1.0 1.1.0) failed in stage canary: StageFailed: 1 cluster(s) failed, 0 allowed
+  cluster site-b is ordered digits-aaa in stage rest: 3/3 nodes updated, 3 ready
+    it is not available: Offline: last heard of 400 s ago
+  cluster site-a is ordered digits-aaa in stage canary: 0/2 nodes updated, 2 ready, 1 rolled back  Failed
+    node n1 on digits-bbb: GoldenVectorMismatch: golden vector 3:\u{fffd}[31m expected 7, got 1
+";
+    assert_eq!(explain(&rolled_back(), None, None, None).unwrap(), expected);
+}
+
+#[test]
+fn while_it_rolls_back_the_failure_is_told_once_too() {
+    let mut view = rolled_back();
+    view.state = "Degraded";
+    view.message = view.revisions[1].message.clone();
+    let text = explain(&view, None, None, None).unwrap();
+    assert_eq!(text.matches("golden vector").count(), 1, "{text}");
+    assert_eq!(text.matches("1 cluster(s) failed").count(), 1, "{text}");
+}
+
+#[test]
+fn a_cluster_that_is_ordered_nothing_any_more_still_tells_why() {
+    let mut view = rolled_back();
+    view.stages[0].clusters.clear();
+    let text = explain(&view, None, None, None).unwrap();
+    let end = "
+  cluster site-a is ordered nothing any more
+    node n1 on digits-bbb: GoldenVectorMismatch: golden vector 3:\u{fffd}[31m expected 7, got 1
+";
+    assert!(text.ends_with(end), "{text}");
+}
+
+#[test]
+fn what_a_node_cannot_do_for_now_is_told_on_its_own_line_only() {
+    let mut view = view();
+    view.state = "Progressing";
+    view.reason = Some("Updating".to_owned());
+    let problem = view.stages[0].clusters[0].problems[0].clone();
+    let words = format!(
+        "cluster site-a: updating to revision digits-bbb, 0 of 2 nodes; n1: {}",
+        problem.message
+    );
+    view.message = Some(words.clone());
+    view.waiting_for = Some(words);
+    let text = explain(&view, None, None, None).unwrap();
+    let begin = "\
+team/digits wants model digits-2 and is Progressing
+  waiting for: cluster site-a: updating to revision digits-bbb, 0 of 2 nodes
+";
+    assert!(text.starts_with(begin), "{text}");
+    assert!(
+        text.lines().last().unwrap().contains("node n1: Golden"),
+        "{text}"
+    );
+    assert!(tree(&view, false).starts_with("team/digits  Progressing (Updating)  0/2 clusters\n"));
 }

@@ -58,7 +58,13 @@ pub(crate) fn tree(view: &Deployment, wide: bool) -> String {
     if let Some(waiting) = &view.waiting_for {
         below.push(Branch::leaf(format!("waiting for: {}", clean(waiting))));
     }
-    let why = because(view.reason.as_deref(), view.message.as_deref());
+    // What the last branch says already is not said here too.
+    let said = |message: &&str| {
+        let waiting = view.waiting_for.as_deref().unwrap_or_default();
+        waiting.contains(*message)
+    };
+    let message = view.message.as_deref().filter(|it| !said(it));
+    let why = because(view.reason.as_deref(), message);
     let progress = view.progress.as_deref().unwrap_or("0/0");
     let root = Branch {
         text: format!(
@@ -96,6 +102,7 @@ fn revision(view: &Deployment, revision: &Revision) -> String {
         stage: _,
         reason,
         message,
+        problems: _,
     } = revision;
     let why = because(reason.as_deref(), message.as_deref());
     let colon = if why.is_empty() { "" } else { ": " };

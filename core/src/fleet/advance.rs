@@ -157,6 +157,7 @@ fn complete(
                 stage,
                 reason: "Promoted",
                 message: "went through all stages".to_owned(),
+                problems: Vec::new(),
             },
         );
     }
@@ -179,9 +180,9 @@ fn run_stages(
         record.index = short(index);
         record.of = short(groups.len());
         record.name.clone_from(&group.stage.name);
-        if let Some((stage, message)) = too_many_failures(target, groups, index) {
+        if let Some(failure) = too_many_failures(target, groups, index) {
             progress.record = Some(record);
-            fail(deployment, target, &stage, message, groups, now, progress);
+            fail(deployment, target, failure, groups, now, progress);
             return;
         }
         if deployment.paused {

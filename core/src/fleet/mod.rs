@@ -19,7 +19,8 @@ mod types;
 mod waiting;
 
 pub use outcome::{
-    Condition, Conditions, DeploymentPlan, OutcomeChange, PassedBecause, Plan, Refusal, Transition,
+    Condition, Conditions, DeploymentPlan, FAILURES_MAX, OutcomeChange, PassedBecause, Plan,
+    Refusal, Transition,
 };
 pub use plan::plan;
 pub use stages::{StageGroup, stage_groups};

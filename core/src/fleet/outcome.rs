@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::types::{Entry, Outcome, StageRecord};
 use super::waiting::Waiting;
 use crate::ids::{ClusterName, DeploymentKey, EndpointName, RevisionName, StageName};
-use crate::summary::Counts;
+use crate::summary::{Counts, Problem};
 use crate::time::Timestamp;
 
 /// A whole plan: the executor has no choices left.
@@ -80,7 +80,12 @@ pub struct OutcomeChange {
     pub reason: &'static str,
     /// One sentence, with the device's own words where there are any.
     pub message: String,
+    /// What the failed clusters' nodes said, in the devices' own words; at most [`FAILURES_MAX`].
+    pub problems: Vec<(ClusterName, Problem)>,
 }
+
+/// How many nodes' words a failed revision keeps.
+pub const FAILURES_MAX: usize = 16;
 
 /// Why a deployment cannot go on until somebody changes something.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]

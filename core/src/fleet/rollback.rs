@@ -4,21 +4,30 @@
 //! with all others, in `entries`.
 
 use super::advance::{Progress, record_at};
-use super::outcome::{OutcomeChange, Transition};
+use super::outcome::{FAILURES_MAX, OutcomeChange, Transition};
 use super::site::Site;
 use super::stages::Group;
 use super::types::{Action, Deployment, OnFailure, Outcome, StagePhase};
-use crate::ids::{RevisionName, StageName};
+use crate::ids::{ClusterName, RevisionName, StageName};
+use crate::summary::Problem;
 use crate::time::Timestamp;
 
-/// The first stage whose failures exceed its allowance, with the words of its first failure.
+/// A stage that failed.
+pub(super) struct StageFailure {
+    stage: StageName,
+    /// With the words of its first failure.
+    message: String,
+    problems: Vec<(ClusterName, Problem)>,
+}
+
+/// The first stage whose failures exceed its allowance.
 ///
 /// Failures of clusters that got the target and now belong to a later stage count for the current one.
 pub(super) fn too_many_failures(
     target: &RevisionName,
     groups: &[Group<'_>],
     index: usize,
-) -> Option<(StageName, String)> {
+) -> Option<StageFailure> {
     for (place, group) in groups.iter().enumerate().take(index + 1) {
         let later = if place == index {
             &groups[index + 1..]
@@ -39,7 +48,16 @@ pub(super) fn too_many_failures(
                 "{} cluster(s) failed, {allowed} allowed; {words}",
                 failed.len()
             );
-            return Some((group.stage.name.clone(), message));
+            let problems = failed.iter().flat_map(|site| {
+                let report = site.about_entry();
+                let problems = report.into_iter().flat_map(|report| &report.problems);
+                problems.map(|problem| (site.name.clone(), problem.clone()))
+            });
+            return Some(StageFailure {
+                stage: group.stage.name.clone(),
+                message,
+                problems: problems.take(FAILURES_MAX).collect(),
+            });
         }
     }
     None
@@ -61,12 +79,16 @@ fn describe(site: &Site<'_>) -> String {
 pub(super) fn fail(
     deployment: &Deployment,
     target: &RevisionName,
-    stage: &StageName,
-    message: String,
+    failure: StageFailure,
     groups: &[Group<'_>],
     now: Timestamp,
     progress: &mut Progress,
 ) {
+    let StageFailure {
+        stage,
+        message,
+        problems,
+    } = failure;
     progress.outcomes.insert(
         target.clone(),
         OutcomeChange {
@@ -74,11 +96,12 @@ pub(super) fn fail(
             stage: stage.clone(),
             reason: "StageFailed",
             message: message.clone(),
+            problems,
         },
     );
     progress.transitions.push(Transition::RevisionFailed {
         revision: target.clone(),
-        stage: stage.clone(),
+        stage,
         message: message.clone(),
     });
     progress.failed = Some(message);

@@ -40,6 +40,9 @@ fn a_failed_stage_sends_every_cluster_back_in_the_devices_own_words() {
         "{}",
         outcome.message
     );
+    let (cluster, problem) = &outcome.problems[0];
+    assert_eq!((cluster, outcome.problems.len()), (&named("c0"), 1));
+    assert_eq!(problem.message, "golden vector 3: expected 7, got 1");
     assert!(answer(&failed).conditions.degraded.status);
     assert!(answer(&failed).conditions.reconciling.status);
     obey(&mut desired, &mut observed, &failed);

@@ -2,8 +2,10 @@
 
 use k8s_openapi::jiff::Timestamp;
 use rimward_core::fleet::{Outcome, OutcomeChange};
+use rimward_core::ids::ClusterName;
+use rimward_core::summary::Problem;
 use rimward_crds::reasons::{HubReason, condition};
-use rimward_crds::{ModelRevision, ModelRevisionStatus, RevisionOutcome};
+use rimward_crds::{ModelRevision, ModelRevisionStatus, RevisionOutcome, RevisionProblem};
 
 use super::{Says, conditions};
 use crate::events::clip;
@@ -11,6 +13,7 @@ use crate::events::clip;
 /// Bounds of the fields as the schema has them.
 const REASON_BYTES_MAX: usize = 64;
 const MESSAGE_BYTES_MAX: usize = 1024;
+const PROBLEM_BYTES_MAX: usize = 512;
 
 /// What the status shall say: its fate as it stands, or as the plan changes it.
 pub(crate) fn revision(
@@ -25,6 +28,7 @@ pub(crate) fn revision(
             stage,
             reason,
             message,
+            problems,
         } = change;
         status.outcome = Some(match outcome {
             Outcome::Pending => RevisionOutcome::Pending,
@@ -34,6 +38,7 @@ pub(crate) fn revision(
         status.stage = Some(stage.to_string());
         status.reason = Some(clip(reason, REASON_BYTES_MAX).to_owned());
         status.message = Some(clip(message, MESSAGE_BYTES_MAX).to_owned());
+        status.problems = problems.iter().map(problem).collect();
     }
     let outcome = *status.outcome.get_or_insert(RevisionOutcome::Pending);
     let message = status.message.clone().unwrap_or_default();
@@ -57,4 +62,18 @@ pub(crate) fn revision(
     status.observed_generation = generation;
     status.conditions = conditions(&status.conditions, generation, now, says);
     status
+}
+
+fn problem((cluster, problem): &(ClusterName, Problem)) -> RevisionProblem {
+    let Problem {
+        node,
+        reason,
+        message,
+    } = problem;
+    RevisionProblem {
+        cluster: cluster.to_string(),
+        node: node.to_string(),
+        reason: clip(reason, REASON_BYTES_MAX).to_owned(),
+        message: clip(message, PROBLEM_BYTES_MAX).to_owned(),
+    }
 }
