@@ -9,6 +9,7 @@ use anyhow::Context;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Resource};
 
+use crate::direct;
 use crate::kubeconfig;
 
 /// How long the API server may be silent. Watches end by themselves after 290 s.
@@ -54,7 +55,7 @@ impl ConnectArgs {
             context: self.context.clone(),
             ..KubeConfigOptions::default()
         };
-        let config = Config::from_custom_kubeconfig(self.kubeconfig()?, &options);
+        let config = direct::config(self.kubeconfig()?, &options);
         client(config.await.context("kubeconfig")?)
     }
 }
@@ -82,7 +83,7 @@ pub(crate) async fn client_of(path: &std::path::Path) -> anyhow::Result<Client> 
     let about = || format!("kubeconfig {}", path.display());
     let file = kubeconfig::read(path)?;
     let options = KubeConfigOptions::default();
-    let config = Config::from_custom_kubeconfig(file, &options).await;
+    let config = direct::config(file, &options).await;
     client(config.with_context(about)?)
 }
 

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 mod cmd;
 mod connect;
+mod direct;
 mod fetch;
 mod kubeconfig;
 mod output;

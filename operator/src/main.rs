@@ -6,6 +6,7 @@
 use clap::{Parser, Subcommand};
 
 mod backoff;
+mod direct;
 mod edge;
 mod election;
 mod events;

@@ -14,6 +14,8 @@ use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::direct;
+
 /// How long a stopped role may take to finish what it is at.
 const STOP_SECONDS_MAX: u64 = 20;
 
@@ -80,13 +82,18 @@ impl CommonArgs {
             Some(path) => {
                 let file = Kubeconfig::read_from(path)
                     .with_context(|| format!("kubeconfig {}", path.display()))?;
-                Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                direct::config(file, &KubeConfigOptions::default())
                     .await
                     .with_context(|| format!("kubeconfig {}", path.display()))?
             }
-            None => Config::infer()
-                .await
-                .context("no kubeconfig and no service account found")?,
+            None => match Kubeconfig::read() {
+                Ok(file) => direct::config(file, &KubeConfigOptions::default())
+                    .await
+                    .context("kubeconfig")?,
+                Err(_) => {
+                    Config::incluster().context("no kubeconfig and no service account found")?
+                }
+            },
         };
         client(config).context("API client")
     }

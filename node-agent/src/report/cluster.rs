@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::Picture;
+use super::direct;
 use super::events::Teller;
 use super::status::status;
 use crate::supervisor::Event;
@@ -88,7 +89,7 @@ async fn connect(cluster: &Cluster) -> anyhow::Result<Client> {
         Some(path) => {
             let read = Kubeconfig::read_from(path)
                 .with_context(|| format!("kubeconfig {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+            direct::config(read, &KubeConfigOptions::default())
                 .await
                 .with_context(|| format!("kubeconfig {}", path.display()))?
         }

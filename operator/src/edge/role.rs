@@ -8,11 +8,12 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Args;
 use kube::Client;
-use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use rimward_core::ids::ClusterName;
 use tokio_util::sync::CancellationToken;
 
 use super::session::{self, SessionOptions};
+use crate::direct;
 use crate::election::{self, Candidate};
 use crate::metrics::Metrics;
 use crate::probes::{self, Readiness};
@@ -98,7 +99,7 @@ async fn hub_client(args: &EdgeArgs) -> anyhow::Result<Client> {
         about()
     );
     let file = Kubeconfig::read_from(path).with_context(about)?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+    let config = direct::config(file, &KubeConfigOptions::default())
         .await
         .with_context(about)?;
     runtime::client(config).with_context(about)

@@ -7,6 +7,8 @@ use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use thiserror::Error;
 
+use crate::direct;
+
 /// Bytes of a kubeconfig that is looked at; a Secret holds at most 1 MiB.
 const BYTES_MAX: usize = 256 * 1024;
 
@@ -43,7 +45,7 @@ pub(crate) enum KubeconfigError {
 /// [`KubeconfigError`], naming the field.
 pub(crate) async fn config(bytes: &[u8]) -> Result<Config, KubeconfigError> {
     let checked = checked(bytes)?;
-    Config::from_custom_kubeconfig(checked, &KubeConfigOptions::default())
+    direct::config(checked, &KubeConfigOptions::default())
         .await
         .map_err(|_| KubeconfigError::Unusable)
 }
