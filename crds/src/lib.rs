@@ -20,6 +20,7 @@ pub mod cluster_assignment;
 pub mod common;
 pub mod edge_cluster;
 pub mod edge_node;
+pub mod metrics_page;
 pub mod model;
 pub mod model_deployment;
 pub mod model_revision;

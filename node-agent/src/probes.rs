@@ -200,4 +200,40 @@ mod tests {
         assert!(text.contains(line), "{text}");
         assert!(text.contains("rimward_agent_host_deaths 0"), "{text}");
     }
+
+    #[test]
+    fn the_reference_page_says_what_this_binary_exposes() {
+        use rimward_crds::metrics_page::{WRITE, section, with_section};
+
+        let mut picture = Picture::blank();
+        picture
+            .status
+            .models
+            .push(rimward_crds::NodeModelStatus::default());
+        let numbers = Numbers {
+            slots: vec![("shop/digits".into(), "digits-1".into(), 7, 2, 900)],
+            ..Numbers::default()
+        };
+        let text = render(&picture, &numbers);
+        // A family without a sample shows no labels, or is not shown at all.
+        let (source, _) = include_str!("probes.rs")
+            .split_once("#[cfg(test)]")
+            .unwrap();
+        let families = source.matches("= Family::<").count();
+        let section = section("rimward-node-agent", &text);
+        let labelled = section.lines().filter(|row| row.contains(" | `"));
+        assert_eq!(labelled.count(), families, "{section}");
+
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/metrics.md");
+        let page = std::fs::read_to_string(path).unwrap_or_default();
+        let expected = with_section(&page, "rimward-node-agent", &section);
+        if std::env::var_os(WRITE).is_some() {
+            std::fs::write(path, expected).unwrap();
+        } else {
+            assert!(
+                page == expected,
+                "docs/reference/metrics.md differs from the registry: run `cargo xtask gen`"
+            );
+        }
+    }
 }

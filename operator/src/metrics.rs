@@ -201,4 +201,37 @@ mod tests {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
     }
+
+    #[test]
+    fn the_reference_page_says_what_this_binary_exposes() {
+        use rimward_crds::metrics_page::{WRITE, section, with_section};
+
+        let metrics = Metrics::default();
+        metrics.planned(0.01);
+        metrics.wrote(Kind::Lease);
+        metrics.failed(Category::Api);
+        metrics.watch_failed(Kind::Lease);
+        metrics.set_invalid(Kind::Lease, 1);
+        let text = metrics.text();
+        // A family without a sample shows no labels, or is not shown at all.
+        let (source, _) = include_str!("metrics.rs")
+            .split_once("#[cfg(test)]")
+            .unwrap();
+        let families = source.matches(": Family<").count();
+        let section = section("rimward-operator", &text);
+        let labelled = section.lines().filter(|row| row.contains(" | `"));
+        assert_eq!(labelled.count(), families, "{section}");
+
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/metrics.md");
+        let page = std::fs::read_to_string(path).unwrap_or_default();
+        let expected = with_section(&page, "rimward-operator", &section);
+        if std::env::var_os(WRITE).is_some() {
+            std::fs::write(path, expected).unwrap();
+        } else {
+            assert!(
+                page == expected,
+                "docs/reference/metrics.md differs from the registry: run `cargo xtask gen`"
+            );
+        }
+    }
 }

@@ -20,5 +20,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             "rimward-gen",
             ".",
         ]),
+    )?;
+    step::run(
+        "reference of the metrics, from the binaries' own registries",
+        step::cargo(&["test", "--quiet", "--workspace", "--lib", "--bins"])
+            .args(["--", "the_reference_page_says_what_this_binary_exposes"])
+            .env("RIMWARD_WRITE_METRICS_PAGE", "1"),
     )
 }
