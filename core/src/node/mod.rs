@@ -11,6 +11,7 @@
 //! - within [`STARTS_MAX`] starts, with no centre, a committed version has the traffic;
 //! - without an order what serves goes on serving.
 
+mod decide;
 mod record;
 mod report;
 mod state;
@@ -20,10 +21,11 @@ mod table;
 #[cfg(test)]
 mod walks;
 
+pub use decide::{RETRY_MILLISECONDS_MAX, RETRY_MILLISECONDS_MIN, STARTS_MAX, WRITES_MAX};
 pub use record::{
     Attempt, AttemptStage, BAD_MAX, Bad, GOOD_MAX, GOOD_MIN, Judged, MESSAGE_CHARS_MAX, Problem,
     Reason, Record, Target, Version,
 };
 pub use report::{Report, Standing};
 pub use state::{Effect, Millis, Observation, Order, Phase, Serving, State, Then};
-pub use step::{RETRY_MILLISECONDS_MAX, RETRY_MILLISECONDS_MIN, STARTS_MAX, WRITES_MAX, step};
+pub use step::step;
