@@ -41,10 +41,29 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             "it",
         ]),
     )?;
+    guests()?;
     if stories {
         self::stories(filters)?;
     }
     Ok(())
+}
+
+/// The workspace of the guest modules: its native parts, for which no wasm toolchain is needed.
+fn guests() -> Result<()> {
+    let manifest = ["--manifest-path", "wasm-models/Cargo.toml"];
+    step::run(
+        "format of wasm-models",
+        step::cargo(&["fmt", "--all", "--check"]).args(manifest),
+    )?;
+    step::run(
+        "unit tests of wasm-models",
+        step::cargo(&["test", "--quiet", "--locked"])
+            .args(manifest)
+            .env(
+                "CARGO_TARGET_DIR",
+                step::target_folder()?.join("wasm-models"),
+            ),
+    )
 }
 
 /// What needs no running part: format, lints, import edges. Generated files are compared by a unit test.
