@@ -8,7 +8,6 @@
 mod cache;
 mod found;
 mod go;
-mod guests;
 mod install;
 mod packages;
 mod progress;
@@ -117,15 +116,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if list {
         return print_list();
     }
-    if let Some(position) = only.iter().position(|name| *name == guests::NAME) {
-        only.remove(position);
-        for (variable, value) in guests::toolchain()?.environment {
-            println!("{variable}={value}");
-        }
-        if only.is_empty() {
-            return Ok(());
-        }
-    }
     if !only.is_empty() {
         names = &only;
     }
@@ -161,23 +151,12 @@ fn print_list() -> Result<()> {
             );
         }
     }
-    println!(
-        "{:<16} {:<8} {:<10} {}",
-        guests::NAME,
-        "",
-        "",
-        guests::ABOUT
-    );
     Ok(())
 }
 
 fn lookup(name: &str) -> Result<&'static Tool> {
     TABLE.iter().find(|tool| tool.name == name).ok_or_else(|| {
-        let names: Vec<&str> = TABLE
-            .iter()
-            .map(|tool| tool.name)
-            .chain([guests::NAME])
-            .collect();
+        let names: Vec<&str> = TABLE.iter().map(|tool| tool.name).collect();
         anyhow::anyhow!("there is no tool {name:?}; there are {}", names.join(", "))
     })
 }
