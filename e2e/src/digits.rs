@@ -3,7 +3,7 @@
 //! Owns the client's half of the Open Inference Protocol v2 as a user's program would write it. The digits were never
 //! seen in training (`wasm-models/train`).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -30,7 +30,7 @@ pub struct Answer {
 /// The repository's root.
 #[must_use]
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    crate::fleet::repository_root()
 }
 
 /// Reads the held-out digits of `examples/data`.

@@ -20,17 +20,17 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
 /// Replaces this process, so that Ctrl-C reaches the program and the shell waits for its clean-up.
 fn become_program(name: &str, profile: &str, arguments: &[String]) -> Result<()> {
     let parts = tools::ensure(tools::FOR_DEMO)?;
-    step::run(
-        "building Rimward",
-        &mut step::cargo(&[
-            "build",
-            "--profile",
-            profile,
-            "--locked",
-            "--bins",
-            "--workspace",
-        ]),
-    )?;
+    let mut build = step::cargo(&["build", "--locked", "--workspace", "--profile", profile]);
+    // The whole workspace, so that features are those of the tests; these binaries, so that nothing is built in vain.
+    for binary in [
+        "rimward-operator",
+        "rimward-node-agent",
+        "kubectl-rimward",
+        name,
+    ] {
+        build.args(["--bin", binary]);
+    }
+    step::run("building Rimward", &mut build)?;
     let folder = if profile == "dev" { "debug" } else { profile };
     let program = step::target_folder()?.join(folder).join(name);
     let error = Command::new(&program)

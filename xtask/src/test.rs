@@ -89,7 +89,7 @@ fn stories(filters: &[String]) -> Result<()> {
     let parts = tools::ensure(tools::FOR_TESTS)?;
     step::run(
         "binaries",
-        &mut step::cargo(&["build", "--quiet", "--workspace", "--bins"]),
+        &mut step::cargo(&["build", "--quiet", "--workspace", "--locked", "--bins"]),
     )?;
     let mut command = step::cargo(&["test", "--workspace", "--locked", "--test", "stories", "--"]);
     // Two cores: more stories at once only wait for each other.

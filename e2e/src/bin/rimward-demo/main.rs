@@ -57,8 +57,8 @@ fn run(keep: bool) -> Result<()> {
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(async {
-        match tokio::time::timeout(WITHIN, tell(keep)).await {
-            Ok(outcome) => outcome,
+        match tokio::time::timeout(WITHIN, tell()).await {
+            Ok(outcome) => rest(outcome?, keep).await,
             Err(_) => bail!("the demo did not end within {} s", WITHIN.as_secs()),
         }
     });
@@ -68,7 +68,7 @@ fn run(keep: bool) -> Result<()> {
     outcome
 }
 
-async fn tell(keep: bool) -> Result<()> {
+async fn tell() -> Result<Stage> {
     let narrator = Narrator::new();
     let mut stage = Stage::set(&narrator).await?;
     first::clusters_join(&narrator, &mut stage).await?;
@@ -80,10 +80,15 @@ async fn tell(keep: bool) -> Result<()> {
     bad::an_unsigned_release_is_refused(&narrator, &stage).await?;
     away::the_hub_goes_away(&narrator, &stage).await?;
     narrator.chapter("That was Rimward");
-    if keep {
-        stage.explain_how_to_reach(&narrator)?;
-        // Ctrl-C ends the process by way of the guard, which cleans up; a second handler would race with it.
-        return std::future::pending().await;
+    Ok(stage)
+}
+
+/// Ends, or leaves everything running until Ctrl-C.
+async fn rest(stage: Stage, keep: bool) -> Result<()> {
+    if !keep {
+        return Ok(());
     }
-    Ok(())
+    stage.explain_how_to_reach(&Narrator::new())?;
+    // Ctrl-C ends the process by way of the guard, which cleans up; a second handler would race with it.
+    std::future::pending().await
 }
