@@ -21,10 +21,11 @@ const REQUESTS: usize = 100;
 /// Buffers of a start or of a load are given back by then.
 const SETTLE: Duration = Duration::from_secs(2);
 
-const WHY_PSS: &str = "Besides the anonymous part below, these are pages of the binary, which both processes share \
-    and the kernel may drop at any time.";
-const WHY_ANONYMOUS: &str = "What rustls, the Kubernetes client and the allocator's arenas of each thread are written \
-    to once and stay; the host adds a worker's engine context and a warm instance.";
+const WHY_PSS: &str = "All but the anonymous part are pages of the one binary, which holds the compiler and the engine \
+    as well, is built without LTO, and is shared by both processes; the kernel may drop them at any \
+    time.";
+const WHY_ANONYMOUS: &str = "By little: heap and stacks of two processes, each about half of it. Which allocations they are \
+    is not broken down yet.";
 
 pub(crate) async fn run() -> Result<Section> {
     let scratch = Scratch::new("bench-memory")?;

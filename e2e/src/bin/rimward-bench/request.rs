@@ -19,10 +19,13 @@ const REPEATS: usize = 7;
 const BLOCK: Duration = Duration::from_millis(600);
 const BUSY_CONNECTIONS: usize = 4;
 
-const WHY_SLOWER: &str = "A request is handed over four times between threads (connection, engine's worker, \
-    engine's own pool of one thread, and back), and on a machine with two cores, one of them taken by the \
-    client, each is a wake-up that the echo does not have. The rest is the sandbox: a fresh store and instance \
-    for each request, and tensors parsed from JSON and printed as JSON with every digit.";
+const WHY_SLOWER: &str = "Hand-overs between threads, not arithmetic: counted with strace on a two-core machine, one \
+    request costs about nine futex calls, five sched_yields, three madvises and two mprotects. The \
+    connection hands the request to the engine's worker, that to rten's own pool of one thread, \
+    which spins with sched_yield before it sleeps, and back again the same way, while the client \
+    takes one of the two cores. The madvises, the mprotects and about two page faults are the fresh \
+    instance given back to the pool. Running the engine on its worker itself, and keeping the \
+    pool's pages resident, are the first two things to try; neither is done yet.";
 
 /// One side: where its requests go, and which process answers them.
 struct Side {
