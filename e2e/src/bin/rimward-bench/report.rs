@@ -125,7 +125,8 @@ pub(crate) fn page(facts: &[(&str, String)], sections: &[Section]) -> String {
         "# Benchmarks\n\n\
          Written by `cargo xtask bench`, which measures everything anew; not edited by hand. Each number is a \
          median over the repeats, the least and the greatest repeat in parentheses; both sides are measured in \
-         turn in the same run. Ratios carry over to other machines better than times do.\n\n\
+         turn in the same run. Ratios carry over to other machines better than times do. Where the load average is above the number of cores, \
+         other programs ran beside, and whatever is handed between threads looks worse than it is.\n\n\
          | | |\n|---|---|\n",
     );
     for (name, value) in facts {
