@@ -27,7 +27,7 @@ const WRITTEN_OFF: u8 = 2;
 /// What an engine keeps for one worker thread.
 #[derive(Debug, Default)]
 pub struct WorkerContext {
-    /// rten's pool of one thread, made when first used.
+    /// rten's pool of one thread: the one that runs the jobs. After a panic, another, made when first used.
     pub(super) rten_pool: Option<Arc<rten::ThreadPool>>,
 }
 
@@ -123,11 +123,18 @@ impl Workers {
             .name("inference".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || {
-                let mut context = WorkerContext::default();
-                // Ends when every sender is gone: the idle list's and the job's own.
-                while let Ok(job) = jobs.recv() {
-                    job(&mut context);
-                }
+                let pool = Arc::new(rten::ThreadPool::with_num_threads(1));
+                let mut context = WorkerContext {
+                    rten_pool: Some(Arc::clone(&pool)),
+                };
+                // On the pool's own thread: what rten installs there then runs in place, and a request is
+                // handed over once instead of twice.
+                pool.run(move || {
+                    // Ends when every sender is gone: the idle list's and the job's own.
+                    while let Ok(job) = jobs.recv() {
+                        job(&mut context);
+                    }
+                });
             })
             .map_err(|error| {
                 BackendError::new(
