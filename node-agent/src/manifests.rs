@@ -1,8 +1,10 @@
 //! Orders from a folder of manifests: the same agent without Kubernetes.
 //!
 //! Owns reading the folder, bounded. Each `*.yaml` or `*.yml` file holds one EdgeNode document; their
-//! models are taken together, in order of the file names. A file that does not parse is reported, and
-//! what was ordered before stays in force.
+//! models are taken together, in order of the file names. A file that does not parse, or that says
+//! something that nothing reads, is reported, and what was ordered before stays in force. So it does
+//! while there is no manifest at all: a stick that is not mounted is no order to remove everything.
+//! The last deployment is removed by its entry's `action: Remove`, others also by leaving them out.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rimward_crds::EdgeNode;
+use serde_ignored::Path as Ignored;
 use tokio::sync::mpsc;
 
-use crate::supervisor::{Event, Orders};
+use crate::supervisor::{Covers, Event, Orders};
 
 /// Why a hold is in force: the annotation's key, as on the object in a cluster.
 pub const HOLD_ANNOTATION: &str = "rimward.dev/hold";
@@ -53,6 +56,9 @@ fn collect(folder: &Path) -> Result<Orders, String> {
     }
     paths.sort();
     let mut orders = Orders::default();
+    if !paths.is_empty() {
+        orders.covers = Covers::Node;
+    }
     for path in paths {
         let node = document(&path).map_err(|error| at(&path, &error))?;
         orders.models.extend(node.spec.models);
@@ -85,7 +91,33 @@ fn document(path: &Path) -> Result<EdgeNode, String> {
             ));
         }
     }
-    serde_yaml::from_value(strict).map_err(|error| error.to_string())
+    let mut unread = None;
+    let node = serde_ignored::deserialize(strict, |path| {
+        let path = dotted(&path);
+        if !["apiVersion", "kind"].contains(&path.as_str()) {
+            unread.get_or_insert(path);
+        }
+    })
+    .map_err(|error: serde_yaml::Error| error.to_string())?;
+    match unread {
+        Some(path) => Err(format!("there is no field {path}")),
+        None => Ok(node),
+    }
+}
+
+/// A path as people write it: `spec.models[0].name`.
+fn dotted(path: &Ignored<'_>) -> String {
+    match path {
+        Ignored::Root => String::new(),
+        Ignored::Seq { parent, index } => format!("{}[{index}]", dotted(parent)),
+        Ignored::Map { parent, key } => match dotted(parent) {
+            parent if parent.is_empty() => key.clone(),
+            parent => format!("{parent}.{key}"),
+        },
+        Ignored::Some { parent }
+        | Ignored::NewtypeStruct { parent }
+        | Ignored::NewtypeVariant { parent } => dotted(parent),
+    }
 }
 
 /// Reads the folder again and again and tells when it says something else. It is small; reading it
@@ -164,6 +196,37 @@ spec:
             assert!(problem.contains(words), "{problem}");
             assert!(problem.contains("a.yaml"), "{problem}");
         }
+    }
+
+    #[test]
+    fn a_misspelt_field_is_refused_by_its_path() {
+        for (from, to, path) in [
+            (
+                "    endpointName:",
+                "    runtime: {memry: 1}\n    endpointName:",
+                "spec.models[0].runtime.memry",
+            ),
+            ("  models:", "  modles: []\n  models:", "spec.modles"),
+            (
+                "  name: node-1",
+                "  name: node-1\n  anotations: {}",
+                "metadata.anotations",
+            ),
+            ("kind: EdgeNode", "kind: EdgeNode\nspecs: {}", "specs"),
+        ] {
+            let folder = folder(&[("a.yaml", &GOOD.replace(from, to))]);
+            let problem = read(folder.path()).problem.unwrap();
+            let words = format!("a.yaml: there is no field {path}");
+            assert!(problem.ends_with(&words), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_manifests_orders_nothing_and_one_with_some_speaks_for_the_node() {
+        let empty = read(folder(&[("notes.txt", "x")]).path());
+        assert_eq!((empty.covers, empty.problem), (Covers::Nothing, None));
+        let some = read(folder(&[("a.yaml", GOOD)]).path());
+        assert_eq!(some.covers, Covers::Node);
     }
 
     #[test]

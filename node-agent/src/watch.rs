@@ -15,7 +15,7 @@ use rimward_crds::EdgeNode;
 use tokio::sync::{mpsc, watch};
 
 use crate::manifests::HOLD_ANNOTATION;
-use crate::supervisor::{Event, Orders};
+use crate::supervisor::{Covers, Event, Orders};
 
 /// What the API server has of this node's EdgeNode, for the writer to compare with.
 #[derive(Debug, Clone, Default)]
@@ -40,8 +40,8 @@ fn orders(node: &EdgeNode) -> Orders {
             .and_then(|all| all.get(HOLD_ANNOTATION))
             .map(|reason| reason.chars().take(256).collect()),
         problem: None,
-        // As the agent makes it after it was deleted, or at first start.
-        silent: node.spec.models.is_empty() && node.metadata.generation == Some(1),
+        // It may have been made anew, and is filled entry by entry: what it does not name goes on.
+        covers: Covers::Entries,
     }
 }
 
@@ -114,6 +114,20 @@ pub async fn node_labels(client: &Client, node_name: &str) -> BTreeMap<String, S
         Err(error) => {
             tracing::debug!(%error, "labels of the Node");
             BTreeMap::new()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_of_any_age_speaks_for_its_entries_only() {
+        for generation in [1, 2, 40] {
+            let mut node = EdgeNode::new("node-1", rimward_crds::EdgeNodeSpec::default());
+            node.metadata.generation = Some(generation);
+            assert_eq!(orders(&node).covers, Covers::Entries);
         }
     }
 }

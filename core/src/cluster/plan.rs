@@ -76,7 +76,10 @@ pub fn plan<E: Clone + PartialEq>(
                 .insert(key.clone(), report(entry, &members, progress.expired));
             plan.progress.insert(key.clone(), progress);
             plan.wake_at = plan.wake_at.into_iter().chain(ends).min();
-        } else if others.iter().any(|it| concerned(it) && !gone(it)) {
+        } else if others
+            .iter()
+            .any(|it| unheard(it) || (concerned(it) && !gone(it)))
+        {
             plan.report
                 .insert(key.clone(), report(entry, &others_with(&others), false));
         }
@@ -109,6 +112,11 @@ fn concerned<E>(member: &Member<'_, E>) -> bool {
     member.go_ahead.is_some() || member.last.is_some()
 }
 
+/// It answers, but has not said yet what it has: after its object was made anew, that may be anything.
+fn unheard<E>(member: &Member<'_, E>) -> bool {
+    member.node.alive && member.node.report.is_none()
+}
+
 /// Nothing more is to be waited for: the removal was ordered, and confirmed unless the node is silent.
 fn gone<E: PartialEq>(member: &Member<'_, E>) -> bool {
     let ordered = member
@@ -133,6 +141,10 @@ fn remove_from<E: Clone + PartialEq>(
     others: &[Member<'_, E>],
 ) -> Vec<(NodeName, NodeWaiting)> {
     let mut waiting = Vec::new();
+    if entry.action == Action::Remove {
+        let unheard = others.iter().filter(|it| unheard(it) && !concerned(it));
+        waiting.extend(unheard.map(|it| (it.name.clone(), NodeWaiting::NotReported)));
+    }
     for member in others.iter().filter(|member| concerned(member)) {
         if member.node.alive && gone(member) {
             continue;

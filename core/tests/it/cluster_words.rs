@@ -311,6 +311,68 @@ fn removal_is_reported_done_once_every_node_that_answers_confirms() {
 }
 
 #[test]
+fn a_node_that_was_silent_during_a_removal_is_told_when_it_returns() {
+    let mut entries = assigned("r1", 1);
+    entries.get_mut(&key("digits")).unwrap().action = Action::Remove;
+    let mut silent = on("r1");
+    silent.alive = false;
+    let mut cluster = nodes([silent]);
+    let ordered = cluster::plan(&entries, &cluster, NOW);
+    let node = cluster.nodes.values_mut().next().unwrap();
+    node.entries = ordered.nodes.into_values().next().unwrap();
+    node.generation = 2;
+    assert!(cluster::plan(&entries, &cluster, NOW).report.is_empty());
+    // The hub forgot the entry; the node's object has not.
+    let none = BTreeMap::new();
+    cluster.nodes.values_mut().next().unwrap().alive = true;
+    check(&cluster::plan(&none, &cluster, NOW), &["-r1"]);
+    let node = cluster.nodes.values_mut().next().unwrap();
+    node.report = Some(NodeReport {
+        observed_generation: 2,
+        models: BTreeMap::new(),
+    });
+    check(&cluster::plan(&none, &cluster, NOW), &[""]);
+}
+
+#[test]
+fn a_removal_waits_for_a_node_made_anew_to_say_what_it_has() {
+    let mut entries = assigned("r1", 1);
+    entries.get_mut(&key("digits")).unwrap().action = Action::Remove;
+    let mut anew = new_node();
+    anew.report = None;
+    let unheard = cluster::plan(&entries, &nodes([anew]), NOW);
+    assert!(unheard.report.contains_key(&key("digits")));
+    assert_eq!(waiting(&unheard, "n0"), Some(&NodeWaiting::NotReported));
+    let mut has_it = on("r1");
+    has_it.entries.clear();
+    let heard = cluster::plan(&entries, &nodes([has_it]), NOW);
+    check(&heard, &["-r1"]);
+    assert!(heard.report.contains_key(&key("digits")));
+}
+
+#[test]
+fn a_node_that_left_the_selection_is_told_to_remove_until_it_confirms() {
+    let mut entries = assigned("r1", 1);
+    entries.get_mut(&key("digits")).unwrap().nodes = Selector::label("gpu", "yes");
+    let mut cluster = nodes([on("r1")]);
+    let node = cluster.nodes.values_mut().next().unwrap();
+    // As after its object was made anew: only the report says that it has it.
+    node.entries.clear();
+    let told = cluster::plan(&entries, &cluster, NOW);
+    check(&told, &["-r1"]);
+    let node = cluster.nodes.values_mut().next().unwrap();
+    node.entries = told.nodes.into_values().next().unwrap();
+    node.generation += 1;
+    check(&cluster::plan(&entries, &cluster, NOW), &["-r1"]);
+    let node = cluster.nodes.values_mut().next().unwrap();
+    node.report = Some(NodeReport {
+        observed_generation: node.generation,
+        models: BTreeMap::new(),
+    });
+    check(&cluster::plan(&entries, &cluster, NOW), &[""]);
+}
+
+#[test]
 fn an_entry_that_vanished_is_no_order() {
     check(
         &cluster::plan(&BTreeMap::new(), &nodes([on("r1")]), NOW),

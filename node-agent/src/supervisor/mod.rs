@@ -33,7 +33,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 pub use activate::PreflightLimits;
 pub use host::Gauges;
-pub use orders::{Orders, Refused};
+pub use orders::{Covers, Orders, Refused};
 pub use trust::{Trust, watch as watch_trust};
 
 use crate::facts::Facts;

@@ -10,7 +10,7 @@ use rimward_core::verdict::{Histogram, Samples};
 use super::activate::{NotActivated, reason};
 use super::deployment::{Deployment, Source};
 use super::host::{Heard, Prepared, Slot, Stage, Want};
-use super::orders::{Orders, sort};
+use super::orders::{Covers, Orders, sort};
 use super::{Event, Numbers, Supervisor, trust};
 use crate::parse::Key;
 use crate::proto::{FailReason, SlotId, SlotStats};
@@ -40,53 +40,59 @@ impl Supervisor {
             self.orders.problem = orders.problem;
             return Ok(());
         }
-        if orders.silent {
-            self.orders.generation = orders.generation;
-            self.orders.hold = orders.hold;
+        if orders.covers == Covers::Nothing {
             self.orders.problem = None;
-            return self.hold_all().await;
+            return Ok(());
         }
-        let owners: BTreeMap<String, Key> = self
-            .deployments
-            .iter()
-            .filter_map(|(key, deployment)| {
-                let source = deployment.source.as_ref()?;
-                Some((source.entry.endpoint_name.clone(), key.clone()))
-            })
-            .collect();
-        let sorted = sort(&orders.models, &owners);
-        let mut wanted = BTreeMap::new();
-        for (key, parsed) in sorted.orders {
+        let sorted = sort(&orders.models, &self.owners(&orders));
+        for (key, parsed) in &sorted.orders {
             let deployment = self.deployments.entry(key.clone()).or_insert_with(|| {
                 let record = self.record.deployments.get(&key.to_string());
                 let record = record.cloned().unwrap_or_default();
                 Deployment::new(State::recover(record, self.facts.boot_id.clone()))
             });
             deployment.source = Some(Source {
-                entry: parsed.entry,
-                repository: parsed.repository,
+                entry: parsed.entry.clone(),
+                repository: parsed.repository.clone(),
             });
-            wanted.insert(key, parsed.order);
         }
-        let refused: Vec<Key> = sorted
-            .refused
-            .iter()
-            .filter_map(|refused| refused.key.clone())
-            .collect();
-        self.refused = sorted.refused;
+        self.refused.clone_from(&sorted.refused);
+        let covers = orders.covers;
         self.orders = orders;
         let held = self.held().is_some();
         for key in self.keys() {
             self.observe(&key, Observation::Held(held)).await?;
-            let order = match wanted.remove(&key) {
-                Some(order) => order,
-                // It was ordered, but in words that make no sense: what runs goes on.
-                None if refused.contains(&key) => continue,
-                None => Order::Remove,
-            };
-            self.observe(&key, Observation::Ordered(order)).await?;
+            if let Some(order) = sorted.told(&key, covers) {
+                self.observe(&key, Observation::Ordered(order)).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Which deployment has which endpoint name. One that these orders remove by not naming it has
+    /// none any more; one of before a restart that nobody ordered since has what it serves.
+    fn owners(&self, orders: &Orders) -> BTreeMap<String, Key> {
+        let stays = |key: &Key| {
+            let named = || {
+                let mut models = orders.models.iter();
+                models.any(|it| it.namespace == key.namespace() && it.name == key.name())
+            };
+            let deployment = self.deployments.get(key);
+            let removed = deployment.is_some_and(|it| *it.machine.order() == Order::Remove);
+            named() || (orders.covers != Covers::Node && !removed)
+        };
+        let served = self.hosts.slots().filter_map(|slot| {
+            let endpoint = slot.endpoint.as_ref()?;
+            Some((endpoint.clone(), slot.key.clone()))
+        });
+        let ordered = self.deployments.iter().filter_map(|(key, deployment)| {
+            let source = deployment.source.as_ref()?;
+            Some((source.entry.endpoint_name.clone(), key.clone()))
+        });
+        served
+            .chain(ordered)
+            .filter(|(_, key)| stays(key))
+            .collect()
     }
 
     /// Remembers the trust file in force, for a start at which the file cannot be read.
@@ -122,18 +128,25 @@ impl Supervisor {
             Some(problem) => tracing::error!(problem = problem.message, "the trust file changed"),
         }
         self.keep_trust().await?;
+        let mut rose = false;
         for key in self.keys() {
             self.observe(&key, Observation::TrustChanged).await?;
-            self.check_papers(&key).await?;
+            rose |= self.check_papers(&key).await?;
+        }
+        if rose {
+            // A floor that a restart forgets would let an older release in.
+            self.put_device().await?;
         }
         Ok(())
     }
 
-    /// Checks everything of a deployment that may run against the trust in force.
-    async fn check_papers(&mut self, key: &Key) -> anyhow::Result<()> {
+    /// Checks everything of a deployment that may run against the trust in force; says whether a
+    /// release floor rose.
+    async fn check_papers(&mut self, key: &Key) -> anyhow::Result<bool> {
+        let mut rose = false;
         let (Some(deployment), Ok(trust)) = (self.deployments.get(key), self.trust.for_stored())
         else {
-            return Ok(());
+            return Ok(rose);
         };
         let versions: Vec<Version> = deployment.machine.record().roots().collect();
         let checker = self.checker(trust);
@@ -142,8 +155,8 @@ impl Supervisor {
                 Ok(papers) => {
                     let repository = papers.manifest.repository();
                     let floor = checker.trust.release_floor(repository, &papers.config);
-                    self.record
-                        .raise_floor(papers.config.family.as_str(), floor);
+                    let family = papers.config.family.as_str();
+                    rose |= self.record.raise_floor(family, floor);
                 }
                 Err(problem) => {
                     let observation = Observation::Unsound(version.revision, problem);
@@ -151,7 +164,7 @@ impl Supervisor {
                 }
             }
         }
-        Ok(())
+        Ok(rose)
     }
 
     pub(super) async fn hear(&mut self, heard: Heard) -> anyhow::Result<()> {

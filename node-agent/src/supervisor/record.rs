@@ -81,9 +81,12 @@ impl DeviceRecord {
     }
 
     /// Raises floors; they never fall.
-    pub(super) fn raise_floor(&mut self, family: &str, counter: u64) {
+    /// Says whether it rose.
+    pub(super) fn raise_floor(&mut self, family: &str, counter: u64) -> bool {
         let floor = self.release_floors.entry(family.to_owned()).or_default();
+        let rose = counter > *floor;
         *floor = counter.max(*floor);
+        rose
     }
 }
 
