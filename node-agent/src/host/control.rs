@@ -107,6 +107,8 @@ pub(super) struct Host {
 #[derive(Clone, Debug)]
 enum SlotState {
     Loading,
+    /// Unloaded while it was being loaded: its loader drops it, and says so.
+    Unwanted,
     Loaded(Arc<Slot>),
 }
 
@@ -219,6 +221,13 @@ impl Host {
         tokio::spawn(async move {
             let loader = host.clone();
             let loaded = tokio::task::spawn_blocking(move || {
+                // Loads wait for a thread here: one overtaken meanwhile is not worth beginning.
+                if !loader.is_loading(id) {
+                    return Err(LoadFailed {
+                        reason: FailReason::Internal,
+                        message: "unloaded before it was loaded".to_owned(),
+                    });
+                }
                 Slot::load(
                     spec,
                     &native,
@@ -235,24 +244,41 @@ impl Host {
                     message: format!("loading failed: {panic}"),
                 })
             });
-            let message = match loaded {
-                Ok(slot) => {
-                    let runs = slot.runs.clone();
-                    lock(&host.slots).insert(id, SlotState::Loaded(Arc::new(slot)));
-                    FromHost::Loaded { slot: id, runs }
-                }
-                Err(LoadFailed { reason, message }) => {
-                    lock(&host.slots).remove(&id);
-                    FromHost::LoadFailed {
-                        slot: id,
-                        reason,
-                        message: message.chars().take(1024).collect(),
-                    }
-                }
-            };
+            let message = host.settle(id, loaded);
             let _ = host.tell(message).await;
         });
         Ok(())
+    }
+
+    fn is_loading(&self, id: SlotId) -> bool {
+        matches!(lock(&self.slots).get(&id), Some(SlotState::Loading))
+    }
+
+    /// Ends a load: takes up what was loaded, unless it was unloaded meanwhile.
+    fn settle(&self, id: SlotId, loaded: Result<Slot, LoadFailed>) -> FromHost {
+        let mut slots = lock(&self.slots);
+        if !matches!(slots.get(&id), Some(SlotState::Loading)) {
+            slots.remove(&id);
+            drop(slots);
+            // Its memory is free before the supervisor is told so.
+            drop(loaded);
+            return FromHost::Unloaded { slot: id };
+        }
+        match loaded {
+            Ok(slot) => {
+                let runs = slot.runs.clone();
+                slots.insert(id, SlotState::Loaded(Arc::new(slot)));
+                FromHost::Loaded { slot: id, runs }
+            }
+            Err(LoadFailed { reason, message }) => {
+                slots.remove(&id);
+                FromHost::LoadFailed {
+                    slot: id,
+                    reason,
+                    message: message.chars().take(1024).collect(),
+                }
+            }
+        }
     }
 
     /// False, with nothing changed, where a slot is not loaded.
@@ -261,7 +287,7 @@ impl Host {
         let find = |id: Option<SlotId>| match id.map(|id| slots.get(&id)) {
             None => Some(None),
             Some(Some(SlotState::Loaded(slot))) => Some(Some(Arc::clone(slot))),
-            Some(Some(SlotState::Loading) | None) => None,
+            Some(Some(SlotState::Loading | SlotState::Unwanted) | None) => None,
         };
         let (Some(current), Some(candidate)) = (find(current), find(candidate)) else {
             return false;
@@ -271,11 +297,19 @@ impl Host {
         true
     }
 
-    /// Waits until no request holds the slot: each has a deadline, so that comes.
+    /// Waits until no request holds the slot: each has a deadline, so that comes. One that is being
+    /// loaded keeps its entry, and with it its place among the slots, until its loader is done.
     fn unload(&self, id: SlotId) {
+        let removed = {
+            let mut slots = lock(&self.slots);
+            if let Some(state @ (SlotState::Loading | SlotState::Unwanted)) = slots.get_mut(&id) {
+                *state = SlotState::Unwanted;
+                return;
+            }
+            slots.remove(&id)
+        };
         let host = self.clone();
         tokio::spawn(async move {
-            let removed = lock(&host.slots).remove(&id);
             if let Some(SlotState::Loaded(slot)) = removed {
                 while slot.busy() > 0 || Arc::strong_count(&slot) > 1 {
                     tokio::time::sleep(UNLOAD_PERIOD).await;

@@ -240,6 +240,12 @@ impl Host {
         preflighted: &Package,
         package: &Package,
     ) -> (SlotId, FromHost) {
+        let slot = self.begin_load(preflighted, package).await;
+        (slot, self.told().await)
+    }
+
+    /// Asks for a load and does not wait for it.
+    pub async fn begin_load(&mut self, preflighted: &Package, package: &Package) -> SlotId {
         let (files, mut code) = preflighted.files();
         let report = run_preflight(&program(), &preflighted.job(), files).await;
         let PreflightReport::Passed { native: id, .. } = report else {
@@ -261,7 +267,7 @@ impl Host {
             (FdRole::Model, model.as_fd()),
         ];
         self.process.channel.send(&load, &fds).await.unwrap();
-        (slot, self.told().await)
+        slot
     }
 
     pub async fn route(&mut self, current: Option<SlotId>, candidate: Option<SlotId>) {

@@ -258,3 +258,22 @@ async fn an_unloaded_version_finishes_what_it_began() {
     );
     assert!(host.stats().await.is_empty());
 }
+
+#[tokio::test]
+async fn a_version_unloaded_while_it_is_loaded_is_gone_once_its_load_is_over() {
+    let mut host = Host::start().await;
+    let package = Package::good();
+    let overtaken = host.begin_load(&package, &package).await;
+    host.tell(ToHost::Unload { slot: overtaken }).await;
+    loop {
+        match host.told().await {
+            // It was loaded before the host read on.
+            FromHost::Loaded { .. } => {}
+            FromHost::Unloaded { slot } => break assert_eq!(slot, overtaken),
+            other => panic!("{other:?}"),
+        }
+    }
+    // Nothing of it comes later: the next load is the next that the host tells of.
+    let next = host.load(&package).await;
+    assert_eq!(host.stats().await.into_keys().collect::<Vec<_>>(), [next]);
+}
