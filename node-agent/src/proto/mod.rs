@@ -187,6 +187,8 @@ pub struct HostLimits {
     pub body_bytes_max: u64,
     /// Open client connections.
     pub connections_max: u32,
+    /// How long a client may take nothing of an answer that is being written to it.
+    pub write_stall_milliseconds: u64,
     /// Loaded slots.
     pub slots_max: u32,
     /// Component instances alive at one time, over all slots.
@@ -201,6 +203,7 @@ impl Default for HostLimits {
             memory_bytes_max: 2 << 30,
             body_bytes_max: 64 << 20,
             connections_max: 1024,
+            write_stall_milliseconds: 30_000,
             slots_max: 512,
             instances_max: 64,
             written_off_threads_max: 4,

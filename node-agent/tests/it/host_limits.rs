@@ -159,6 +159,28 @@ async fn a_body_over_the_limit_is_refused_before_it_is_read() {
 }
 
 #[tokio::test]
+async fn a_client_that_never_reads_loses_its_connection_and_another_gets_its_place() {
+    use tokio::io::AsyncWriteExt;
+    let limits = HostLimits {
+        connections_max: 1,
+        write_stall_milliseconds: 200,
+        ..HostLimits::default()
+    };
+    let host = Host::start_with(limits).await;
+    let mut stalled = tokio::net::TcpStream::connect(host.address).await.unwrap();
+    // Answers fill the kernel's buffers, then the host's write waits, and then so does this one.
+    let requests = "GET /v2 HTTP/1.1\r\nhost: test\r\n\r\n".repeat(1000);
+    let stopped = tokio::time::timeout(PATIENCE, async {
+        while stalled.write_all(requests.as_bytes()).await.is_ok() {}
+    });
+    stopped
+        .await
+        .expect("the host keeps a client that never reads");
+    let answer = Client::new(host.address).get("/v2/health/live").await;
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn tensors_over_a_requests_budget_are_refused() {
     let package = Package::good().limits(|limits| limits.tensor_bytes_max = 50_000);
     let (host, _) = Host::serving(&package).await;

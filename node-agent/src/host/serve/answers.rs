@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
-use http_body_util::Full;
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::host::slot::NoAnswer;
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Bytes>;
 
 /// An answer that ends a request early.
 pub(super) type Refusal = Box<Answer>;
@@ -54,12 +54,29 @@ pub(super) fn status(code: StatusCode, body: Value) -> Answer {
 }
 
 pub(super) fn plain(code: StatusCode, body: Vec<u8>) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = code;
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// Ties the room that a request took to its answer's bytes: given back once they are sent, or the
+/// connection is gone, and not when they are merely handed over for sending.
+pub(super) fn hold(answer: Answer, room: OwnedSemaphorePermit) -> Answer {
+    answer.map(|bytes| Bytes::from_owner(Held { bytes, _room: room }))
+}
+
+struct Held {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// A piece of a request in an error: short.

@@ -9,7 +9,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 
-use super::answers::{Answer, Refusal, clip, error, plain, refuse, unanswered};
+use super::answers::{Answer, Refusal, clip, error, hold, plain, refuse, unanswered};
 use super::decode::{self, Mistake};
 use super::encode;
 use super::rest::{Found, Rest, find};
@@ -56,10 +56,7 @@ pub(super) async fn infer(
     };
     let Found { model, route, slot } = found;
     // Apart from the connection: a client that goes away must not look like a failure of the model.
-    let task = tokio::spawn(async move {
-        let _room = room;
-        run(model, route, slot, body).await
-    });
+    let task = tokio::spawn(async move { hold(run(model, route, slot, body).await, room) });
     task.await.unwrap_or_else(|failed| {
         error(
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -9,6 +9,7 @@ mod decode;
 mod encode;
 mod half;
 mod infer;
+mod patience;
 mod rest;
 
 use std::convert::Infallible;
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, HeaderValue};
+use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,6 +28,7 @@ use tokio::task::JoinHandle;
 
 pub use infer::{FALLBACK_HEADER, VERSION_HEADER};
 
+use self::patience::Patient;
 use super::engine::lock;
 use super::routes::Routes;
 use crate::proto::HostLimits;
@@ -46,6 +49,7 @@ struct State {
     rest: rest::Rest,
     connections: AtomicUsize,
     connections_max: Arc<Semaphore>,
+    write_stall: Duration,
     lame_duck: AtomicBool,
     lame: Notify,
     left: Notify,
@@ -58,6 +62,7 @@ impl Server {
             rest: rest::Rest::new(routes, limits.body_bytes_max),
             connections: AtomicUsize::new(0),
             connections_max: Arc::new(Semaphore::new(limits.connections_max as usize)),
+            write_stall: Duration::from_millis(limits.write_stall_milliseconds),
             lame_duck: AtomicBool::new(false),
             lame: Notify::new(),
             left: Notify::new(),
@@ -119,8 +124,9 @@ impl Server {
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(Full::new))
         });
+        let stream = Patient::new(stream, self.0.write_stall);
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)

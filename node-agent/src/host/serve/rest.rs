@@ -38,7 +38,7 @@ impl Rest {
         }
     }
 
-    /// Room for one body of at most that size, held until the request is answered.
+    /// Room for one body of at most that size, held until the answer is sent.
     pub(super) fn room(&self, bytes_max: u64) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.bodies)
             .try_acquire_many_owned(kibibytes(bytes_max))
