@@ -8,7 +8,7 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use super::slot::{NoAnswer, Slot, Tensors};
-use super::tensor::TensorBudget;
+use super::tensor::{OverBudget, TensorBudget};
 
 /// The versions at one endpoint.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +40,11 @@ impl Route {
     /// The version that a client is told of.
     pub(super) fn serving(&self) -> Option<&Arc<Slot>> {
         self.candidate.as_ref().or(self.current.as_ref())
+    }
+
+    /// The version that answers what the one in trial does not.
+    pub(super) fn previous(&self) -> Option<&Arc<Slot>> {
+        self.candidate.as_ref().and(self.current.as_ref())
     }
 
     /// The version of that revision, if it is here.
@@ -81,13 +86,9 @@ impl Route {
             Vec::new()
         };
         let why = match slot
-            .answer(
-                inputs,
-                Arc::clone(&budget),
-                began,
-                began + first,
-                |outputs| encode(&slot, outputs),
-            )
+            .answer(inputs, budget, began, began + first, |outputs| {
+                encode(&slot, outputs)
+            })
             .await
         {
             Ok(answer) => {
@@ -106,6 +107,15 @@ impl Route {
         if matches!(why, NoAnswer::ClientMistake(_)) && previous.spec.inputs == slot.spec.inputs {
             return Some(Err(Unanswered { why, by: slot }));
         }
+        // Its own budget too: what the candidate still holds, and how little it may hold, is not its.
+        let budget = TensorBudget::new(previous.spec.limits.tensor_bytes_max);
+        let recharged: Result<Tensors, _> = kept
+            .into_iter()
+            .map(|(name, tensor)| Ok((name, tensor.charged_to(&budget)?)))
+            .collect();
+        let Ok(kept) = recharged.map_err(|_: OverBudget| ()) else {
+            return Some(Err(Unanswered { why, by: slot }));
+        };
         let failed = matches!(why, NoAnswer::Failed(_) | NoAnswer::TimedOut(_));
         // Its own time, so that the candidate's does not look like the previous version's.
         let second = previous

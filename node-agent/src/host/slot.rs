@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
@@ -193,6 +193,12 @@ impl Slot {
         }
         let names: Vec<&str> = inputs.iter().map(|(name, _)| name.as_str()).collect();
         contract::check_complete(declared, &names).map_err(mistake)
+    }
+
+    /// Another version takes what this one refused before it ran.
+    pub(super) fn refused(&self) {
+        self.counters
+            .finish(Outcome::ClientMistake, Duration::ZERO, None);
     }
 
     /// Another version answered what this one failed.

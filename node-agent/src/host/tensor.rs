@@ -149,6 +149,15 @@ impl Tensor {
         })
     }
 
+    /// The same tensor, on another budget's account.
+    pub fn charged_to(&self, budget: &Arc<TensorBudget>) -> Result<Self, OverBudget> {
+        Ok(Self {
+            datatype: self.datatype,
+            shape: Arc::clone(&self.shape),
+            data: budget.charge(self.data().clone())?,
+        })
+    }
+
     /// The type of the elements.
     pub fn datatype(&self) -> Datatype {
         self.datatype

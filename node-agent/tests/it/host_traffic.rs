@@ -80,6 +80,60 @@ async fn a_version_in_trial_that_hangs_costs_half_the_deadline_and_no_answer() {
     assert_eq!(after[&hang].client_errors, 1);
 }
 
+#[tokio::test]
+async fn what_only_the_previous_version_declares_it_answers() {
+    let mut host = Host::start().await;
+    let good = host.load(&Package::good()).await;
+    let mut renamed = Package::good();
+    renamed.spec.revision = "renamed".to_owned();
+    renamed.spec.outputs[1].name = "digit".to_owned();
+    let renamed = host.load_as(&Package::good(), &renamed).await;
+    let mut small = Package::good().limits(|limits| limits.tensor_bytes_max = 5_000);
+    small.spec.revision = "small".to_owned();
+    let small = host.load_as(&Package::good(), &small).await;
+    let mut client = Client::new(host.address);
+
+    let mut labels = request(&held_out()[0].0);
+    labels["outputs"] = serde_json::json!([{"name": "label"}]);
+    let many = serde_json::json!({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [100, 8, 8], "data": vec![0; 6_400]}]});
+    for (candidate, revision, body) in [(renamed, "renamed", &labels), (small, "small", &many)] {
+        host.route(Some(good), Some(candidate)).await;
+        let answer = client.infer(body).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+        assert_eq!(answer.headers()["rimward-model-version"], "digits-1.0.0");
+        assert_eq!(answer.headers()["rimward-fallback-from"], revision);
+        // Odd for this version, but no failure of it.
+        let stats = &host.stats().await[&candidate];
+        assert_eq!(
+            (stats.client_errors, stats.errors, stats.fallbacks),
+            (1, 0, 0)
+        );
+    }
+    // What no version declares stays the client's mistake, and nobody's request.
+    labels["outputs"] = serde_json::json!([{"name": "colour"}]);
+    let answer = client.infer(&labels).await;
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{answer:?}");
+    let stats = host.stats().await;
+    assert_eq!((stats[&small].requests, stats[&good].requests), (1, 2));
+}
+
+#[tokio::test]
+async fn a_candidates_small_budget_does_not_bind_the_version_that_answers_instead() {
+    let mut host = Host::start().await;
+    let good = host.load(&Package::good()).await;
+    // Room for the request, not for what the module makes of it.
+    let mut tight = Package::good().limits(|limits| limits.tensor_bytes_max = 8_000);
+    tight.spec.revision = "tight".to_owned();
+    let tight = host.load_as(&Package::good(), &tight).await;
+    host.route(Some(good), Some(tight)).await;
+    let many = serde_json::json!({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [100, 8, 8], "data": vec![0; 6_400]}]});
+    let answer = Client::new(host.address).infer(&many).await;
+    assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+    assert_eq!(answer.headers()["rimward-fallback-from"], "tight");
+    let stats = host.stats().await;
+    assert_eq!((stats[&tight].errors, stats[&tight].fallbacks), (1, 1));
+}
+
 /// Clients with one connection each, kept alive, no retries.
 struct Load {
     stop: Arc<AtomicBool>,

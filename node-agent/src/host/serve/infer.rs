@@ -19,7 +19,7 @@ use crate::host::tensor::TensorBudget;
 
 /// The revision that answered.
 pub const VERSION_HEADER: HeaderName = HeaderName::from_static("rimward-model-version");
-/// The revision in trial that failed the request before.
+/// The revision in trial that failed or refused the request before.
 pub const FALLBACK_HEADER: HeaderName = HeaderName::from_static("rimward-fallback-from");
 /// Part of the binary tensor extension.
 const BINARY_HEADER: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -65,39 +65,93 @@ pub(super) async fn infer(
     })
 }
 
-async fn run(model: String, route: Route, slot: Arc<Slot>, body: Bytes) -> Answer {
-    let began = Instant::now();
+/// A request as one version takes it.
+struct Accepted {
+    request: decode::Request,
+    budget: Arc<TensorBudget>,
+}
+
+/// A request that a version does not take.
+struct Refused {
+    code: StatusCode,
+    message: String,
+    /// For what that version declares: another may take it.
+    by_declaration: bool,
+}
+
+/// Judges a body by what a version declares: its tensor budget and its outputs.
+fn accept(slot: &Slot, body: &Bytes) -> Result<Accepted, Refused> {
     let budget = TensorBudget::new(slot.spec.limits.tensor_bytes_max);
-    let decode::Request {
-        id,
-        inputs,
-        outputs: wanted,
-    } = match decode::request(&body, &budget) {
-        Ok(request) => request,
-        Err(mistake @ Mistake::TooLarge { .. }) => {
-            return error(StatusCode::PAYLOAD_TOO_LARGE, &mistake.to_string());
+    let request = decode::request(body, &budget).map_err(|mistake| {
+        let too_large = matches!(mistake, Mistake::TooLarge { .. });
+        Refused {
+            code: if too_large {
+                StatusCode::PAYLOAD_TOO_LARGE
+            } else {
+                StatusCode::BAD_REQUEST
+            },
+            message: mistake.to_string(),
+            by_declaration: too_large,
         }
-        Err(mistake) => return error(StatusCode::BAD_REQUEST, &mistake.to_string()),
-    };
-    drop(body);
-    let unknown = wanted
+    })?;
+    let outputs = &slot.spec.outputs;
+    let unknown = request
+        .outputs
         .iter()
         .flatten()
-        .find(|name| slot.spec.outputs.iter().all(|spec| spec.name != **name));
+        .find(|name| outputs.iter().all(|spec| spec.name != **name));
     if let Some(unknown) = unknown {
-        let known: Vec<&str> = slot
-            .spec
-            .outputs
-            .iter()
-            .map(|spec| spec.name.as_str())
-            .collect();
-        let message = format!(
-            "there is no output \"{}\"; the outputs are {}",
-            clip(unknown),
-            known.join(", ")
-        );
-        return error(StatusCode::BAD_REQUEST, &message);
+        let known: Vec<&str> = outputs.iter().map(|spec| spec.name.as_str()).collect();
+        return Err(Refused {
+            code: StatusCode::BAD_REQUEST,
+            message: format!(
+                "there is no output \"{}\"; the outputs are {}",
+                clip(unknown),
+                known.join(", ")
+            ),
+            by_declaration: true,
+        });
     }
+    Ok(Accepted { request, budget })
+}
+
+/// Takes a request as the serving version declares it, or else as the previous one does: then only
+/// that one is asked, and the version in trial is given as well.
+fn accept_by_any(
+    route: Route,
+    slot: Arc<Slot>,
+    body: &Bytes,
+) -> Result<(Accepted, Route, Option<Arc<Slot>>), Refused> {
+    let refused = match accept(&slot, body) {
+        Ok(accepted) => return Ok((accepted, route, None)),
+        Err(refused) => refused,
+    };
+    match route.previous() {
+        Some(previous) if refused.by_declaration => {
+            let accepted = accept(previous, body).map_err(|_| refused)?;
+            slot.refused();
+            Ok((accepted, Route::pinned(Arc::clone(previous)), Some(slot)))
+        }
+        _ => Err(refused),
+    }
+}
+
+async fn run(model: String, route: Route, slot: Arc<Slot>, body: Bytes) -> Answer {
+    let began = Instant::now();
+    let (accepted, route, refused_by) = match accept_by_any(route, slot, &body) {
+        Ok(taken) => taken,
+        Err(Refused { code, message, .. }) => return error(code, &message),
+    };
+    drop(body);
+    let Accepted {
+        request:
+            decode::Request {
+                id,
+                inputs,
+                outputs: wanted,
+            },
+        budget,
+    } = accepted;
     let answered = route
         .answer(inputs, budget, began, |by, outputs| {
             encode::answer(
@@ -121,7 +175,7 @@ async fn run(model: String, route: Route, slot: Arc<Slot>, body: Bytes) -> Answe
         })) => {
             let mut response = plain(StatusCode::OK, answer);
             name_version(&mut response, VERSION_HEADER, &by);
-            if let Some(candidate) = instead_of {
+            if let Some(candidate) = instead_of.or(refused_by) {
                 name_version(&mut response, FALLBACK_HEADER, &candidate);
             }
             response
