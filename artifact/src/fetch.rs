@@ -32,7 +32,7 @@ pub struct Fetched {
     pub manifest_bytes: Vec<u8>,
     /// The package config as it came.
     pub config_bytes: Vec<u8>,
-    /// The signatures as they came.
+    /// The good ones of its signatures, as they came.
     pub signatures: SignatureSet,
 }
 
@@ -134,9 +134,11 @@ async fn signed(
     let decide = |found: &[SignatureCandidate]| {
         verify::verify_package(trust, limits, repository, digest, manifest_bytes, found)
     };
+    let good =
+        |found: &[SignatureCandidate]| verify::good_signatures(trust, repository, digest, found);
     let mut found = stored.unwrap_or_default().candidates;
     let mut refusal = match decide(&found) {
-        Ok(manifest) => return Ok((manifest, SignatureSet { candidates: found })),
+        Ok(manifest) => return Ok((manifest, good(&found))),
         Err(refusal) => refusal,
     };
     if refusal.reason() == Reason::RepositoryNotTrusted {
@@ -161,7 +163,7 @@ async fn signed(
             }
         }
         match decide(&found) {
-            Ok(manifest) => return Ok((manifest, SignatureSet { candidates: found })),
+            Ok(manifest) => return Ok((manifest, good(&found))),
             Err(next) => refusal = next,
         }
     }

@@ -87,6 +87,20 @@ pub fn verify_package(
     })
 }
 
+/// What of the candidates a device stores: those that are good, at most one a trusted key.
+///
+/// Bad ones are whatever anybody pushed; kept, they would fill the device and hide the good ones from it.
+pub fn good_signatures(
+    trust: &TrustFile,
+    repository: &Repository,
+    digest: Digest,
+    candidates: &[SignatureCandidate],
+) -> SignatureSet {
+    SignatureSet {
+        candidates: signers::good(trust, repository, digest, candidates),
+    }
+}
+
 /// A version's bytes as a device stored them beside its blobs.
 #[derive(Debug, Clone, Copy)]
 pub struct Stored<'a> {

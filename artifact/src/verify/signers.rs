@@ -1,6 +1,6 @@
 //! Which keys signed, and whether that satisfies an authority of the trust file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -45,27 +45,13 @@ pub(super) fn satisfy(
             format!("{digest} has no signature"),
         ));
     }
-    let keys: Vec<&PublicKey> = distinct_keys(&authorities);
-    let (mut good, mut reports) = (BTreeSet::new(), Vec::new());
-    for (index, candidate) in candidates.iter().take(CANDIDATES_MAX).enumerate() {
-        match signer(trust, &keys, digest, candidate) {
-            Ok(key) => {
-                good.insert(key);
-            }
-            Err((reason, message)) => reports.push(CandidateReport {
-                index,
-                source: candidate.source,
-                reason,
-                message,
-            }),
-        }
-    }
+    let (good, reports) = judge(trust, &authorities, digest, candidates);
     let mut best = 0;
     for authority in &authorities {
         let signers: Vec<Signer> = authority
             .keys
             .iter()
-            .filter(|trusted| good.contains(&trusted.key.id()))
+            .filter(|trusted| good.contains_key(&trusted.key.id()))
             .map(|trusted| Signer {
                 authority: authority.name.to_string(),
                 key: trusted.name.to_string(),
@@ -78,6 +64,50 @@ pub(super) fn satisfy(
         best = best.max(signers.len());
     }
     Err(refuse(&authorities, best, digest, reports))
+}
+
+/// The candidates worth keeping: of each key that may sign for `repository` and signed `digest`, the shortest.
+///
+/// At most one a key, so that whoever may push signatures does not decide how much a device stores.
+pub(super) fn good(
+    trust: &TrustFile,
+    repository: &Repository,
+    digest: Digest,
+    candidates: &[SignatureCandidate],
+) -> Vec<SignatureCandidate> {
+    let authorities: Vec<&Authority> = trust.authorities_for(repository).collect();
+    let (good, _) = judge(trust, &authorities, digest, candidates);
+    let kept: BTreeSet<usize> = good.into_values().map(|(_, index)| index).collect();
+    kept.into_iter()
+        .filter_map(|index| candidates.get(index).cloned())
+        .collect()
+}
+
+/// By good key, the length and index of its shortest candidate; and why the others are not good.
+fn judge(
+    trust: &TrustFile,
+    authorities: &[&Authority],
+    digest: Digest,
+    candidates: &[SignatureCandidate],
+) -> (BTreeMap<Digest, (usize, usize)>, Vec<CandidateReport>) {
+    let keys = distinct_keys(authorities);
+    let (mut good, mut reports) = (BTreeMap::new(), Vec::new());
+    for (index, candidate) in candidates.iter().take(CANDIDATES_MAX).enumerate() {
+        match signer(trust, &keys, digest, candidate) {
+            Ok(key) => {
+                let this = (candidate.bytes.len(), index);
+                let shortest = good.entry(key).or_insert(this);
+                *shortest = this.min(*shortest);
+            }
+            Err((reason, message)) => reports.push(CandidateReport {
+                index,
+                source: candidate.source,
+                reason,
+                message,
+            }),
+        }
+    }
+    (good, reports)
 }
 
 fn refuse(

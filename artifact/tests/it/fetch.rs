@@ -7,7 +7,7 @@ use rimward_artifact::fetch::{self, FetchError, Fetched};
 use rimward_artifact::reference::Reference;
 use rimward_artifact::registry::Client;
 use rimward_artifact::trust::TrustFile;
-use rimward_artifact::verify::{Disposition, Reason};
+use rimward_artifact::verify::{Disposition, Reason, SignatureSet, Stored, verify_stored};
 use rimward_artifact::{Digest, Limits};
 use serde_json::json;
 
@@ -91,7 +91,7 @@ async fn stored_signatures_are_enough_where_the_registry_has_none_any_more() {
     let (_dir, built) = package();
     let key = Key::new();
     let server = Server::start(content(&built), nothing).await;
-    let stored = rimward_artifact::verify::SignatureSet {
+    let stored = SignatureSet {
         candidates: vec![key.sign(built.digest)],
     };
     let trust = trusting(&key, &server);
@@ -178,6 +178,51 @@ async fn a_good_signature_among_bad_ones_is_found() {
     )
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn of_31_large_junk_signatures_and_a_good_one_only_the_good_one_is_kept() {
+    let (_dir, built) = package();
+    let key = Key::new();
+    let mut content = content(&built);
+    let mut found: Vec<_> = (0..30_u8)
+        .map(|index| raw_candidate(vec![index; 256 << 10]))
+        .collect();
+    // A good one that somebody padded is not kept either where the original is there.
+    let good = key.sign(built.digest);
+    let mut padded = good.clone();
+    padded.bytes.resize(256 << 10, b' ');
+    found.extend([padded, good.clone()]);
+    attach(&mut content, built.digest, &found, Via::Referrers);
+    let server = Server::start(content, nothing).await;
+    let trust = trusting(&key, &server);
+    let fetched = fetch_with(&client(|_| {}), &server, &trust, built.digest)
+        .await
+        .unwrap();
+    assert_eq!(fetched.signatures.candidates, [good]);
+    let signatures = fetched.signatures.to_bytes();
+    assert!(signatures.len() < 4096, "{} bytes", signatures.len());
+    let stored = Stored {
+        manifest: &fetched.manifest_bytes,
+        signatures: &signatures,
+        config: &fetched.config_bytes,
+    };
+    let (limits, repository) = (Limits::default(), server.repository());
+    verify_stored(&trust, &limits, &repository, built.digest, stored, 0).unwrap();
+    // A set that an earlier release stored whole shrinks with the next fetch.
+    let stored = Some(SignatureSet { candidates: found });
+    let again = fetch::package(
+        &client(|_| {}),
+        &trust,
+        &limits,
+        &repository,
+        built.digest,
+        stored,
+        0,
+    )
+    .await
+    .unwrap();
+    assert_eq!(again.signatures, fetched.signatures);
 }
 
 #[tokio::test]

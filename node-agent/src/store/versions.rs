@@ -38,7 +38,8 @@ impl Versions {
     /// `<namespace>.<name>`; names are plain file names.
     ///
     /// # Errors
-    /// As the operating system says; a part of the files may be there then.
+    /// Past the limits of [`Self::get`], before anything is written; else as the operating system says, and a part
+    /// of the files may be there then.
     pub fn put(
         &self,
         deployment: &str,
@@ -46,10 +47,13 @@ impl Versions {
         files: &[(String, Vec<u8>)],
     ) -> io::Result<()> {
         check_name(deployment)?;
+        check_sizes(deployment, files)?;
+        for (name, _) in files {
+            check_name(name)?;
+        }
         let folder = self.folder(deployment, package);
         self.disk.create_dir_all(&folder)?;
         for (name, bytes) in files {
-            check_name(name)?;
             let temporary = folder.join(format!("{name}.new"));
             let mut file = self.disk.create(&temporary)?;
             file.write_all(bytes)?;
@@ -110,6 +114,25 @@ impl Versions {
     }
 }
 
+/// What could not be read back is not written.
+fn check_sizes(deployment: &str, files: &[(String, Vec<u8>)]) -> io::Result<()> {
+    let refuse = |message| Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    if files.len() > FILES_MAX {
+        return refuse(format!(
+            "{deployment}: {} files, at most {FILES_MAX} are kept per version",
+            files.len()
+        ));
+    }
+    let long = |(_, bytes): &&(String, Vec<u8>)| bytes.len() as u64 > FILE_BYTES_MAX;
+    match files.iter().find(long) {
+        Some((name, bytes)) => refuse(format!(
+            "{deployment}: {name} has {} bytes, at most {FILE_BYTES_MAX} are kept",
+            bytes.len()
+        )),
+        None => Ok(()),
+    }
+}
+
 /// A plain file name: no path may be smuggled in.
 fn check_name(name: &str) -> io::Result<()> {
     let plain = !name.is_empty()
@@ -153,6 +176,32 @@ mod tests {
         versions.put("shop.digits", package, &second).unwrap();
         assert_eq!(versions.get("shop.digits", package).unwrap(), second);
         assert_eq!(versions.get("shop.other", package).unwrap(), []);
+    }
+
+    #[test]
+    fn what_could_not_be_read_back_is_refused_and_leaves_what_was_there() {
+        let root = tempfile::tempdir().unwrap();
+        let versions = versions(root.path());
+        let package = Digest::from_sha256([7; 32]);
+        let kept = [file("a", b"one"), file("b", b"two")];
+        versions.put("shop.digits", package, &kept).unwrap();
+        let longest = vec![0; usize::try_from(FILE_BYTES_MAX).unwrap()];
+        let mut longer = longest.clone();
+        longer.push(0);
+        let files = [file("a", b"new"), file("signatures.json", &longer)];
+        let error = versions.put("shop.digits", package, &files).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "shop.digits: signatures.json has 2097153 bytes, at most 2097152 are kept"
+        );
+        let many: Vec<_> = (0..=FILES_MAX)
+            .map(|index| file(&format!("f{index}"), b""))
+            .collect();
+        versions.put("shop.digits", package, &many).unwrap_err();
+        assert_eq!(versions.get("shop.digits", package).unwrap(), kept);
+        let fits = [file("a", &longest)];
+        versions.put("shop.digits", package, &fits).unwrap();
+        assert_eq!(versions.get("shop.digits", package).unwrap(), fits);
     }
 
     #[test]
