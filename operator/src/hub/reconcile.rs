@@ -123,7 +123,8 @@ impl Hub {
         let statuses = self
             .reporter
             .statuses(&seen, &planned, &self.resolver, &push);
-        let errors = statuses.write(&self.writer, &self.events).await;
+        let (told, errors) = statuses.write(&self.writer, &self.events).await;
+        self.reporter.note(told);
         failed.others(errors);
         self.collect(&planned, &mut failed).await;
         self.metrics.planned(began.elapsed().as_secs_f64());

@@ -31,10 +31,16 @@ const NOTES_MAX: usize = 4;
 /// Remembers what cannot be read back: an object that does not parse keeps its status to itself.
 #[derive(Default)]
 pub(crate) struct Reporter {
-    /// What was last said of an invalid object: its UID, generation and error.
-    invalid: BTreeMap<ObjectKey, (Option<String>, Option<i64>, String)>,
+    /// What was last said, and written, of an invalid object.
+    invalid: BTreeMap<ObjectKey, Said>,
     metrics: Option<std::sync::Arc<Metrics>>,
 }
+
+/// What is said of an invalid object: its UID, generation and error.
+type Said = (Option<String>, Option<i64>, String);
+
+/// What was written of invalid objects. Give it to [`Reporter::note`].
+pub(crate) type Told = Vec<(ObjectKey, Said)>;
 
 /// Statuses that differ from what stands there.
 #[derive(Default)]
@@ -45,6 +51,8 @@ struct Change {
     status: Value,
     about: ObjectReference,
     notice: Option<Notice>,
+    /// What it says of an invalid object; none for others, whose statuses are read back.
+    said: Option<Said>,
 }
 
 impl Reporter {
@@ -149,16 +157,23 @@ impl Reporter {
                 metrics.set_invalid(kind, found.keys().filter(|key| key.kind == kind).count());
             }
         }
+        self.untold(found, now, changes);
+    }
+
+    /// Takes what was not yet told. It counts as told once [`Self::note`] heard of the write, so that a
+    /// write that lost is made again.
+    fn untold(
+        &mut self,
+        found: BTreeMap<ObjectKey, Broken>,
+        now: Timestamp,
+        changes: &mut Statuses,
+    ) {
         self.invalid.retain(|key, _| found.contains_key(key));
         for (key, broken) in found {
             let said = (broken.uid, broken.generation, broken.error.clone());
             if self.invalid.get(&key) == Some(&said) {
                 continue;
             }
-            if let Some(metrics) = &self.metrics {
-                metrics.failed(Category::Invalid);
-            }
-            tracing::warn!(kind = ?key.kind, name = key.name, error = broken.error, "object does not parse");
             changes.0.push(Change {
                 target: broken.target,
                 status: invalid_status(broken.generation, &broken.error, now),
@@ -169,7 +184,18 @@ impl Reporter {
                     note: broken.error,
                 }),
                 about: broken.about,
+                said: Some(said),
             });
+        }
+    }
+
+    /// Remembers, counts and logs what was written.
+    pub(crate) fn note(&mut self, told: Told) {
+        for (key, said) in told {
+            if let Some(metrics) = &self.metrics {
+                metrics.failed(Category::Invalid);
+            }
+            tracing::warn!(kind = ?key.kind, name = key.name, error = said.2, "object does not parse");
             self.invalid.insert(key, said);
         }
     }
@@ -201,23 +227,31 @@ impl Statuses {
             status: after,
             about: object.object_ref(&()),
             notice: turned(old_conditions, conditions),
+            said: None,
         });
     }
 
-    /// Writes them, and tells of those that were written.
-    pub(crate) async fn write(self, writer: &Writer, events: &Events) -> Vec<WriteError> {
-        let writes = self.0.iter().map(|change| async {
+    /// Writes them, and tells of those that were written: events, and what [`Reporter::note`] is to know.
+    pub(crate) async fn write(self, writer: &Writer, events: &Events) -> (Told, Vec<WriteError>) {
+        let writes = self.0.into_iter().map(|change| async move {
             writer.status(&change.target, &change.status).await?;
             if let Some(notice) = &change.notice {
                 events.publish(&change.about, notice).await;
             }
-            Ok(())
+            Ok(change.said.map(|said| (change.target.key, said)))
         });
-        futures::stream::iter(writes)
+        let results: Vec<Result<_, WriteError>> = futures::stream::iter(writes)
             .buffer_unordered(WRITES_MAX)
-            .filter_map(|write: Result<(), WriteError>| async { write.err() })
             .collect()
-            .await
+            .await;
+        let (mut told, mut errors) = (Told::new(), Vec::new());
+        for result in results {
+            match result {
+                Ok(said) => told.extend(said),
+                Err(error) => errors.push(error),
+            }
+        }
+        (told, errors)
     }
 }
 
@@ -361,8 +395,52 @@ fn selector_notes(policy: &Policy, clusters: &[&rimward_core::selector::Labels])
 
 #[cfg(test)]
 mod tests {
-    use super::selector_notes;
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::api::core::v1::ObjectReference;
+    use k8s_openapi::jiff::Timestamp;
+    use kube::api::ObjectMeta;
+    use kube::core::PartialObjectMetaExt as _;
     use rimward_core::selector::Labels;
+    use rimward_crds::Model;
+
+    use super::{Broken, Reporter, Statuses, Target, Told, selector_notes};
+    use crate::metrics::Kind;
+
+    /// What a turn would write of a Model that does not parse; `write` says whether the write succeeds.
+    fn turn(reporter: &mut Reporter, generation: i64, write: bool) -> usize {
+        let meta = ObjectMeta {
+            name: Some("digits".to_owned()),
+            generation: Some(generation),
+            ..ObjectMeta::default()
+        };
+        let model = meta.into_response_partial::<Model>();
+        let target = Target::of(Kind::Model, &model);
+        let about = ObjectReference::default();
+        let broken = Broken::new(target.clone(), about, &model, "no image".to_owned());
+        let mut changes = Statuses::default();
+        let found = BTreeMap::from([(target.key, broken)]);
+        reporter.untold(found, Timestamp::now(), &mut changes);
+        let wanted = changes.0.len();
+        if write {
+            let told: Told = changes
+                .0
+                .into_iter()
+                .filter_map(|change| Some((change.target.key, change.said?)))
+                .collect();
+            reporter.note(told);
+        }
+        wanted
+    }
+
+    #[test]
+    fn an_invalid_object_is_told_again_until_the_write_succeeds_and_then_once_per_spec() {
+        let mut reporter = Reporter::default();
+        assert_eq!(turn(&mut reporter, 1, false), 1);
+        assert_eq!(turn(&mut reporter, 1, true), 1, "the first write lost");
+        assert_eq!(turn(&mut reporter, 1, true), 0, "it was told");
+        assert_eq!(turn(&mut reporter, 2, true), 1, "another spec");
+    }
 
     fn check(stages: &str) -> Vec<String> {
         let spec = serde_yaml::from_str(&format!("{{stages: [{stages}]}}")).unwrap();
