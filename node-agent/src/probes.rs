@@ -1,6 +1,6 @@
 //! The agent's own listener: /healthz, /readyz and /metrics.
 //!
-//! Owns Prometheus' text. Labels come from closed sets: deployments of this node and their revisions.
+//! Owns Prometheus' text and the bounds on connections: how many, how long a head may take. Labels come from closed sets: deployments of this node and their revisions.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,19 +10,30 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::report::Picture;
 use crate::supervisor::Numbers;
 
 /// A request may take that long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may be idle, or take to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections at once; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 64;
+/// Pause after a failed accept, such as for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
 struct Seen {
@@ -45,11 +56,38 @@ pub(crate) async fn bind(
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(Seen { picture, numbers });
-    Ok(async move {
-        if let Err(error) = axum::serve(listener, app).await {
-            tracing::error!(%error, "probes");
+    Ok(accept(listener, app))
+}
+
+/// Accepts for ever. Dropping it ends its connections at once: nothing waits for them.
+async fn accept(listener: TcpListener, app: Router) {
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        if connections.len() >= CONNECTIONS_MAX {
+            connections.join_next().await;
         }
-    })
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                connections.spawn(connection(stream, app.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection to the probes could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, app: Router) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the probes broke off");
+    }
 }
 
 /// The supervisor's loop turns: its ends are open and it answers within the timeout.

@@ -1,10 +1,12 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 //!
-//! Owns the listening socket. Reads only: whether the role is ready, and the metrics.
+//! Owns the listening socket and the bounds on its connections: how many, how long a head may take, how long
+//! they hold up the end. Reads only: whether the role is ready, and the metrics.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -12,11 +14,26 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// Whether the role can do its work: its caches are filled. A replica that does not lead is ready too.
+/// How long a connection may be idle, or take to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long open connections may hold up the end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Connections at once; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 64;
+/// Pause after a failed accept, such as for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether the role can do its work: the caches of its own cluster are filled. An edge replica that stands
+/// by has none; it is ready once its API server answered. A hub that is away makes no edge unready.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Readiness(Arc<AtomicBool>);
 
@@ -47,7 +64,7 @@ pub(crate) async fn serve(
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>>> {
-    let listener = tokio::net::TcpListener::bind(listen)
+    let listener = TcpListener::bind(listen)
         .await
         .with_context(|| format!("--listen {listen}"))?;
     let router = Router::new()
@@ -56,11 +73,59 @@ pub(crate) async fn serve(
         .route("/metrics", get(text))
         .with_state(Shared { readiness, metrics });
     Ok(async move {
-        axum::serve(listener, router)
-            .with_graceful_shutdown(shutdown.cancelled_owned())
-            .await
-            .context("probes")
+        let mut connections = JoinSet::new();
+        let accepting = accept(&listener, &router, &shutdown, &mut connections);
+        shutdown.run_until_cancelled(accepting).await;
+        drop(listener);
+        let ended = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err() {
+            tracing::warn!(count = connections.len(), "open connections are cut off");
+        }
+        Ok(())
     })
+}
+
+/// Accepts for ever. `axum::serve` bounds neither heads nor the wait for its connections.
+async fn accept(
+    listener: &TcpListener,
+    router: &Router,
+    shutdown: &CancellationToken,
+    connections: &mut JoinSet<()>,
+) {
+    loop {
+        while connections.try_join_next().is_some() {}
+        if connections.len() >= CONNECTIONS_MAX {
+            connections.join_next().await;
+        }
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                connections.spawn(connection(stream, router.clone(), shutdown.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection to the probes could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection; at `shutdown` it ends with the answer that is under way.
+async fn connection(stream: TcpStream, router: Router, shutdown: CancellationToken) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = &mut connection => result,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection to the probes broke off");
+    }
 }
 
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
@@ -82,4 +147,50 @@ async fn text(State(shared): State<Shared>) -> impl IntoResponse {
         )],
         shared.metrics.text(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio_util::sync::CancellationToken;
+
+    use super::{Readiness, serve};
+
+    /// The machine may be busy; unbounded is what must fail.
+    const WITHIN: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn half_a_request_does_not_keep_the_probes_from_ending() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = free.local_addr().unwrap();
+        drop(free);
+        let (readiness, stop) = (Readiness::default(), CancellationToken::new());
+        readiness.set(true);
+        let probes = serve(listen, readiness, std::sync::Arc::default(), stop.clone())
+            .await
+            .unwrap();
+        let probes = tokio::spawn(probes);
+
+        let mut half = TcpStream::connect(listen).await.unwrap();
+        half.write_all(b"GET /healthz HTTP/1.1\r\nHost: ")
+            .await
+            .unwrap();
+        // An answer to another connection: the first one was accepted before.
+        let mut whole = TcpStream::connect(listen).await.unwrap();
+        whole
+            .write_all(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        whole.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+        stop.cancel();
+        let ended = tokio::time::timeout(WITHIN, probes).await;
+        ended.expect("it ends").unwrap().unwrap();
+        drop(half);
+    }
 }
