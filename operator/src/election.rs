@@ -76,6 +76,7 @@ impl Seen {
 
 /// Stands for election until `shutdown`, and does `work` while leading. `work` gets a token that is
 /// cancelled when the process shall stop; when leadership is lost its future is dropped at once.
+/// `standing_by` is called whenever the API server answered that somebody else leads.
 ///
 /// # Errors
 /// What `work` failed with. API errors only delay.
@@ -83,6 +84,7 @@ pub(crate) async fn lead<F, Fut>(
     client: &Client,
     candidate: &Candidate,
     metrics: &Metrics,
+    standing_by: impl Fn(),
     shutdown: &CancellationToken,
     mut work: F,
 ) -> anyhow::Result<()>
@@ -95,7 +97,7 @@ where
     while !shutdown.is_cancelled() {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            () = elector.win(metrics) => {}
+            () = elector.win(metrics, &standing_by) => {}
         }
         tracing::info!(
             identity = candidate.identity,
@@ -136,11 +138,11 @@ impl<'a> Elector<'a> {
     }
 
     /// Returns once the Lease is ours.
-    async fn win(&mut self, metrics: &Metrics) {
+    async fn win(&mut self, metrics: &Metrics, standing_by: impl Fn()) {
         loop {
             match self.attempt().await {
                 Ok(true) => return,
-                Ok(false) => {}
+                Ok(false) => standing_by(),
                 Err(problem) => {
                     metrics.failed(Category::Api);
                     tracing::warn!(lease = self.candidate.lease, problem, "election");

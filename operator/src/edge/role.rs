@@ -73,18 +73,26 @@ pub(crate) async fn run(args: EdgeArgs, shutdown: CancellationToken) -> anyhow::
         resync_seconds: args.common.resync_seconds,
         node_silence_seconds: args.node_silence_seconds,
         retry_seconds_max: args.retry_seconds_max,
+        readiness: readiness.clone(),
         metrics: metrics.clone(),
     };
-    readiness.set(true);
-    let lead = election::lead(&edge, &candidate, &metrics, &shutdown, |stop| {
-        let (hub, edge) = (hub.clone(), edge.clone());
-        let (cluster, options) = (cluster.clone(), options.clone());
-        async move {
-            session::run(hub, edge, cluster, options, stop)
-                .await
-                .context("sync session")
-        }
-    });
+    let standing_by = || readiness.set(true);
+    let lead = election::lead(
+        &edge,
+        &candidate,
+        &metrics,
+        standing_by,
+        &shutdown,
+        |stop| {
+            let (hub, edge) = (hub.clone(), edge.clone());
+            let (cluster, options) = (cluster.clone(), options.clone());
+            async move {
+                session::run(hub, edge, cluster, options, stop)
+                    .await
+                    .context("sync session")
+            }
+        },
+    );
     let (probes, lead) = tokio::join!(probes, lead);
     lead.and(probes)
 }

@@ -25,6 +25,7 @@ use super::reconcile::{Next, Reconciler};
 use super::status::Facts;
 use super::watch::{Reach, Watching};
 use crate::metrics::{Category, Kind, Metrics};
+use crate::probes::Readiness;
 
 /// Field manager of everything that a session writes.
 pub(crate) const FIELD_MANAGER: &str = "rimward-sync";
@@ -51,6 +52,8 @@ pub(crate) struct SessionOptions {
     pub(crate) node_silence_seconds: u32,
     /// The longest wait before an API server that is away is tried again, in seconds; at least 1.
     pub(crate) retry_seconds_max: u32,
+    /// Told once everything of the edge cluster's own was listed; the hub has no part in it.
+    pub(crate) readiness: Readiness,
     /// Where the session counts.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -177,6 +180,7 @@ pub(crate) async fn run(
         let mut pace = Pace::new(watching.retry_max);
         loop {
             if edge_reach.listed() && node_reach.listed() {
+                options.readiness.set(true);
                 let observed = Observed::new(&hub_store, &edge_store, &node_store);
                 let facts = facts.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let started = Instant::now();

@@ -123,40 +123,49 @@ async fn lead(
         identity.clone(),
         metrics.clone(),
     ));
-    election::lead(&client, &candidate, &metrics, shutdown, |stop| {
-        // Everything that a leader knows is made anew: what an earlier time in the lead knew is old.
-        let hub = reconcile::Hub {
-            caches: caches.clone(),
-            writer: Arc::new(apply::Writer::new(client.clone(), metrics.clone())),
-            events: events.clone(),
-            metrics: metrics.clone(),
-            resolver: models::Resolver::new(
-                client.clone(),
-                ClientOptions {
-                    plain_http: args.plain_http.iter().cloned().collect(),
-                    ..ClientOptions::default()
-                },
-                metrics.clone(),
-                caches.changed.clone(),
-            ),
-            push: push::PushSessions::new(
-                client.clone(),
-                args.common.namespace.clone(),
-                SessionOptions {
-                    holder: identity.clone(),
-                    heartbeat_seconds: args.heartbeat_seconds,
-                    resync_seconds: args.common.resync_seconds,
-                    node_silence_seconds: args.node_silence_seconds,
-                    retry_seconds_max: args.retry_seconds_max,
-                    metrics: metrics.clone(),
-                },
-                caches.changed.clone(),
-            ),
-            reporter: report::Reporter::new(metrics.clone()),
-            resync: Duration::from_secs(args.common.resync_seconds.into()),
-            offline_grace_seconds: args.offline_grace_seconds,
-        };
-        hub.run(stop)
-    })
+    // A replica that stands by has its caches already.
+    election::lead(
+        &client,
+        &candidate,
+        &metrics,
+        || {},
+        shutdown,
+        |stop| {
+            // Everything that a leader knows is made anew: what an earlier time in the lead knew is old.
+            let hub = reconcile::Hub {
+                caches: caches.clone(),
+                writer: Arc::new(apply::Writer::new(client.clone(), metrics.clone())),
+                events: events.clone(),
+                metrics: metrics.clone(),
+                resolver: models::Resolver::new(
+                    client.clone(),
+                    ClientOptions {
+                        plain_http: args.plain_http.iter().cloned().collect(),
+                        ..ClientOptions::default()
+                    },
+                    metrics.clone(),
+                    caches.changed.clone(),
+                ),
+                push: push::PushSessions::new(
+                    client.clone(),
+                    args.common.namespace.clone(),
+                    SessionOptions {
+                        holder: identity.clone(),
+                        heartbeat_seconds: args.heartbeat_seconds,
+                        resync_seconds: args.common.resync_seconds,
+                        node_silence_seconds: args.node_silence_seconds,
+                        retry_seconds_max: args.retry_seconds_max,
+                        readiness: readiness.clone(),
+                        metrics: metrics.clone(),
+                    },
+                    caches.changed.clone(),
+                ),
+                reporter: report::Reporter::new(metrics.clone()),
+                resync: Duration::from_secs(args.common.resync_seconds.into()),
+                offline_grace_seconds: args.offline_grace_seconds,
+            };
+            hub.run(stop)
+        },
+    )
     .await
 }
