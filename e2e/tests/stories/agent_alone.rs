@@ -122,6 +122,23 @@ impl Device {
         .await
     }
 
+    /// Waits until the status tells a problem with the trust file, or none; gives its words.
+    async fn trust_problem(&self, expected: bool) -> Result<String> {
+        let path = self.folder.join("data/status.yaml");
+        let what = format!("a problem with the trust file: {expected}");
+        wait_for(&what, WITHIN, async || {
+            let text = std::fs::read_to_string(&path)?;
+            let status: Value = serde_yaml::from_str(&text)?;
+            let problem = status["trust"]["problem"].as_str();
+            Ok(if problem.is_some() == expected {
+                Seen::Done(problem.unwrap_or_default().to_owned())
+            } else {
+                Seen::NotYet(text)
+            })
+        })
+        .await
+    }
+
     fn url(&self) -> String {
         format!("http://127.0.0.1:{}/v2/models/digits/infer", self.port)
     }
@@ -320,6 +337,38 @@ fn a_flaky_model_is_rolled_back_in_trial_and_costs_no_answer() {
         let report = load.stop()?;
         report.check_none_failed()?;
         ensure!(report.answered_by.len() == 2, "{:?}", report.answered_by);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_broken_trust_file_stops_what_is_new_and_nothing_that_serves() {
+    story("agent-trust", async |story: &Story| {
+        let device = Device::start(story, Kind::Referrers).await?;
+        let digests = [
+            device.signed(GOOD, "good").await?,
+            device.signed(BETTER, "better").await?,
+        ];
+        device.order("digits-1", &digests[0], "probationSeconds: 1")?;
+        device.wait("digits-1", "Committed").await?;
+        let trust = device.folder.join("trust.yaml");
+        let good = std::fs::read_to_string(&trust)?;
+        std::fs::write(&trust, good.replace("authorities:", "authoritys:"))?;
+        let words = device.trust_problem(true).await?;
+        ensure!(words.contains("trust.yaml"), "{words}");
+        ensure!(words.contains("authoritys"), "{words}");
+        ensure!(device.answering().await? == "digits-1");
+
+        device.order("digits-2", &digests[1], "probationSeconds: 1")?;
+        let model = device.wait("digits-2", "Blocked").await?;
+        ensure!(model["reason"] == "TrustUnreadable", "{model}");
+        ensure!(model["servingRevision"] == "digits-1", "{model}");
+        ensure!(device.answering().await? == "digits-1");
+
+        std::fs::write(&trust, good)?;
+        device.wait("digits-2", "Committed").await?;
+        device.trust_problem(false).await?;
+        ensure!(device.answering().await? == "digits-2");
         Ok(())
     });
 }
