@@ -76,6 +76,12 @@ impl Registry {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// What an operator is told so that it takes a registry on this machine, by address and by name.
+    #[must_use]
+    pub fn plain_http_flags(&self) -> [String; 2] {
+        ["127.0.0.1", "localhost"].map(|host| format!("--plain-http={host}:{}", self.port))
+    }
+
     /// Takes it away, at once.
     pub fn stop(&self) {
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = None;

@@ -129,7 +129,9 @@ impl System {
     pub async fn add_hub_replica(&mut self, flags: &[&str]) -> Result<()> {
         let name = format!("hub-operator-{}", self.hub.len());
         let folder = self.fleet.scratch.path().join(&name);
-        let flags = [&HUB_FLAGS, flags].concat();
+        let registry = self.fleet.registry.plain_http_flags();
+        let registry = registry.each_ref().map(String::as_str);
+        let flags = [&HUB_FLAGS, &registry[..], flags].concat();
         let operator = Operator::hub(&name, &folder, &self.fleet.hub_operator, &flags)?;
         operator.wait_until_ready(WITHIN).await?;
         self.hub.push(operator);

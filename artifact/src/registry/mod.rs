@@ -100,6 +100,9 @@ impl Mirrors {
 pub struct ClientOptions {
     /// Hosts (`host[:port]`) that may be spoken to without TLS, beside those on this machine.
     pub plain_http: BTreeSet<String>,
+    /// This machine's own addresses are no registries unless `plain_http` names them: for a process that
+    /// fetches what others name, and must not be sent to its own loopback or to a metadata service.
+    pub internal_only_if_named: bool,
     /// User names and passwords by host.
     pub credentials: Credentials,
     /// Rewrite table.

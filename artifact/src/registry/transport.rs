@@ -244,8 +244,22 @@ impl Client {
         } else {
             "https"
         };
-        Url::parse(&format!("{scheme}://{host}/"))
-            .map_err(|error| refused(call, format!("{host} makes no URL: {error}")))
+        let home = Url::parse(&format!("{scheme}://{host}/"))
+            .map_err(|error| refused(call, format!("{host} makes no URL: {error}")))?;
+        let options = &self.inner.options;
+        if options.internal_only_if_named
+            && is_internal(&home)
+            && !options.plain_http.contains(host)
+        {
+            return Err(refused(
+                call,
+                format!(
+                    "{host} is an internal address of the machine that asks; \
+                     --plain-http {host} there allows it as a registry"
+                ),
+            ));
+        }
+        Ok(home)
     }
 
     /// The host whose credentials a call may carry: a mirror never sees those of the registry it stands for.
@@ -255,7 +269,8 @@ impl Client {
     }
 
     fn allows_plain_http(&self, host: &str) -> bool {
-        is_loopback(host) || self.inner.options.plain_http.contains(host)
+        let options = &self.inner.options;
+        (is_loopback(host) && !options.internal_only_if_named) || options.plain_http.contains(host)
     }
 
     /// Where a redirect leads, if a read may follow it there.
@@ -409,6 +424,44 @@ mod tests {
         assert_eq!(home("127.0.0.1:5000"), "http://127.0.0.1:5000/");
         assert_eq!(home("docker.io"), "https://registry-1.docker.io/");
         assert_eq!(home("mirrored.example.com"), "http://127.0.0.1:5000/");
+    }
+
+    #[test]
+    fn who_fetches_for_others_takes_internal_registries_only_by_name() {
+        let mut options = ClientOptions::default();
+        options.internal_only_if_named = true;
+        options.plain_http.insert("127.0.0.1:5000".to_owned());
+        let client = Client::new(options).unwrap();
+        let home = |registry: &str| {
+            let repository = format!("{registry}/models/digits").parse().unwrap();
+            let call = Call::get(&repository, "manifests/v1");
+            client
+                .home(&call)
+                .map(|home| home.to_string())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(home("127.0.0.1:5000").unwrap(), "http://127.0.0.1:5000/");
+        assert_eq!(
+            home("registry.example.com").unwrap(),
+            "https://registry.example.com/"
+        );
+        for inside in [
+            "localhost:5000",
+            "127.0.0.1:5001",
+            "127.1.2.3:80",
+            "[::1]:5000",
+            "169.254.169.254",
+            "0.0.0.0:5000",
+        ] {
+            let error = home(inside).unwrap_err();
+            assert!(error.contains(&format!("--plain-http {inside}")), "{error}");
+        }
+        let repository = "127.0.0.1:5000/models/digits".parse().unwrap();
+        let call = Call::get(&repository, "manifests/v1");
+        let home = client.home(&call).unwrap();
+        let elsewhere = Url::parse("http://127.0.0.1:10248/healthz").unwrap();
+        let went = client.check_elsewhere(&call, &home, &elsewhere, "redirect");
+        assert!(went.is_err(), "a redirect to another port of this machine");
     }
 
     #[test]

@@ -43,7 +43,13 @@ impl World {
 
     /// Starts a replica of the hub operator under its real account.
     pub(crate) async fn operator(&self, name: &str, folder: &Path) -> Result<Operator> {
-        let more = ["--resync-seconds=1", "--lease-seconds=3"];
+        let [by_address, by_name] = self.fleet.registry.plain_http_flags();
+        let more = [
+            "--resync-seconds=1",
+            "--lease-seconds=3",
+            &by_address,
+            &by_name,
+        ];
         let operator = Operator::hub(name, folder, &self.fleet.hub_operator, &more)?;
         operator.wait_until_ready(WITHIN).await?;
         Ok(operator)

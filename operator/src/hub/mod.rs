@@ -54,7 +54,8 @@ pub(crate) struct HubArgs {
     /// How long a cluster may be silent before it counts as offline.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) offline_grace_seconds: u32,
-    /// A registry (host[:port]) that is reached by plain HTTP; may be given several times.
+    /// A registry (host[:port]) that is reached by plain HTTP; may be given several times. The only way to
+    /// have one on this machine: no Model leads the hub to its own loopback.
     #[arg(long, value_name = "HOST")]
     pub(crate) plain_http: Vec<String>,
     /// Push clusters: seconds between two heartbeats of a session.
@@ -141,6 +142,8 @@ async fn lead(
                     client.clone(),
                     ClientOptions {
                         plain_http: args.plain_http.iter().cloned().collect(),
+                        // Whoever may make a Model names its registry.
+                        internal_only_if_named: true,
                         ..ClientOptions::default()
                     },
                     metrics.clone(),
