@@ -21,6 +21,8 @@ pub struct JsonLimits {
     pub depth_max: u32,
     /// Values in all.
     pub nodes_max: u32,
+    /// Accept a key twice in one object: only for what decides nothing, and is compiled from many hands.
+    pub keys_may_repeat: bool,
 }
 
 impl JsonLimits {
@@ -31,6 +33,7 @@ impl JsonLimits {
             bytes_max,
             depth_max: 16,
             nodes_max: 20_000,
+            keys_may_repeat: false,
         }
     }
 }
@@ -191,8 +194,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
         let inner = self.deeper()?;
         let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<String>()? {
-            let folded = key.to_lowercase();
-            if !seen.insert(folded) {
+            if !self.limits.keys_may_repeat && !seen.insert(key.to_lowercase()) {
                 return Err(serde::de::Error::custom(format_args!(
                     "key \"{}\" twice in one object",
                     clip(&key, 64)
@@ -219,6 +221,17 @@ mod tests {
             assert!(error.contains("twice in one object"), "{error}");
         }
         check(r#"[{"a":1},{"a":2}]"#).unwrap();
+    }
+
+    #[test]
+    fn keys_may_repeat_only_where_that_is_said_and_the_other_bounds_stay() {
+        let limits = JsonLimits {
+            keys_may_repeat: true,
+            ..JsonLimits::small(1000)
+        };
+        let lenient = |text: &str| parse::<serde_json::Value>("x", text.as_bytes(), limits);
+        lenient(r#"{"a":1,"A":2}"#).unwrap();
+        lenient(&format!("{}{}", "[".repeat(17), "]".repeat(17))).unwrap_err();
     }
 
     #[test]

@@ -122,6 +122,7 @@ impl GoldenVectors {
             depth_max: 8,
             // Each element is one value; tensors and vectors add a few each.
             nodes_max: 5 << 20,
+            keys_may_repeat: false,
         };
         let raw: RawVectors = json::parse("golden vectors", bytes, limits)?;
         if raw.vectors.is_empty() || raw.vectors.len() > VECTORS_MAX {

@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use reqwest::{Method, Url};
 use rimward_core::ids::Digest;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::error::ClientError;
-use super::transport::Call;
+use super::transport::{Call, Target};
 use super::{Client, INDEX_BYTES_MAX};
 use crate::json::{self, JsonLimits};
 use crate::media;
@@ -22,6 +24,8 @@ use crate::verify::{
 const SIGNATURE_MANIFEST_BYTES_MAX: u64 = 64 << 10;
 /// Values in a listing: ten thousand entries with a few fields each.
 const INDEX_NODES_MAX: u32 = 400_000;
+/// Pages of one listing that are read.
+const PAGES_MAX: usize = 8;
 const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 const PREDICATE_ANNOTATION: &str = "dev.sigstore.bundle.predicateType";
 const COSIGN_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
@@ -30,7 +34,38 @@ const COSIGN_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
 #[serde(rename_all = "camelCase")]
 struct Index {
     #[serde(default)]
-    manifests: Vec<Entry>,
+    manifests: Vec<Listed>,
+}
+
+/// One entry of a listing. Anybody who may push can add one, so one that does not fit is dropped alone: other
+/// digests than SHA-256 are legal, and an annotation may be odd.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Listed {
+    Fits(Entry),
+    Other(IgnoredAny),
+}
+
+/// The entries of a listing that fit, best first.
+fn listed(what: &str, bytes: &[u8]) -> Result<Vec<Entry>, ClientError> {
+    let limits = JsonLimits {
+        nodes_max: INDEX_NODES_MAX,
+        // Annotations come from every signature's author, and may differ in case only.
+        keys_may_repeat: true,
+        ..JsonLimits::small(INDEX_BYTES_MAX)
+    };
+    let index: Index =
+        json::parse("referrers", bytes, limits).map_err(|error| ClientError::Refused {
+            what: what.to_owned(),
+            message: error.to_string(),
+        })?;
+    let fits = |listed| match listed {
+        Listed::Fits(entry) => Some(entry),
+        Listed::Other(IgnoredAny) => None,
+    };
+    let mut entries: Vec<Entry> = index.manifests.into_iter().filter_map(fits).collect();
+    entries.sort_by_key(unlikeliness);
+    Ok(entries)
 }
 
 #[derive(Deserialize)]
@@ -84,20 +119,21 @@ impl Client {
             SignatureSource::Referrers => {
                 let path = format!("referrers/{digest}");
                 let call = Call::get(repository, &path).accept(media::OCI_INDEX);
-                self.get_bounded(&call, INDEX_BYTES_MAX).await
+                self.get_page(&call, INDEX_BYTES_MAX).await
             }
             SignatureSource::ReferrersTag => {
-                self.manifest_at(repository, &tag, INDEX_BYTES_MAX).await
+                let index = self.manifest_at(repository, &tag, INDEX_BYTES_MAX);
+                index.await.map(|bytes| (bytes, None))
             }
             SignatureSource::SignatureTag => {
                 let tag = format!("{tag}.sig");
-                self.manifest_at(repository, &tag, SIGNATURE_MANIFEST_BYTES_MAX)
-                    .await
+                let manifest = self.manifest_at(repository, &tag, SIGNATURE_MANIFEST_BYTES_MAX);
+                manifest.await.map(|bytes| (bytes, None))
             }
             SignatureSource::File => return Ok(()),
         };
-        let bytes = match outcome {
-            Ok(bytes) => bytes,
+        let (bytes, next) = match outcome {
+            Ok(page) => page,
             Err(ClientError::NotFound { .. }) => return Ok(()),
             // Registries without the API answer all kinds of things; the tags are tried next.
             Err(ClientError::Status { status, .. })
@@ -111,17 +147,9 @@ impl Client {
             self.layers(repository, None, source, &bytes, found).await;
             return Ok(());
         }
-        let limits = JsonLimits {
-            nodes_max: INDEX_NODES_MAX,
-            ..JsonLimits::small(INDEX_BYTES_MAX)
-        };
-        let index: Index =
-            json::parse("referrers", &bytes, limits).map_err(|error| ClientError::Refused {
-                what: format!("referrers of {repository}@{digest}"),
-                message: error.to_string(),
-            })?;
-        let mut entries = index.manifests;
-        entries.sort_by_key(unlikeliness);
+        let mut entries = listed(&format!("referrers of {repository}@{digest}"), &bytes)?;
+        // What the first pages named is looked at even where a later one cannot be read.
+        let rest = self.further(repository, digest, next, &mut entries).await;
         for entry in entries.iter().take(CANDIDATES_MAX) {
             if found.len() >= CANDIDATES_MAX {
                 break;
@@ -138,6 +166,30 @@ impl Client {
                     tracing::debug!(%error, "passing over a signature that cannot be read");
                 }
             }
+        }
+        rest
+    }
+
+    /// Adds the entries of a listing's further pages, and keeps the best [`CANDIDATES_MAX`].
+    async fn further(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        mut next: Option<Url>,
+        entries: &mut Vec<Entry>,
+    ) -> Result<(), ClientError> {
+        for _ in 1..PAGES_MAX {
+            entries.truncate(CANDIDATES_MAX);
+            let Some(url) = next else { return Ok(()) };
+            let call =
+                Call::new(Method::GET, repository, Target::Url(url)).accept(media::OCI_INDEX);
+            let (bytes, after) = self.get_page(&call, INDEX_BYTES_MAX).await?;
+            entries.extend(listed(
+                &format!("referrers of {repository}@{digest}"),
+                &bytes,
+            )?);
+            entries.sort_by_key(unlikeliness);
+            next = after;
         }
         Ok(())
     }

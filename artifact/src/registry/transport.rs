@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use backon::{ExponentialBuilder, Retryable};
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION,
-    RANGE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LINK,
+    LOCATION, RANGE,
 };
 use reqwest::{Method, Response, StatusCode, Url};
 
@@ -65,6 +65,9 @@ impl<'a> Call<'a> {
     pub(super) fn what(&self) -> String {
         match &self.target {
             Target::Path(path) => format!("{} {}/{path}", self.method, self.repository),
+            Target::Url(_) if self.is_read() => {
+                format!("{} further page of {}", self.method, self.repository)
+            }
             Target::Url(_) => format!("{} upload to {}", self.method, self.repository),
         }
     }
@@ -86,12 +89,26 @@ impl Client {
         call: &Call<'_>,
         bytes_max: u64,
     ) -> Result<Vec<u8>, ClientError> {
+        Ok(self.get_page(call, bytes_max).await?.0)
+    }
+
+    /// As [`Self::get_bounded`], and where the answer goes on, if it says so in a `Link`.
+    ///
+    /// A link elsewhere than this repository on the registry's own origin is no link.
+    pub(super) async fn get_page(
+        &self,
+        call: &Call<'_>,
+        bytes_max: u64,
+    ) -> Result<(Vec<u8>, Option<Url>), ClientError> {
         let pace = self.inner.options.pace;
+        let home = self.home(call)?;
         let attempt = || async {
             let response = self.send(call, None).await?;
-            Body::new(response, call.what(), pace)
-                .collect(bytes_max)
-                .await
+            let inside = format!("/v2/{}/", call.repository.path());
+            let next = next_page(response.headers(), response.url())
+                .filter(|url| same_origin(url, &home) && url.path().starts_with(&inside));
+            let body = Body::new(response, call.what(), pace);
+            Ok((body.collect(bytes_max).await?, next))
         };
         attempt
             .retry(self.backoff())
@@ -332,6 +349,28 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// The target of `Link: <…>; rel="next"`, as the distribution specification has it (RFC 5988).
+fn next_page(headers: &HeaderMap, from: &Url) -> Option<Url> {
+    headers.get_all(LINK).iter().find_map(|value| {
+        let (target, parameters) = value
+            .to_str()
+            .ok()?
+            .trim()
+            .strip_prefix('<')?
+            .split_once('>')?;
+        let is_next = |parameter: &str| {
+            parameter.split_once('=').is_some_and(|(name, value)| {
+                name.trim().eq_ignore_ascii_case("rel") && value.trim().trim_matches('"') == "next"
+            })
+        };
+        if !parameters.split(';').any(is_next) {
+            return None;
+        }
+        let url = from.join(target).ok()?;
+        (url.username().is_empty() && url.password().is_none()).then_some(url)
+    })
 }
 
 /// `host[:port]` as a reference would write it.

@@ -11,7 +11,9 @@ use rimward_artifact::verify::{Disposition, Reason, SignatureSet, Stored, verify
 use rimward_artifact::{Digest, Limits};
 use serde_json::json;
 
-use crate::server::{Answer, Server, Via, attach, client, content, dripping, endless, full};
+use crate::server::{
+    Answer, Server, Via, attach, client, content, dripping, endless, full, with_header,
+};
 use crate::sink::Memory;
 use crate::support::{Key, package, raw_candidate, trust_file};
 
@@ -178,6 +180,93 @@ async fn a_good_signature_among_bad_ones_is_found() {
     )
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn an_odd_entry_in_a_listing_is_dropped_alone() {
+    let (_dir, built) = package();
+    let key = Key::new();
+    for via in [Via::Referrers, Via::Tag] {
+        let mut content = content(&built);
+        attach(&mut content, built.digest, &[key.sign(built.digest)], via);
+        let listing = content
+            .values_mut()
+            .find(|bytes| String::from_utf8_lossy(bytes).contains(r#""manifests":["#))
+            .unwrap();
+        let text = String::from_utf8(listing.clone()).unwrap();
+        let digest = rimward_artifact::hash::sha256(b"other");
+        let odd = [
+            json!({"digest": format!("sha512:{}", "0".repeat(128)), "size": 2}).to_string(),
+            json!({"digest": digest, "annotations": {"n": 1}}).to_string(),
+            format!(r#"{{"digest": "{digest}", "annotations": {{"n": "1", "N": "2"}}}}"#),
+            json!({"digest": digest, "artifactType": [["x"]]}).to_string(),
+            "null, 7, [], {}".to_owned(),
+        ];
+        let odd = format!(r#""manifests":[{},"#, odd.join(","));
+        *listing = text.replacen(r#""manifests":["#, &odd, 1).into_bytes();
+        let server = Server::start(content, nothing).await;
+        let trust = trusting(&key, &server);
+        fetch_with(&client(|_| {}), &server, &trust, built.digest)
+            .await
+            .unwrap();
+    }
+}
+
+/// Answers the referrers API in pages: empty ones first, then the whole listing on page `last`, then empty ones.
+async fn paged(last: usize, link: fn(usize) -> String) -> (Server, Result<Fetched, FetchError>) {
+    let (_dir, built) = package();
+    let key = Key::new();
+    let mut content = content(&built);
+    let signature = key.sign(built.digest);
+    attach(&mut content, built.digest, &[signature], Via::Referrers);
+    let path = format!("models/digits/referrers/{}", built.digest);
+    let listing = content.remove(&path).unwrap();
+    let server = Server::start(content, move |seen, _| {
+        let (_, query) = seen.path.split_once(&path)?;
+        let page = query
+            .strip_prefix("?page=")
+            .map_or(1, |n| n.parse().unwrap());
+        let body = if page == last {
+            listing.clone()
+        } else {
+            br#"{"manifests":[]}"#.to_vec()
+        };
+        Some(with_header(full(200, body), "link", &link(page + 1)))
+    })
+    .await;
+    let trust = trusting(&key, &server);
+    let fetched = fetch_with(&client(|_| {}), &server, &trust, built.digest).await;
+    (server, fetched)
+}
+
+#[tokio::test]
+async fn a_signature_on_a_later_page_of_the_listing_is_found_up_to_page_8() {
+    let link = |page| format!("<?page={page}>; rel=\"next\"");
+    let (server, fetched) = paged(8, link).await;
+    fetched.unwrap();
+    assert_eq!(server.asked("/referrers/"), 8);
+    let (server, fetched) = paged(9, link).await;
+    assert_eq!(fetched.unwrap_err().reason(), "SignatureMissing");
+    assert_eq!(
+        server.asked("/referrers/"),
+        8,
+        "a listing without end is left"
+    );
+}
+
+#[tokio::test]
+async fn a_listing_goes_on_only_in_its_own_repository_on_its_own_registry() {
+    for link in [
+        |_| "<http://127.0.0.1:9/v2/models/digits/referrers/x?page=2>; rel=\"next\"".to_owned(),
+        |_| "</v2/models/other/referrers/x?page=2>; rel=\"next\"".to_owned(),
+        |_| "<?page=2>; rel=\"prev\"".to_owned(),
+        |_| "?page=2".to_owned(),
+    ] as [fn(usize) -> String; 4]
+    {
+        let (server, fetched) = paged(2, link).await;
+        assert_eq!(fetched.unwrap_err().reason(), "SignatureMissing");
+        assert_eq!(server.asked("page=2"), 0);
+    }
 }
 
 #[tokio::test]
