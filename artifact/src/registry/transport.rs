@@ -467,8 +467,10 @@ mod tests {
 
     #[test]
     fn who_fetches_for_others_takes_internal_registries_only_by_name() {
-        let mut options = ClientOptions::default();
-        options.internal_only_if_named = true;
+        let mut options = ClientOptions {
+            internal_only_if_named: true,
+            ..ClientOptions::default()
+        };
         options.plain_http.insert("127.0.0.1:5000".to_owned());
         let client = Client::new(options).unwrap();
         let home = |registry: &str| {

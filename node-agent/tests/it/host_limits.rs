@@ -69,7 +69,7 @@ async fn misbehaving_modules_are_stopped_and_others_are_served_meanwhile() {
         let package = Package::fixture(fixture)
             .config("trigger", "some")
             .config(key, value);
-        let timeout_milliseconds = if fixture == "hang" { 1_500 } else { 20_000 };
+        let timeout_milliseconds = if fixture == "hang" { 1_500 } else { 120_000 };
         let slot = host
             .load(&package.limits(|limits| limits.timeout_milliseconds = timeout_milliseconds))
             .await;

@@ -111,7 +111,7 @@ impl Package {
         PreflightJob {
             spec: self.spec.clone(),
             module_digest: None,
-            timeout_milliseconds: 60_000,
+            timeout_milliseconds: 300_000,
             memory_bytes_max: 1 << 30,
         }
     }
