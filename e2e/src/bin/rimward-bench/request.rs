@@ -19,13 +19,11 @@ const REPEATS: usize = 7;
 const BLOCK: Duration = Duration::from_millis(600);
 const BUSY_CONNECTIONS: usize = 4;
 
-const WHY_SLOWER: &str = "Hand-overs between threads, not arithmetic: counted with strace on a two-core machine, one \
-    request costs about nine futex calls, five sched_yields, three madvises and two mprotects. The \
-    connection hands the request to the engine's worker, that to rten's own pool of one thread, \
-    which spins with sched_yield before it sleeps, and back again the same way, while the client \
-    takes one of the two cores. The madvises, the mprotects and about two page faults are the fresh \
-    instance given back to the pool. Running the engine on its worker itself, and keeping the \
-    pool's pages resident, are the first two things to try; neither is done yet.";
+const WHY_SLOWER: &str = "Hand-overs between threads, not arithmetic: the connection hands the request to the engine's worker \
+    and waits, while the client takes one of the two cores. Before the engine ran on its worker's own thread, \
+    strace counted about nine futex calls, five sched_yields, three madvises and two mprotects for one request; \
+    it was not counted again since. The madvises, the mprotects and about two page faults are the fresh \
+    instance given back to the pool: keeping the pool's pages resident is the next thing to try.";
 
 /// One side: where its requests go, and which process answers them.
 struct Side {
