@@ -41,8 +41,16 @@ fn the_hub_runs_the_session_of_a_push_cluster_until_its_kubeconfig_is_taken_away
             .condition(object, "Ready", "True", "Connected")
             .await?;
         let uid = edge.get_json(["namespace", "kube-system"]).await?["metadata"]["uid"].clone();
-        let status = world.get("edgecluster", "north").await?["status"].clone();
-        ensure!(status["clusterUID"] == uid, "{status}");
+        // The heartbeat alone makes a cluster Connected; who it is comes with its session's first report.
+        wait_for("the cluster's UID to be pinned", WITHIN, async || {
+            let status = world.get("edgecluster", "north").await?["status"].clone();
+            Ok(if status["clusterUID"] == uid {
+                Seen::Done(())
+            } else {
+                Seen::NotYet(status.to_string())
+            })
+        })
+        .await?;
 
         let image = world.push("passthrough", "1.0.0").await?;
         world.apply(&model("good", "digits-raw", &image)).await?;
