@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Context;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Resource};
+use rimward_crds::direct;
 
-use crate::direct;
 use crate::kubeconfig;
 
 /// How long the API server may be silent. Watches end by themselves after 290 s.

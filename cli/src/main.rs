@@ -8,7 +8,6 @@ use clap::{Parser, Subcommand};
 
 mod cmd;
 mod connect;
-mod direct;
 mod fetch;
 mod kubeconfig;
 mod output;

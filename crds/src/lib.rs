@@ -1,8 +1,9 @@
 //! Rust types of every Rimward kind, group `rimward.dev`, version `v1alpha1`.
 //!
-//! Owns the shape of the API: fields, bounds, descriptions, CEL rules, printer columns and the closed lists
-//! of condition reasons. Must never decide anything: turning an object into what planners work on
-//! happens in each binary's `parse.rs`.
+//! Owns the shape of the API: fields, bounds, descriptions, CEL rules, printer columns, the closed lists
+//! of condition reasons; and how every program dials an API server ([`direct`]), since it is what all of them
+//! import. Must never decide anything: turning an object into what planners work on happens in each binary's
+//! `parse.rs`.
 //!
 //! Invariant: schema bounds are at least as tight as the Rust types, so an object that the API server
 //! accepted also parses ([`schema`] derives missing bounds and the tests look for gaps).
@@ -18,6 +19,7 @@
 
 pub mod cluster_assignment;
 pub mod common;
+pub mod direct;
 pub mod edge_cluster;
 pub mod edge_node;
 pub mod metrics_page;

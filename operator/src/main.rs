@@ -6,7 +6,6 @@
 use clap::{Parser, Subcommand};
 
 mod backoff;
-mod direct;
 mod edge;
 mod election;
 mod events;

@@ -11,10 +11,9 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use rimward_crds::direct;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-
-use crate::direct;
 
 /// How long a stopped role may take to finish what it is at.
 const STOP_SECONDS_MAX: u64 = 20;

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod config;
 pub mod golden;
+pub mod half;
 mod layout;
 mod modelpack;
 pub mod names;

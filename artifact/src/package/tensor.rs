@@ -41,10 +41,38 @@ pub enum Datatype {
     Fp64,
     /// Byte strings of any length; on the wire each with its length in 4 bytes, little-endian, in front.
     Bytes,
+    /// bfloat16, an extension of the protocol that its large servers share.
+    Bf16,
 }
 
 impl Datatype {
-    /// The protocol's name.
+    /// Every datatype.
+    pub const ALL: [Self; 14] = [
+        Self::Bool,
+        Self::Uint8,
+        Self::Uint16,
+        Self::Uint32,
+        Self::Uint64,
+        Self::Int8,
+        Self::Int16,
+        Self::Int32,
+        Self::Int64,
+        Self::Fp16,
+        Self::Fp32,
+        Self::Fp64,
+        Self::Bytes,
+        Self::Bf16,
+    ];
+
+    /// The datatype of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|datatype| datatype.name() == name)
+    }
+
+    /// The protocol's name, such as `FP32`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -61,6 +89,7 @@ impl Datatype {
             Self::Fp32 => "FP32",
             Self::Fp64 => "FP64",
             Self::Bytes => "BYTES",
+            Self::Bf16 => "BF16",
         }
     }
 
@@ -69,7 +98,7 @@ impl Datatype {
     pub const fn element_bytes(self) -> Option<usize> {
         match self {
             Self::Bool | Self::Uint8 | Self::Int8 => Some(1),
-            Self::Uint16 | Self::Int16 | Self::Fp16 => Some(2),
+            Self::Uint16 | Self::Int16 | Self::Fp16 | Self::Bf16 => Some(2),
             Self::Uint32 | Self::Int32 | Self::Fp32 => Some(4),
             Self::Uint64 | Self::Int64 | Self::Fp64 => Some(8),
             Self::Bytes => None,
@@ -142,7 +171,7 @@ mod tests {
 
     #[test]
     fn every_datatype_is_written_with_its_protocol_name() {
-        for (datatype, name) in [
+        let names = [
             (Datatype::Bool, "BOOL"),
             (Datatype::Uint8, "UINT8"),
             (Datatype::Uint16, "UINT16"),
@@ -156,8 +185,12 @@ mod tests {
             (Datatype::Fp32, "FP32"),
             (Datatype::Fp64, "FP64"),
             (Datatype::Bytes, "BYTES"),
-        ] {
+            (Datatype::Bf16, "BF16"),
+        ];
+        assert_eq!(names.map(|(datatype, _)| datatype), Datatype::ALL);
+        for (datatype, name) in names {
             assert_eq!(datatype.name(), name);
+            assert_eq!(Datatype::parse(name), Some(datatype));
             assert_eq!(serde_json::to_value(datatype).unwrap(), name);
         }
     }

@@ -12,7 +12,8 @@ use serde::Deserialize;
 use super::Client;
 use super::body::Body;
 use super::error::{ClientError, chain};
-use super::transport::{Call, authority, refused, same_origin};
+use super::origin::{authority, same_origin};
+use super::transport::{Call, refused};
 use crate::json::{self, JsonLimits};
 use crate::text::clip;
 

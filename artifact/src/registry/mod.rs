@@ -23,6 +23,7 @@ mod blob;
 mod body;
 mod credentials;
 mod error;
+mod origin;
 mod push;
 mod signatures;
 mod transport;

@@ -13,7 +13,8 @@ use tokio::io::AsyncReadExt;
 
 use super::Client;
 use super::error::ClientError;
-use super::transport::{Call, Target, refused, same_origin};
+use super::origin::same_origin;
+use super::transport::{Call, Target, refused};
 use crate::media;
 use crate::reference::Repository;
 

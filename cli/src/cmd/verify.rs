@@ -98,7 +98,7 @@ fn passed(fetched: &Fetched) {
                 format!("signed by {}", signers.join(", "))
             }
             Step::Config => format!(
-                "{} {}, {} variants",
+                "{} {}, variants: {}",
                 fetched.config.family,
                 fetched.config.version,
                 fetched.config.variants.len()

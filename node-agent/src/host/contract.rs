@@ -33,7 +33,7 @@ pub fn check_input<'a>(
     };
     let spec = declared
         .iter()
-        .find(|spec| spec.name == name)
+        .find(|spec| spec.name.as_str() == name)
         .ok_or_else(|| {
             Mismatch(format!(
                 "there is no input \"{name}\"; the inputs are {}",
@@ -47,7 +47,11 @@ pub fn check_input<'a>(
 /// Checks that every declared input is there exactly once; `names` are already checked.
 pub fn check_complete(declared: &[TensorSpec], names: &[&str]) -> Result<(), Mismatch> {
     for spec in declared {
-        match names.iter().filter(|name| **name == spec.name).count() {
+        match names
+            .iter()
+            .filter(|name| **name == spec.name.as_str())
+            .count()
+        {
             1 => {}
             0 => return Err(Mismatch(format!("input \"{}\" is missing", spec.name))),
             times => {
@@ -67,7 +71,7 @@ pub fn check_outputs(
     outputs: &[(String, Tensor)],
 ) -> Result<(), Mismatch> {
     for (name, tensor) in outputs {
-        let spec = declared.iter().find(|spec| spec.name == *name);
+        let spec = declared.iter().find(|spec| spec.name.as_str() == *name);
         let spec = spec.ok_or_else(|| {
             let name: String = name.chars().take(128).collect();
             Mismatch(format!(
@@ -84,7 +88,7 @@ pub fn check_outputs(
     for spec in declared {
         if outputs
             .iter()
-            .filter(|(name, _)| *name == spec.name)
+            .filter(|(name, _)| *name == spec.name.as_str())
             .count()
             != 1
         {

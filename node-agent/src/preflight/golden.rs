@@ -2,17 +2,14 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::str::FromStr;
 
 use bytes::Bytes;
 use rimward_artifact::package::golden::{
     self, GoldenTensor, GoldenVector, GoldenVectors, Mismatch,
 };
-use rimward_artifact::package::names::TensorName;
-use rimward_artifact::package::tensor as package;
 
 use crate::host::tensor::{Tensor, TensorBudget};
-use crate::proto::{Datatype, TensorSpec};
+use crate::proto::TensorSpec;
 
 /// The largest file of golden vectors.
 pub(super) const GOLDEN_BYTES_MAX: u64 = 64 << 20;
@@ -26,49 +23,8 @@ pub(super) fn read(
     let mut bytes = Vec::new();
     let read = file.take(GOLDEN_BYTES_MAX + 1).read_to_end(&mut bytes);
     read.map_err(|error| format!("golden vectors cannot be read: {error}"))?;
-    let (inputs, outputs) = (declared(inputs)?, declared(outputs)?);
-    GoldenVectors::parse_for(&bytes, &inputs, &outputs, GOLDEN_BYTES_MAX)
+    GoldenVectors::parse_for(&bytes, inputs, outputs, GOLDEN_BYTES_MAX)
         .map_err(|error| error.to_string())
-}
-
-fn declared(specs: &[TensorSpec]) -> Result<Vec<package::TensorSpec>, String> {
-    specs
-        .iter()
-        .map(
-            |TensorSpec {
-                 name,
-                 datatype,
-                 shape,
-             }| {
-                Ok(package::TensorSpec {
-                    name: TensorName::from_str(name).map_err(|error| error.to_string())?,
-                    datatype: to_package(*datatype).ok_or_else(|| {
-                        format!("golden vectors cannot hold {datatype}, the datatype of \"{name}\"")
-                    })?,
-                    shape: shape.clone(),
-                })
-            },
-        )
-        .collect()
-}
-
-fn to_package(datatype: Datatype) -> Option<package::Datatype> {
-    Some(match datatype {
-        Datatype::Bool => package::Datatype::Bool,
-        Datatype::Uint8 => package::Datatype::Uint8,
-        Datatype::Uint16 => package::Datatype::Uint16,
-        Datatype::Uint32 => package::Datatype::Uint32,
-        Datatype::Uint64 => package::Datatype::Uint64,
-        Datatype::Int8 => package::Datatype::Int8,
-        Datatype::Int16 => package::Datatype::Int16,
-        Datatype::Int32 => package::Datatype::Int32,
-        Datatype::Int64 => package::Datatype::Int64,
-        Datatype::Fp16 => package::Datatype::Fp16,
-        Datatype::Fp32 => package::Datatype::Fp32,
-        Datatype::Fp64 => package::Datatype::Fp64,
-        Datatype::Bytes => package::Datatype::Bytes,
-        Datatype::Bf16 => return None,
-    })
 }
 
 /// The inputs of one vector as a request has them.
@@ -89,7 +45,7 @@ pub(super) fn inputs(
                  tolerance: _,
              }| {
                 let name = name.to_string();
-                let spec = declared.iter().find(|spec| spec.name == name);
+                let spec = declared.iter().find(|spec| spec.name.as_str() == name);
                 let spec = spec.ok_or_else(|| format!("input \"{name}\" is not declared"))?;
                 let shape: Result<Vec<u32>, _> =
                     shape.iter().map(|size| u32::try_from(*size)).collect();

@@ -14,13 +14,12 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
-use rimward_crds::{EdgeNode, EdgeNodeStatus};
+use rimward_crds::{EdgeNode, EdgeNodeStatus, direct};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::Picture;
-use super::direct;
 use super::events::Teller;
 use super::status::status;
 use crate::supervisor::Event;

@@ -4,7 +4,6 @@
 //! picture comes in, and is written where it differs from what is there.
 
 pub mod cluster;
-mod direct;
 mod events;
 pub mod file;
 pub mod picture;

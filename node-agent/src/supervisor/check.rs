@@ -18,7 +18,7 @@ use rimward_core::node::{Problem, Reason, Version};
 
 use super::record::DeviceRecord;
 use crate::parse::{Install, Key, limits};
-use crate::proto::{Backend, Datatype, DeploymentSpec, ModelVariant, TensorSpec};
+use crate::proto::{Backend, DeploymentSpec, ModelVariant};
 use crate::store::{BlobError, Blobs, Versions};
 
 /// Names of the files in a version's folder.
@@ -264,29 +264,10 @@ impl Checker {
                 precision: variant.precision.to_string(),
                 backend,
             },
-            inputs: tensors(&papers.config.inputs)?,
-            outputs: tensors(&papers.config.outputs)?,
+            inputs: papers.config.inputs.clone(),
+            outputs: papers.config.outputs.clone(),
             limits: limits(&entry.runtime),
             config: entry.runtime.config.clone(),
         })
     }
-}
-
-fn tensors(tensors: &[rimward_artifact::package::TensorSpec]) -> Result<Vec<TensorSpec>, Problem> {
-    tensors
-        .iter()
-        .map(|tensor| {
-            let datatype = Datatype::parse(tensor.datatype.name()).ok_or_else(|| {
-                Problem::new(
-                    Reason::new("TensorMismatch"),
-                    format!("tensor {}: datatype {:?}", tensor.name, tensor.datatype),
-                )
-            })?;
-            Ok(TensorSpec {
-                name: tensor.name.to_string(),
-                datatype,
-                shape: tensor.shape.clone(),
-            })
-        })
-        .collect()
 }

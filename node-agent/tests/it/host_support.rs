@@ -134,7 +134,7 @@ impl Package {
 
 pub fn tensor(name: &str, datatype: Datatype, shape: &[i64]) -> TensorSpec {
     TensorSpec {
-        name: name.to_owned(),
+        name: name.parse().unwrap(),
         datatype,
         shape: shape.to_vec(),
     }

@@ -86,7 +86,7 @@ async fn what_only_the_previous_version_declares_it_answers() {
     let good = host.load(&Package::good()).await;
     let mut renamed = Package::good();
     renamed.spec.revision = "renamed".to_owned();
-    renamed.spec.outputs[1].name = "digit".to_owned();
+    renamed.spec.outputs[1].name = "digit".parse().unwrap();
     let renamed = host.load_as(&Package::good(), &renamed).await;
     let mut small = Package::good().limits(|limits| limits.tensor_bytes_max = 5_000);
     small.spec.revision = "small".to_owned();

@@ -10,10 +10,10 @@ use clap::Args;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use rimward_core::ids::ClusterName;
+use rimward_crds::direct;
 use tokio_util::sync::CancellationToken;
 
 use super::session::{self, SessionOptions};
-use crate::direct;
 use crate::election::{self, Candidate};
 use crate::metrics::Metrics;
 use crate::probes::{self, Readiness};

@@ -5,9 +5,8 @@
 
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use rimward_crds::direct;
 use thiserror::Error;
-
-use crate::direct;
 
 /// Bytes of a kubeconfig that is looked at; a Secret holds at most 1 MiB.
 const BYTES_MAX: usize = 256 * 1024;

@@ -4,6 +4,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::{GoldenTensor, STRING_BYTES_MAX};
+use crate::package::half::{bf16_bits, bf16_value, f16_bits, f16_value};
 use crate::package::tensor::Datatype;
 use crate::text::clip;
 
@@ -124,7 +125,8 @@ fn equal(datatype: Datatype, expected: &[u8], actual: &[u8], tolerance: Option<f
 
 fn float(datatype: Datatype, bytes: &[u8]) -> Option<f64> {
     match datatype {
-        Datatype::Fp16 => Some(half_to_f64(u16::from_le_bytes(bytes.try_into().ok()?))),
+        Datatype::Fp16 => Some(f16_value(u16::from_le_bytes(bytes.try_into().ok()?)).into()),
+        Datatype::Bf16 => Some(bf16_value(u16::from_le_bytes(bytes.try_into().ok()?)).into()),
         Datatype::Fp32 => Some(f64::from(f32::from_le_bytes(bytes.try_into().ok()?))),
         Datatype::Fp64 => Some(f64::from_le_bytes(bytes.try_into().ok()?)),
         _ => None,
@@ -191,26 +193,21 @@ pub(super) fn write(datatype: Datatype, value: &Value, out: &mut Vec<u8>) -> Res
         Datatype::Int16 => integer!(i16),
         Datatype::Int32 => integer!(i32),
         Datatype::Int64 => integer!(i64),
-        Datatype::Fp16 | Datatype::Fp32 | Datatype::Fp64 => {
+        Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64 => {
             let number = value.as_f64().ok_or_else(|| wrong(datatype, value))?;
+            let start = out.len();
             #[allow(
                 clippy::cast_possible_truncation,
                 reason = "rounding is what is asked for"
             )]
-            let single = number as f32;
-            let half = f64_to_half(number);
-            let finite = match datatype {
-                Datatype::Fp16 => half & 0x7c00 != 0x7c00,
-                Datatype::Fp32 => single.is_finite(),
-                _ => number.is_finite(),
-            };
-            if !finite {
-                return Err(wrong(datatype, value));
-            }
             match datatype {
-                Datatype::Fp16 => out.extend_from_slice(&half.to_le_bytes()),
-                Datatype::Fp32 => out.extend_from_slice(&single.to_le_bytes()),
+                Datatype::Fp16 => out.extend_from_slice(&f16_bits(number).to_le_bytes()),
+                Datatype::Bf16 => out.extend_from_slice(&bf16_bits(number).to_le_bytes()),
+                Datatype::Fp32 => out.extend_from_slice(&(number as f32).to_le_bytes()),
                 _ => out.extend_from_slice(&number.to_le_bytes()),
+            }
+            if !float(datatype, &out[start..]).is_some_and(f64::is_finite) {
+                return Err(wrong(datatype, value));
             }
         }
         Datatype::Bytes => {
@@ -235,55 +232,9 @@ fn wrong(datatype: Datatype, value: &Value) -> String {
     format!("{} is no {datatype}", clip(&value.to_string(), 40))
 }
 
-/// Rounds to half precision, to nearest, ties to even. Too large becomes infinity.
-fn f64_to_half(value: f64) -> u16 {
-    let sign = if value.is_sign_negative() { 0x8000 } else { 0 };
-    let magnitude = value.abs();
-    // 65520 is halfway between the largest half (65504) and the next power: it rounds to infinity.
-    if magnitude >= 65520.0 || magnitude.is_nan() {
-        return sign | 0x7c00;
-    }
-    // Below 2^-14 halves are subnormal: steps of 2^-24, and the result's bits are just the number of steps.
-    let exponent = if magnitude < 2f64.powi(-14) {
-        -14
-    } else {
-        exponent_of(magnitude)
-    };
-    let steps = (magnitude / 2f64.powi(exponent - 10)).round_ties_even();
-    // `steps` is 1024..=2048 for normal numbers; 2048 carries into the exponent by itself.
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "0 to 2048"
-    )]
-    let steps = steps as u16;
-    if magnitude < 2f64.powi(-14) {
-        return sign | steps;
-    }
-    let biased = u16::try_from(exponent + 15).unwrap_or(0);
-    sign | ((biased << 10) + (steps - 1024))
-}
-
-fn exponent_of(magnitude: f64) -> i32 {
-    let biased = (magnitude.to_bits() >> 52) & 0x7ff;
-    i32::try_from(biased).unwrap_or(0) - 1023
-}
-
-fn half_to_f64(bits: u16) -> f64 {
-    let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
-    let exponent = i32::from((bits >> 10) & 0x1f);
-    let mantissa = f64::from(bits & 0x3ff);
-    sign * match exponent {
-        0 => mantissa * 2f64.powi(-24),
-        31 if mantissa == 0.0 => f64::INFINITY,
-        31 => f64::NAN,
-        _ => (1024.0 + mantissa) * 2f64.powi(exponent - 25),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{compare, f64_to_half, half_to_f64, write};
+    use super::{compare, write};
     use crate::package::golden::GoldenTensor;
     use crate::package::tensor::Datatype;
     use serde_json::{Value, json};
@@ -316,19 +267,6 @@ mod tests {
     }
 
     #[test]
-    fn every_half_reads_back() {
-        for bits in 0..=u16::MAX {
-            let value = half_to_f64(bits);
-            if value.is_finite() {
-                assert_eq!(f64_to_half(value), bits, "{bits:#x}");
-            }
-        }
-        assert_eq!(f64_to_half(65519.9), 0x7bff);
-        assert_eq!(f64_to_half(65520.0), 0x7c00);
-        assert_eq!(f64_to_half(1.0 + 2f64.powi(-11)), 0x3c00, "tie to even");
-    }
-
-    #[test]
     fn a_wrong_answer_is_told_in_words() {
         assert_eq!(
             check(Datatype::Int64, &[json!(7)], &[json!(1)], None),
@@ -342,6 +280,10 @@ mod tests {
                 Some(0.05)
             ),
             "output label[1]: expected 0.1, got 0.2"
+        );
+        assert_eq!(
+            check(Datatype::Bf16, &[json!(1.0)], &[json!(1.01)], Some(0.001)),
+            "output label[0]: expected 1, got 1.0078125"
         );
         assert_eq!(
             check(Datatype::Bytes, &[json!("a")], &[json!("b\n")], None),
@@ -385,6 +327,7 @@ mod tests {
             (Datatype::Int64, json!(u64::MAX)),
             (Datatype::Bool, json!(1)),
             (Datatype::Fp16, json!(70000)),
+            (Datatype::Bf16, json!(1e39)),
             (Datatype::Fp32, json!(1e300)),
             (Datatype::Fp64, json!("1")),
             (Datatype::Bytes, json!(1)),

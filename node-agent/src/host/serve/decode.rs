@@ -9,11 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rimward_artifact::package::half;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::half::{bf16_bits, f16_bits};
 use crate::host::tensor::{RANK_MAX, Tensor, TensorBudget, element_count};
 use crate::proto::Datatype;
 
@@ -309,14 +309,14 @@ impl Sink<'_> {
                 single.is_finite()
             }
             Datatype::Fp16 => {
-                let bits = f16_bits(single);
+                let bits = half::f16_bits(value);
                 self.bytes.extend_from_slice(&bits.to_le_bytes());
-                super::half::f16_value(bits).is_finite()
+                half::f16_value(bits).is_finite()
             }
             Datatype::Bf16 => {
-                let bits = bf16_bits(single);
+                let bits = half::bf16_bits(value);
                 self.bytes.extend_from_slice(&bits.to_le_bytes());
-                super::half::bf16_value(bits).is_finite()
+                half::bf16_value(bits).is_finite()
             }
             other => return Err(E::custom(format!("{value} is no element of {other}"))),
         };

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::half::{bf16_value, f16_value};
+use rimward_artifact::package::half::{bf16_value, f16_value};
+
 use crate::host::tensor::{Strings, Tensor};
 use crate::proto::{Datatype, TensorSpec};
 

@@ -95,11 +95,11 @@ fn accept(slot: &Slot, body: &Bytes) -> Result<Accepted, Refused> {
         }
     })?;
     let outputs = &slot.spec.outputs;
-    let unknown = request
-        .outputs
-        .iter()
-        .flatten()
-        .find(|name| outputs.iter().all(|spec| spec.name != **name));
+    let unknown = request.outputs.iter().flatten().find(|name| {
+        outputs
+            .iter()
+            .all(|spec| spec.name.as_str() != name.as_str())
+    });
     if let Some(unknown) = unknown {
         let known: Vec<&str> = outputs.iter().map(|spec| spec.name.as_str()).collect();
         return Err(Refused {

@@ -7,7 +7,6 @@
 mod answers;
 mod decode;
 mod encode;
-mod half;
 mod infer;
 mod patience;
 mod rest;

@@ -14,10 +14,7 @@ const NONE: &str = "http://no-proxy.invalid/";
 ///
 /// # Errors
 /// When the kubeconfig cannot be used, or its cluster has a `proxy-url`.
-pub(crate) async fn config(
-    mut file: Kubeconfig,
-    options: &KubeConfigOptions,
-) -> anyhow::Result<Config> {
+pub async fn config(mut file: Kubeconfig, options: &KubeConfigOptions) -> anyhow::Result<Config> {
     for cluster in file
         .clusters
         .iter_mut()
