@@ -48,17 +48,32 @@ impl Cosign {
     /// # Errors
     /// When cosign fails: quotes it.
     pub async fn sign(&self, reference: &str) -> Result<()> {
-        let arguments = [
+        self.sign_line(reference).run().await?;
+        Ok(())
+    }
+
+    /// The command line of [`Cosign::sign`], for who shows it.
+    #[must_use]
+    pub fn sign_line(&self, reference: &str) -> Line {
+        self.line([
             "sign",
             "--key=cosign.key",
             "--use-signing-config=false",
             "--tlog-upload=false",
-        ];
-        self.line(arguments)
-            .args(["--allow-http-registry", "-y", reference])
-            .run()
-            .await?;
-        Ok(())
+            "--allow-http-registry",
+            "-y",
+            reference,
+        ])
+    }
+
+    /// `cosign login` to a registry; gives the Docker configuration file that it keeps the password in.
+    ///
+    /// # Errors
+    /// When cosign fails: quotes it.
+    pub async fn log_in(&self, host: &str, user: &str, password: &str) -> Result<PathBuf> {
+        let arguments = ["login", host, "--username", user, "--password", password];
+        self.line(arguments).run().await?;
+        Ok(self.folder.join(".docker/config.json"))
     }
 
     /// `cosign verify` with the public key.

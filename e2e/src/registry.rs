@@ -20,6 +20,13 @@ use crate::wait::{Seen, wait_for};
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const IMAGE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
+/// Who may use a locked registry.
+pub const USER: &str = "robot";
+/// That user's password.
+const PASSWORD: &str = "let-me-pull";
+/// Both as htpasswd writes them (bcrypt, the cheapest kind: nobody is to be kept out).
+const HTPASSWD: &str = "robot:$2b$04$lN578oVQG.iWOMygfLeMn.0vYypDLWXz/69wY2fGSuQBtECZJLe2W";
+
 /// How a registry lets signatures be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -34,6 +41,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Registry {
     kind: Kind,
+    locked: bool,
     folder: PathBuf,
     port: u16,
     process: Mutex<Option<Process>>,
@@ -53,6 +61,18 @@ impl Registry {
     /// # Errors
     /// Also when the port is in use.
     pub async fn start_at(kind: Kind, folder: &Path, port: Option<u16>) -> Result<Self> {
+        Self::start_as(kind, false, folder, port).await
+    }
+
+    /// A registry that lets only [`USER`] in, with a password. It has the tag scheme only.
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub async fn start_locked(folder: &Path) -> Result<Self> {
+        Self::start_as(Kind::TagScheme, true, folder, None).await
+    }
+
+    async fn start_as(kind: Kind, locked: bool, folder: &Path, port: Option<u16>) -> Result<Self> {
         if let Some(port) = port {
             std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| {
                 format!("port {port} of this machine is in use, and the registry needs it")
@@ -62,6 +82,7 @@ impl Registry {
             .with_context(|| format!("cannot make {}", folder.display()))?;
         let registry = Self {
             kind,
+            locked,
             folder: folder.to_path_buf(),
             port: port.map_or_else(free_port, Ok)?,
             process: Mutex::default(),
@@ -74,6 +95,12 @@ impl Registry {
     #[must_use]
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The password of [`USER`], if it wants one.
+    #[must_use]
+    pub fn password(&self) -> Option<&'static str> {
+        self.locked.then_some(PASSWORD)
     }
 
     /// What an operator is told so that it takes a registry on this machine, by address and by name.
@@ -101,12 +128,18 @@ impl Registry {
             }
             Kind::TagScheme => {
                 let config = self.folder.join("config.yml");
-                let text = json!({
+                let mut text = json!({
                     "version": 0.1,
                     "log": { "level": "info" },
                     "storage": { "filesystem": { "rootdirectory": data }, "delete": { "enabled": true } },
                     "http": { "addr": self.host() },
                 });
+                if self.locked {
+                    let path = self.folder.join("htpasswd");
+                    std::fs::write(&path, HTPASSWD)
+                        .with_context(|| format!("cannot write {}", path.display()))?;
+                    text["auth"] = json!({"htpasswd": {"realm": "tests", "path": path}});
+                }
                 std::fs::write(&config, serde_yaml::to_string(&text)?)
                     .with_context(|| format!("cannot write {}", config.display()))?;
                 let mut command = Command::new(Tool::DockerRegistry.path()?);

@@ -1,146 +1,89 @@
 //! A node agent by itself: no Kubernetes, a folder of manifests, a real registry, real signatures.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rimward_e2e::command::Line;
+use rimward_e2e::device::{Device, Package, Source, Wanted};
+use rimward_e2e::digits::{self, repository};
 use rimward_e2e::load::{Load, Plan, any_inference};
-use rimward_e2e::ports::free_port;
 use rimward_e2e::registry::{Kind, Registry};
-use rimward_e2e::rimward;
-use rimward_e2e::service::Service;
-use rimward_e2e::{Cosign, Seen, Story, story, wait_for};
-use serde_json::Value;
+use rimward_e2e::{Seen, Story, story, wait_for};
+use serde_json::{Value, json};
 
 const WITHIN: Duration = Duration::from_secs(90);
 
-/// An agent on a device of its own, with the registry that it pulls from.
-struct Device {
-    folder: PathBuf,
-    registry: Registry,
-    cosign: Cosign,
-    agent: Service,
-    port: u16,
+/// A device, and where it pulls from.
+struct Alone {
+    source: Source,
+    device: Device,
 }
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-impl Device {
+impl Alone {
     async fn start(story: &Story, kind: Kind) -> Result<Self> {
-        let folder = story.scratch().folder("device")?;
         let registry = Registry::start(kind, &story.scratch().folder("registry")?).await?;
-        let cosign = Cosign::generate(&story.scratch().folder("keys")?).await?;
-        let pem = std::fs::read_to_string(cosign.public_key())?;
-        let pem: String = pem.lines().map(|line| format!("      {line}\n")).collect();
-        let trust = format!(
-            "apiVersion: rimward.dev/v1alpha1\nkind: TrustFile\nauthorities:\n- name: acme\n  \
-             repositories: [\"{}/models/**\"]\n  keys:\n  - name: ci\n    pem: |\n{pem}",
-            registry.host()
-        );
-        std::fs::write(folder.join("trust.yaml"), trust)?;
-        std::fs::create_dir_all(folder.join("manifests"))?;
-        let port = free_port()?;
-        let path = |name: &str| folder.join(name).display().to_string();
-        let arguments = [
-            "--node-name=alone".to_owned(),
-            format!("--data-dir={}", path("data")),
-            format!("--trust={}", path("trust.yaml")),
-            format!("--manifests={}", path("manifests")),
-            format!("--listen=127.0.0.1:{port}"),
-        ];
-        let agent = rimward::agent("alone", &story.scratch().folder("agent")?, &arguments)?;
-        Ok(Self {
-            folder,
-            registry,
-            cosign,
-            agent,
-            port,
-        })
+        let source = Source::of(registry, story.scratch()).await?;
+        let device = Device::start("alone", story.scratch().folder("device")?, &source)?;
+        Ok(Self { source, device })
     }
 
-    /// Packages a folder of the repository and pushes it; gives its digest.
-    async fn push(&self, package: &str, tag: &str) -> Result<String> {
-        let target = format!("{}/models/digits:{tag}", self.registry.host());
-        let folder = repository().join(package).display().to_string();
-        let said = Line::new(&rimward::binary("kubectl-rimward")?)
-            .args(["package", &folder, "--push", &target])
-            .run()
-            .await?;
-        let at = said
-            .find("sha256:")
-            .context("no digest in what package says")?;
-        Ok(said[at..].chars().take(71).collect())
+    /// A device that runs the good release as `digits-1` (or so), beside further signed releases.
+    async fn settled(story: &Story, revision: &str, more: &[&str]) -> Result<(Self, Vec<Package>)> {
+        let alone = Self::start(story, Kind::Referrers).await?;
+        let mut packages = Vec::new();
+        for (index, folder) in [GOOD].iter().chain(more).enumerate() {
+            packages.push(alone.signed(folder, &format!("release-{index}")).await?);
+        }
+        alone.order(revision, &packages[0])?;
+        alone.wait(revision, "Committed").await?;
+        Ok((alone, packages))
     }
 
-    async fn sign(&self, digest: &str) -> Result<()> {
-        let reference = format!("{}/models/digits@{digest}", self.registry.host());
-        self.cosign.sign(&reference).await
+    async fn signed(&self, folder: &str, tag: &str) -> Result<Package> {
+        self.source.release(folder, "digits", tag).await
     }
 
-    async fn signed(&self, package: &str, tag: &str) -> Result<String> {
-        let digest = self.push(package, tag).await?;
-        self.sign(&digest).await?;
-        Ok(digest)
+    fn order(&self, revision: &str, package: &Package) -> Result<()> {
+        self.order_with(revision, package, json!({"probationSeconds": 1}))
     }
 
-    /// Orders a revision as a person would: by replacing a file.
-    fn order(&self, revision: &str, digest: &str, health: &str) -> Result<()> {
-        let text = format!(
-            "apiVersion: rimward.dev/v1alpha1\nkind: EdgeNode\nmetadata: {{name: alone}}\nspec:\n  \
-             models:\n  - namespace: shop\n    name: digits\n    endpointName: digits\n    \
-             revision: {revision}\n    package: {{repository: {}/models/digits, digest: \
-             \"{digest}\"}}\n    health: {{{health}}}\n",
-            self.registry.host()
-        );
-        let manifests = self.folder.join("manifests");
-        std::fs::write(manifests.join(".next"), text)?;
-        Ok(std::fs::rename(
-            manifests.join(".next"),
-            manifests.join("node.yaml"),
-        )?)
+    fn order_with(&self, revision: &str, package: &Package, health: Value) -> Result<()> {
+        self.device.order(&[Wanted {
+            name: "digits",
+            revision,
+            package,
+            health,
+        }])
     }
 
-    /// Waits until the deployment stands so with that revision; gives its status.
     async fn wait(&self, revision: &str, state: &str) -> Result<Value> {
-        let path = self.folder.join("data/status.yaml");
-        let what = format!("{revision} to be {state}");
-        wait_for(&what, WITHIN, async || {
-            let text = std::fs::read_to_string(&path)?;
-            let status: Value = serde_yaml::from_str(&text)?;
-            let model = status["models"][0].clone();
-            Ok(
-                if model["revision"] == revision && model["state"] == state {
-                    Seen::Done(model)
-                } else {
-                    Seen::NotYet(text)
-                },
-            )
-        })
-        .await
+        self.device.wait("digits", revision, state).await
+    }
+
+    /// kill -9 of the agent, and its next start.
+    fn restart(&self) -> Result<()> {
+        self.device.agent.kill();
+        self.device.agent.resume()
     }
 
     /// Waits until the status tells a problem with the trust file, or none; gives its words.
     async fn trust_problem(&self, expected: bool) -> Result<String> {
-        let path = self.folder.join("data/status.yaml");
         let what = format!("a problem with the trust file: {expected}");
         wait_for(&what, WITHIN, async || {
-            let text = std::fs::read_to_string(&path)?;
-            let status: Value = serde_yaml::from_str(&text)?;
-            let problem = status["trust"]["problem"].as_str();
+            let report = self.device.report()?;
+            let problem = report["trust"]["problem"].as_str();
             Ok(if problem.is_some() == expected {
                 Seen::Done(problem.unwrap_or_default().to_owned())
             } else {
-                Seen::NotYet(text)
+                Seen::NotYet(report.to_string())
             })
         })
         .await
     }
 
     fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/v2/models/digits/infer", self.port)
+        format!("http://{}/v2/models/digits/infer", self.device.host())
     }
 
     /// Which version answers now, waiting until one does.
@@ -158,6 +101,18 @@ impl Device {
         })
         .await
     }
+
+    /// What a camera would send all the time.
+    fn load(&self, bodies: Vec<bytes::Bytes>) -> Result<Load> {
+        Load::start(Plan {
+            url: self.url(),
+            bodies,
+            rate_per_second: 50,
+            connections: 8,
+            timeout: Duration::from_secs(20),
+            judge: any_inference,
+        })
+    }
 }
 
 fn request() -> Result<Vec<u8>> {
@@ -173,14 +128,11 @@ const WRONG: &str = "wasm-models/fixtures/wrong";
 #[test]
 fn a_wrong_model_is_refused_in_the_devices_words_while_the_good_one_serves() {
     story("agent-wrong", async |story: &Story| {
-        let device = Device::start(story, Kind::Referrers).await?;
-        let good = device.signed(GOOD, "good").await?;
-        device.order("digits-1", &good, "probationSeconds: 1")?;
-        let model = device.wait("digits-1", "Committed").await?;
+        let (alone, packages) = Alone::settled(story, "digits-1", &[WRONG]).await?;
+        let model = alone.device.status("digits")?;
         ensure!(model["servingRevision"] == "digits-1", "{model}");
-        let wrong = device.signed(WRONG, "wrong").await?;
-        device.order("digits-2", &wrong, "probationSeconds: 1")?;
-        let model = device.wait("digits-2", "Rejected").await?;
+        alone.order("digits-2", &packages[1])?;
+        let model = alone.wait("digits-2", "Rejected").await?;
         let message = model["message"].as_str().unwrap_or_default();
         ensure!(model["reason"] == "GoldenVectorMismatch", "{model}");
         ensure!(message.starts_with("golden vector "), "{model}");
@@ -189,12 +141,11 @@ fn a_wrong_model_is_refused_in_the_devices_words_while_the_good_one_serves() {
             "{model}"
         );
         ensure!(model["lastGoodRevision"] == "digits-1", "{model}");
-        ensure!(device.answering().await? == "digits-1");
+        ensure!(alone.answering().await? == "digits-1");
 
-        device.agent.kill();
-        device.agent.resume()?;
-        ensure!(device.answering().await? == "digits-1");
-        device.wait("digits-2", "Rejected").await?;
+        alone.restart()?;
+        ensure!(alone.answering().await? == "digits-1");
+        alone.wait("digits-2", "Rejected").await?;
         Ok(())
     });
 }
@@ -202,14 +153,14 @@ fn a_wrong_model_is_refused_in_the_devices_words_while_the_good_one_serves() {
 #[test]
 fn a_package_signed_after_it_was_ordered_gets_installed() {
     story("agent-unsigned", async |story: &Story| {
-        let device = Device::start(story, Kind::TagScheme).await?;
-        let good = device.push(GOOD, "good").await?;
-        device.order("digits-1", &good, "probationSeconds: 1")?;
-        let model = device.wait("digits-1", "Blocked").await?;
+        let alone = Alone::start(story, Kind::TagScheme).await?;
+        let package = alone.source.push(GOOD, "digits", "good").await?;
+        alone.order("digits-1", &package)?;
+        let model = alone.wait("digits-1", "Blocked").await?;
         ensure!(model["reason"] == "SignatureMissing", "{model}");
-        device.sign(&good).await?;
-        device.wait("digits-1", "Committed").await?;
-        ensure!(device.answering().await? == "digits-1");
+        alone.source.sign(&package).await?;
+        alone.wait("digits-1", "Committed").await?;
+        ensure!(alone.answering().await? == "digits-1");
         Ok(())
     });
 }
@@ -217,17 +168,15 @@ fn a_package_signed_after_it_was_ordered_gets_installed() {
 #[test]
 fn a_device_that_starts_without_network_serves_what_it_committed() {
     story("agent-offline", async |story: &Story| {
-        let device = Device::start(story, Kind::Referrers).await?;
-        let good = device.signed(GOOD, "good").await?;
-        device.order("digits-1", &good, "probationSeconds: 1")?;
-        device.wait("digits-1", "Committed").await?;
-        device.registry.stop();
-        device.agent.kill();
-        device.agent.resume()?;
-        ensure!(device.answering().await? == "digits-1");
-        device.order("digits-2", &format!("sha256:{}", "0".repeat(64)), "")?;
-        device.wait("digits-2", "Blocked").await?;
-        ensure!(device.answering().await? == "digits-1");
+        let (alone, _) = Alone::settled(story, "digits-1", &[]).await?;
+        alone.source.registry().stop();
+        alone.restart()?;
+        ensure!(alone.answering().await? == "digits-1");
+        let repository = format!("{}/models/digits", alone.source.registry().host());
+        let absent = Package::new(&repository, &format!("sha256:{}", "0".repeat(64)));
+        alone.order_with("digits-2", &absent, json!({}))?;
+        alone.wait("digits-2", "Blocked").await?;
+        ensure!(alone.answering().await? == "digits-1");
         Ok(())
     });
 }
@@ -235,26 +184,18 @@ fn a_device_that_starts_without_network_serves_what_it_committed() {
 #[test]
 fn killed_at_any_moment_of_a_change_the_agent_ends_where_it_was_going() {
     story("agent-killed", async |story: &Story| {
-        let device = Device::start(story, Kind::Referrers).await?;
-        let digests = [
-            device.signed(GOOD, "good").await?,
-            device.signed(BETTER, "better").await?,
-        ];
-        device.order("digits-0", &digests[0], "probationSeconds: 1")?;
-        device.wait("digits-0", "Committed").await?;
+        let (alone, packages) = Alone::settled(story, "digits-0", &[BETTER]).await?;
         // Staging, preflight, loading, trial and commit all lie within the first three seconds.
         for round in 1..=10_u64 {
             let revision = format!("digits-{round}");
-            let digest = &digests[usize::try_from(round % 2)?];
-            device.order(&revision, digest, "probationSeconds: 1")?;
+            alone.order(&revision, &packages[usize::try_from(round % 2)?])?;
             tokio::time::sleep(Duration::from_millis(round * 300)).await;
-            device.agent.kill();
-            device.agent.resume()?;
-            let answering = device.answering().await?;
+            alone.restart()?;
+            let answering = alone.answering().await?;
             let before = format!("digits-{}", round - 1);
             ensure!(answering == revision || answering == before, "{answering}");
-            device.wait(&revision, "Committed").await?;
-            ensure!(device.answering().await? == revision);
+            alone.wait(&revision, "Committed").await?;
+            ensure!(alone.answering().await? == revision);
         }
         Ok(())
     });
@@ -263,32 +204,19 @@ fn killed_at_any_moment_of_a_change_the_agent_ends_where_it_was_going() {
 #[test]
 fn swaps_and_replaced_hosts_under_load_lose_no_request() {
     story("agent-swaps", async |story: &Story| {
-        let device = Device::start(story, Kind::Referrers).await?;
-        let digests = [
-            device.signed(GOOD, "good").await?,
-            device.signed(BETTER, "better").await?,
-        ];
-        device.order("digits-0", &digests[0], "probationSeconds: 1")?;
-        device.wait("digits-0", "Committed").await?;
-        device.answering().await?;
-        let load = Load::start(Plan {
-            url: device.url(),
-            bodies: vec![request()?.into()],
-            rate_per_second: 50,
-            connections: 8,
-            timeout: Duration::from_secs(20),
-            judge: any_inference,
-        })?;
+        let (alone, packages) = Alone::settled(story, "digits-0", &[BETTER]).await?;
+        alone.answering().await?;
+        let load = alone.load(vec![request()?.into()])?;
         for round in 1..=4_usize {
             // A planned replacement of the host, in the middle of it all.
-            let agent = device.agent.id().context("the agent does not run")?;
+            let agent = alone.device.agent.id().context("the agent does not run")?;
             Line::new(Path::new("/bin/kill"))
                 .args(["-HUP", &agent.to_string()])
                 .run()
                 .await?;
             let revision = format!("digits-{round}");
-            device.order(&revision, &digests[round % 2], "probationSeconds: 1")?;
-            device.wait(&revision, "Committed").await?;
+            alone.order(&revision, &packages[round % 2])?;
+            alone.wait(&revision, "Committed").await?;
         }
         let report = load.stop()?;
         report.check_none_failed()?;
@@ -297,43 +225,23 @@ fn swaps_and_replaced_hosts_under_load_lose_no_request() {
     });
 }
 
-/// Every held-out digit as a request of its own: a flaky model fails only some of them.
-fn requests() -> Result<Vec<bytes::Bytes>> {
-    let path = repository().join("examples/data/digits-heldout.json");
-    let held: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-    let digits = held["digits"].as_array().context("no held-out digits")?;
-    let request = |digit: &Value| {
-        let input = serde_json::json!({
-            "name": "image", "datatype": "UINT8", "shape": [1, 8, 8], "data": digit["image"],
-        });
-        serde_json::to_vec(&serde_json::json!({ "inputs": [input] })).map(bytes::Bytes::from)
-    };
-    Ok(digits.iter().map(request).collect::<Result<_, _>>()?)
-}
-
 #[test]
 fn a_flaky_model_is_rolled_back_in_trial_and_costs_no_answer() {
     story("agent-flaky", async |story: &Story| {
-        let device = Device::start(story, Kind::Referrers).await?;
-        let good = device.signed(GOOD, "good").await?;
-        device.order("digits-1", &good, "probationSeconds: 1")?;
-        device.wait("digits-1", "Committed").await?;
-        device.answering().await?;
-        let load = Load::start(Plan {
-            url: device.url(),
-            bodies: requests()?,
-            rate_per_second: 50,
-            connections: 8,
-            timeout: Duration::from_secs(20),
-            judge: any_inference,
-        })?;
-        let flaky = device.signed(FLAKY, "flaky").await?;
-        let health = "probationSeconds: 60, minSamples: 50, maxErrorPermille: 50";
-        device.order("digits-2", &flaky, health)?;
-        let model = device.wait("digits-2", "RolledBack").await?;
+        let (alone, packages) = Alone::settled(story, "digits-1", &[FLAKY]).await?;
+        alone.answering().await?;
+        // Every held-out digit as a request of its own: a flaky model fails only some of them.
+        let held_out = digits::held_out()?;
+        let requests = held_out
+            .iter()
+            .map(|digit| digits::request(digit).to_string().into());
+        let load = alone.load(requests.collect())?;
+        let health = json!({"probationSeconds": 60, "minSamples": 50, "maxErrorPermille": 50});
+        alone.order_with("digits-2", &packages[1], health)?;
+        let model = alone.wait("digits-2", "RolledBack").await?;
         ensure!(model["reason"] == "TooManyErrors", "{model}");
         ensure!(model["verdict"]["errors"].as_i64() > Some(0), "{model}");
-        ensure!(device.answering().await? == "digits-1");
+        ensure!(alone.answering().await? == "digits-1");
         let report = load.stop()?;
         report.check_none_failed()?;
         ensure!(report.answered_by.len() == 2, "{:?}", report.answered_by);
@@ -344,31 +252,25 @@ fn a_flaky_model_is_rolled_back_in_trial_and_costs_no_answer() {
 #[test]
 fn a_broken_trust_file_stops_what_is_new_and_nothing_that_serves() {
     story("agent-trust", async |story: &Story| {
-        let device = Device::start(story, Kind::Referrers).await?;
-        let digests = [
-            device.signed(GOOD, "good").await?,
-            device.signed(BETTER, "better").await?,
-        ];
-        device.order("digits-1", &digests[0], "probationSeconds: 1")?;
-        device.wait("digits-1", "Committed").await?;
-        let trust = device.folder.join("trust.yaml");
-        let good = std::fs::read_to_string(&trust)?;
-        std::fs::write(&trust, good.replace("authorities:", "authoritys:"))?;
-        let words = device.trust_problem(true).await?;
+        let (alone, packages) = Alone::settled(story, "digits-1", &[BETTER]).await?;
+        let trust = alone.source.trust();
+        let good = std::fs::read_to_string(trust)?;
+        std::fs::write(trust, good.replace("authorities:", "authoritys:"))?;
+        let words = alone.trust_problem(true).await?;
         ensure!(words.contains("trust.yaml"), "{words}");
         ensure!(words.contains("authoritys"), "{words}");
-        ensure!(device.answering().await? == "digits-1");
+        ensure!(alone.answering().await? == "digits-1");
 
-        device.order("digits-2", &digests[1], "probationSeconds: 1")?;
-        let model = device.wait("digits-2", "Blocked").await?;
+        alone.order("digits-2", &packages[1])?;
+        let model = alone.wait("digits-2", "Blocked").await?;
         ensure!(model["reason"] == "TrustUnreadable", "{model}");
         ensure!(model["servingRevision"] == "digits-1", "{model}");
-        ensure!(device.answering().await? == "digits-1");
+        ensure!(alone.answering().await? == "digits-1");
 
-        std::fs::write(&trust, good)?;
-        device.wait("digits-2", "Committed").await?;
-        device.trust_problem(false).await?;
-        ensure!(device.answering().await? == "digits-2");
+        std::fs::write(trust, good)?;
+        alone.wait("digits-2", "Committed").await?;
+        alone.trust_problem(false).await?;
+        ensure!(alone.answering().await? == "digits-2");
         Ok(())
     });
 }
