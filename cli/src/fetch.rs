@@ -10,12 +10,44 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use rimward_crds::{ClusterAssignment, EdgeCluster, ModelDeployment, ModelRevision, RolloutPolicy};
 use serde::de::DeserializeOwned;
 
-use crate::connect::words;
+use crate::connect::{ConnectArgs, NamespaceArgs, words};
 use crate::view::{self, Sources};
 
 /// Objects of one page, and pages of one list.
 const PAGE: u32 = 500;
 const PAGES_MAX: u32 = 200;
+
+/// Flags of commands about one ModelDeployment.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DeploymentArgs {
+    /// Name of the ModelDeployment.
+    pub(crate) name: String,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArgs,
+}
+
+/// The ModelDeployment that a command is about, and how it was reached.
+pub(crate) struct Found {
+    pub(crate) client: Client,
+    pub(crate) api: Api<ModelDeployment>,
+    pub(crate) object: ModelDeployment,
+}
+
+impl DeploymentArgs {
+    /// Reads it.
+    pub(crate) async fn find(&self) -> anyhow::Result<Found> {
+        let client = self.connect.client().await?;
+        let api = self.namespace.api(&client);
+        let object = get(&api, &self.name).await?;
+        Ok(Found {
+            client,
+            api,
+            object,
+        })
+    }
+}
 
 /// Lists all objects of a kind.
 pub(crate) async fn list<K>(api: Api<DeserializeGuard<K>>) -> anyhow::Result<Vec<K>>

@@ -5,22 +5,18 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use kube::Api;
-use rimward_crds::{EdgeNode, ModelDeployment};
+use rimward_crds::EdgeNode;
 
-use crate::connect::{ConnectArgs, NamespaceArgs, client_of};
-use crate::fetch::{self, Fleet};
+use crate::connect::client_of;
+use crate::fetch::{self, DeploymentArgs, Fleet, Found};
 use crate::output::{self, Format};
 use crate::view;
 
 /// What `explain` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Name of the ModelDeployment.
-    name: String,
     #[command(flatten)]
-    connect: ConnectArgs,
-    #[command(flatten)]
-    namespace: NamespaceArgs,
+    deployment: DeploymentArgs,
     /// Only this cluster.
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
@@ -37,10 +33,8 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let client = args.connect.client().await?;
-    let api: Api<ModelDeployment> = args.namespace.api(&client);
-    let object = fetch::get(&api, &args.name).await?;
-    let namespace = args.namespace.name(&client);
+    let Found { client, object, .. } = args.deployment.find().await?;
+    let namespace = args.deployment.namespace.name(&client);
     let fleet = Fleet::read(&client, Some(namespace)).await?;
     let view = fleet.view(&object);
     let nodes: Option<Vec<EdgeNode>> = match &args.edge_kubeconfig {

@@ -13,20 +13,15 @@ use kube::runtime::watcher::watch_object;
 use rimward_crds::ModelDeployment;
 use serde_json::json;
 
-use crate::connect::{ConnectArgs, NamespaceArgs};
-use crate::fetch;
+use crate::fetch::{DeploymentArgs, Found};
 use crate::output::{self, Format};
 use crate::view::{Verdict, line, verdict};
 
 /// What `status` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Name of the ModelDeployment.
-    name: String,
     #[command(flatten)]
-    connect: ConnectArgs,
-    #[command(flatten)]
-    namespace: NamespaceArgs,
+    deployment: DeploymentArgs,
     /// Wait until it has settled, printing each step.
     #[arg(short, long)]
     watch: bool,
@@ -40,9 +35,7 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let client = args.connect.client().await?;
-    let api: Api<ModelDeployment> = args.namespace.api(&client);
-    let object = fetch::get(&api, &args.name).await?;
+    let Found { api, object, .. } = args.deployment.find().await?;
     let settled = if args.watch {
         let mut said = String::new();
         match tokio::time::timeout(args.timeout, settle(&api, &args, object, &mut said)).await {
@@ -78,8 +71,8 @@ async fn settle(
     first: ModelDeployment,
     said: &mut String,
 ) -> anyhow::Result<ModelDeployment> {
-    let mut object = first;
-    let mut changes = std::pin::pin!(watch_object(api.clone(), &args.name).default_backoff());
+    let (mut object, name) = (first, &args.deployment.name);
+    let mut changes = std::pin::pin!(watch_object(api.clone(), name).default_backoff());
     loop {
         let line = line(&object);
         if line != *said && args.output.is_none() {
@@ -92,10 +85,10 @@ async fn settle(
         object = loop {
             match changes.next().await {
                 Some(Ok(Some(next))) => break next,
-                Some(Ok(None)) => bail!("ModelDeployment {} was deleted", args.name),
+                Some(Ok(None)) => bail!("ModelDeployment {name} was deleted"),
                 // The watch goes on by itself; the timeout bounds how long.
                 Some(Err(_)) => {}
-                None => bail!("the watch of ModelDeployment {} ended", args.name),
+                None => bail!("the watch of ModelDeployment {name} ended"),
             }
         };
     }

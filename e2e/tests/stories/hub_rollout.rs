@@ -128,8 +128,8 @@ async fn generations(world: &World) -> Result<Vec<i64>> {
     Ok(generations)
 }
 
-/// The canary rejects the third revision: it goes back, and no other cluster ever gets it.
-async fn rejected(world: &World, sessions: &Sessions, two: &str) -> Result<()> {
+async fn pause(world: &World, paused: bool) -> Result<()> {
+    let patch = format!(r#"{{"spec":{{"paused":{paused}}}}}"#);
     world
         .kubectl
         .run([
@@ -140,9 +140,15 @@ async fn rejected(world: &World, sessions: &Sessions, two: &str) -> Result<()> {
             TEAM,
             "--type=merge",
             "-p",
-            r#"{"spec":{"paused":true}}"#,
+            &patch,
         ])
         .await?;
+    Ok(())
+}
+
+/// The canary rejects the third revision: it goes back, and no other cluster ever gets it.
+async fn rejected(world: &World, sessions: &Sessions, two: &str) -> Result<()> {
+    pause(world, true).await?;
     world.condition(DIGITS, "Paused", "True", "Paused").await?;
     let paused = format!("{SPEC}, paused: true");
     world.apply(&deployment("digits", "three", &paused)).await?;
@@ -170,19 +176,7 @@ async fn rejected(world: &World, sessions: &Sessions, two: &str) -> Result<()> {
         "paused: nothing moves"
     );
     sessions.reject(&three);
-    world
-        .kubectl
-        .run([
-            "patch",
-            "modeldeployment",
-            "digits",
-            "-n",
-            TEAM,
-            "--type=merge",
-            "-p",
-            r#"{"spec":{"paused":false}}"#,
-        ])
-        .await?;
+    pause(world, false).await?;
     let message = world
         .condition(DIGITS, "Stalled", "True", "RevisionFailed")
         .await?;

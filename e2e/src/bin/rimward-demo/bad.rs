@@ -25,23 +25,7 @@ pub(crate) async fn a_wrong_release_stops_in_preflight(
     narrator
         .run(stage.apply(&["digits-1.2.0-wrong.yaml"])?)
         .await?;
-    let status = narrator
-        .show(
-            stage
-                .rimward(&["status", "digits", "-w", "--timeout", "240s"])?
-                .within(WITHIN * 2),
-        )
-        .await?;
-    ensure!(
-        !status.status.success(),
-        "`status` must tell that the rollout failed by its exit code"
-    );
-    narrator.held("`status` ends with a code other than 0");
-    let explained = narrator.run(stage.rimward(&["explain", "digits"])?).await?;
-    ensure!(
-        explained.contains("golden vector"),
-        "`explain` does not end in the device's own reason"
-    );
+    fails_for(narrator, stage, "golden vector").await?;
     narrator.held("`explain` ends in the device's own words");
     back_on(narrator, stage, &good).await
 }
@@ -57,22 +41,8 @@ pub(crate) async fn a_flaky_release_is_taken_back_by_the_nodes(
     narrator
         .run(stage.apply(&["digits-1.3.0-flaky.yaml"])?)
         .await?;
-    let status = narrator
-        .show(
-            stage
-                .rimward(&["status", "digits", "-w", "--timeout", "240s"])?
-                .within(WITHIN * 2),
-        )
-        .await?;
-    ensure!(
-        !status.status.success(),
-        "`status` must tell that the rollout failed by its exit code"
-    );
-    let explained = narrator.run(stage.rimward(&["explain", "digits"])?).await?;
-    ensure!(
-        explained.contains("TooManyErrors"),
-        "`explain` does not name the error rate"
-    );
+    fails_for(narrator, stage, "TooManyErrors").await?;
+    narrator.held("`explain` names the error rate");
     stage.none_lost(narrator, load)?;
     narrator.held("what the candidate failed, the previous revision answered");
     back_on(narrator, stage, &good).await
@@ -125,15 +95,7 @@ pub(crate) async fn an_unsigned_release_is_refused(
 
     narrator.say("Blocked is not bad. Somebody signs it:");
     let load = stage.load(RATE)?;
-    let sign = stage.system.fleet.cosign.line([
-        "sign",
-        "--key=cosign.key",
-        "--use-signing-config=false",
-        "--tlog-upload=false",
-        "--allow-http-registry",
-        "-y",
-        &reference,
-    ]);
+    let sign = stage.system.fleet.cosign.sign_line(&reference);
     narrator.run(sign).await?;
     narrator
         .run(
@@ -146,6 +108,28 @@ pub(crate) async fn an_unsigned_release_is_refused(
     let signed = stage.promoted().await?;
     ensure!(signed != good, "the signed release was not promoted");
     stage.predictions(narrator, &signed, 20).await
+}
+
+/// Waits until the rollout failed, and `explain` says so in these words.
+async fn fails_for(narrator: &Narrator, stage: &Stage, words: &str) -> Result<()> {
+    let status = narrator
+        .show(
+            stage
+                .rimward(&["status", "digits", "-w", "--timeout", "240s"])?
+                .within(WITHIN * 2),
+        )
+        .await?;
+    ensure!(
+        !status.status.success(),
+        "`status` must tell that the rollout failed by its exit code"
+    );
+    narrator.held("`status` ends with a code other than 0");
+    let explained = narrator.run(stage.rimward(&["explain", "digits"])?).await?;
+    ensure!(
+        explained.contains(words),
+        "`explain` does not say {words:?}, the device's own reason"
+    );
+    Ok(())
 }
 
 /// Every node answers with the good revision, and the bad one is nowhere.

@@ -83,15 +83,7 @@ pub(crate) async fn release(
         )
         .await?;
     if signed {
-        let sign = stage.system.fleet.cosign.line([
-            "sign",
-            "--key=cosign.key",
-            "--use-signing-config=false",
-            "--tlog-upload=false",
-            "--allow-http-registry",
-            "-y",
-            &reference,
-        ]);
+        let sign = stage.system.fleet.cosign.sign_line(&reference);
         narrator.run(sign).await?;
     }
     Ok(())
