@@ -149,7 +149,8 @@ pub struct StageStatus {
     pub last_progress_time: Option<Time>,
 }
 
-/// What is going on in a stage.
+/// What is going on in a stage. That someone paused the deployment is a condition beside it: the place of the
+/// rollout is kept for the time after.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum StagePhase {
     /// Clusters take the revision.
@@ -165,8 +166,6 @@ pub enum StagePhase {
     RollingBack,
     /// Everything is back on the promoted revision.
     RolledBack,
-    /// Someone paused the deployment.
-    Paused,
 }
 
 /// Clusters or nodes, counted by where they are.

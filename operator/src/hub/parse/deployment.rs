@@ -118,8 +118,7 @@ fn record(status: &ModelDeploymentStatus) -> Result<Option<StageRecord>, Invalid
 fn phase(phase: rimward_crds::StagePhase) -> StagePhase {
     use rimward_crds::StagePhase as Api;
     match phase {
-        // The hub writes no phase `Paused`: the condition says so, and the place must not be lost.
-        Api::Progressing | Api::Paused => StagePhase::Progressing,
+        Api::Progressing => StagePhase::Progressing,
         Api::Baking => StagePhase::Baking,
         Api::Completed => StagePhase::Completed,
         Api::Failed => StagePhase::Stopped,
