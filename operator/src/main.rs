@@ -11,6 +11,7 @@ mod election;
 mod events;
 mod hub;
 mod metrics;
+mod objects;
 mod probes;
 mod runtime;
 

@@ -54,11 +54,35 @@ struct Shared {
     metrics: Arc<Metrics>,
 }
 
+/// Runs a role with its probes beside it, until the role ends. Whatever ended the role, `shutdown` is told and
+/// the probes end too.
+///
+/// # Errors
+/// The role's own, or that the address cannot be bound: then the role does not begin.
+pub(crate) async fn beside<F>(
+    listen: SocketAddr,
+    shutdown: &CancellationToken,
+    role: impl FnOnce(Readiness, Arc<Metrics>) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let (readiness, metrics) = (Readiness::default(), Arc::new(Metrics::default()));
+    let probes = serve(listen, readiness.clone(), metrics.clone(), shutdown.clone()).await?;
+    let role = async {
+        let result = role(readiness, metrics).await;
+        shutdown.cancel();
+        result
+    };
+    let (probes, role) = tokio::join!(probes, role);
+    role.and(probes)
+}
+
 /// Serves until `shutdown`. Binds before it returns the future, so that a taken port is an error at start.
 ///
 /// # Errors
 /// When the address cannot be bound.
-pub(crate) async fn serve(
+async fn serve(
     listen: SocketAddr,
     readiness: Readiness,
     metrics: Arc<Metrics>,
@@ -157,16 +181,28 @@ mod tests {
     use tokio::net::TcpStream;
     use tokio_util::sync::CancellationToken;
 
-    use super::{Readiness, serve};
+    use super::{Readiness, beside, serve};
 
     /// The machine may be busy; unbounded is what must fail.
     const WITHIN: Duration = Duration::from_secs(60);
 
+    fn free() -> std::net::SocketAddr {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_role_that_ends_by_itself_ends_its_probes_and_tells_why() {
+        let stop = CancellationToken::new();
+        let role = beside(free(), &stop, |_, _| async { anyhow::bail!("no more") });
+        let ended = tokio::time::timeout(WITHIN, role).await.expect("it ends");
+        assert_eq!(ended.unwrap_err().to_string(), "no more");
+        assert!(stop.is_cancelled());
+    }
+
     #[tokio::test]
     async fn half_a_request_does_not_keep_the_probes_from_ending() {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let listen = free.local_addr().unwrap();
-        drop(free);
+        let listen = free();
         let (readiness, stop) = (Readiness::default(), CancellationToken::new());
         readiness.set(true);
         let probes = serve(listen, readiness, std::sync::Arc::default(), stop.clone())

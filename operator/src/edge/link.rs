@@ -24,9 +24,7 @@ use super::pace::{Pace, random};
 use super::session::{FIELD_MANAGER, bounded};
 use super::status::Facts;
 use crate::metrics::{Category, Kind, Metrics};
-
-/// Namespace of the clusters' heartbeat Leases on the hub.
-pub(crate) const CLUSTERS_NAMESPACE: &str = "rimward-clusters";
+use crate::objects::CLUSTERS_NAMESPACE;
 
 /// Longest version that is reported: the schema's bound.
 const VERSION_CHARS_MAX: usize = 64;

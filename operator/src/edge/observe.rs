@@ -12,6 +12,8 @@ use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt as _};
 use rimward_crds::{ClusterAssignment, EdgeNode};
 
+use crate::objects::is_older;
+
 /// A ClusterAssignment that may not parse.
 pub(crate) type Assignment = DeserializeGuard<ClusterAssignment>;
 /// An EdgeNode that may not parse.
@@ -74,17 +76,6 @@ impl<K: Resource + Clone> Written<K> {
     /// Drops notes of objects that are gone.
     pub(crate) fn keep(&mut self, exists: impl Fn(&str) -> bool) {
         self.0.retain(|name, _| exists(name));
-    }
-}
-
-/// Resource versions of one object grow; they are compared as numbers since Kubernetes 1.35 says so,
-/// and every server that Rimward knows did it before. One that is no number counts as not older.
-fn is_older<K: Resource>(left: &K, right: &K) -> bool {
-    let version =
-        |object: &K| -> Option<u128> { object.meta().resource_version.as_ref()?.parse().ok() };
-    match (version(left), version(right)) {
-        (Some(left), Some(right)) => left < right,
-        _ => false,
     }
 }
 

@@ -51,15 +51,18 @@ pub(crate) struct EdgeArgs {
 pub(crate) async fn run(args: EdgeArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     let cluster: ClusterName = args.cluster.parse().context("--cluster")?;
     let hub = hub_client(&args).await?;
-    let metrics = Arc::new(Metrics::default());
-    let readiness = Readiness::default();
-    let probes = probes::serve(
-        args.common.listen,
-        readiness.clone(),
-        metrics.clone(),
-        shutdown.clone(),
-    )
-    .await?;
+    let lead = |readiness, metrics| lead(&args, cluster, hub, readiness, metrics, &shutdown);
+    probes::beside(args.common.listen, &shutdown, lead).await
+}
+
+async fn lead(
+    args: &EdgeArgs,
+    cluster: ClusterName,
+    hub: Client,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
     let edge = args.common.client().await?;
     let candidate = Candidate {
         namespace: args.common.namespace.clone(),
@@ -77,24 +80,16 @@ pub(crate) async fn run(args: EdgeArgs, shutdown: CancellationToken) -> anyhow::
         metrics: metrics.clone(),
     };
     let standing_by = || readiness.set(true);
-    let lead = election::lead(
-        &edge,
-        &candidate,
-        &metrics,
-        standing_by,
-        &shutdown,
-        |stop| {
-            let (hub, edge) = (hub.clone(), edge.clone());
-            let (cluster, options) = (cluster.clone(), options.clone());
-            async move {
-                session::run(hub, edge, cluster, options, stop)
-                    .await
-                    .context("sync session")
-            }
-        },
-    );
-    let (probes, lead) = tokio::join!(probes, lead);
-    lead.and(probes)
+    election::lead(&edge, &candidate, &metrics, standing_by, shutdown, |stop| {
+        let (hub, edge) = (hub.clone(), edge.clone());
+        let (cluster, options) = (cluster.clone(), options.clone());
+        async move {
+            session::run(hub, edge, cluster, options, stop)
+                .await
+                .context("sync session")
+        }
+    })
+    .await
 }
 
 async fn hub_client(args: &EdgeArgs) -> anyhow::Result<Client> {

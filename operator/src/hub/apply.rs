@@ -24,8 +24,9 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::FIELD_MANAGER;
-use super::observe::{Caches, ObjectKey, number};
+use super::observe::{Caches, ObjectKey};
 use crate::metrics::{Category, Kind, Metrics};
+use crate::objects;
 
 /// How long one write may take.
 const WRITE_SECONDS_MAX: u64 = 15;
@@ -61,7 +62,7 @@ pub(crate) enum WriteError {
 pub(crate) struct Writer {
     client: Client,
     metrics: Arc<Metrics>,
-    written: Mutex<BTreeMap<ObjectKey, u64>>,
+    written: Mutex<BTreeMap<ObjectKey, u128>>,
 }
 
 /// What of an object's metadata a write needs.
@@ -248,9 +249,7 @@ impl Writer {
         let error = match result {
             Ok(Ok(object)) => {
                 self.metrics.wrote(key.kind);
-                let version =
-                    object.and_then(|object| number(object.metadata.resource_version.as_deref()));
-                if let Some(version) = version {
+                if let Some(version) = object.as_ref().and_then(objects::version) {
                     self.remember(key.clone(), version);
                 }
                 return Ok(());
@@ -270,7 +269,7 @@ impl Writer {
         Err(error)
     }
 
-    fn remember(&self, key: ObjectKey, version: u64) {
+    fn remember(&self, key: ObjectKey, version: u128) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let latest = written.entry(key).or_default();
         *latest = version.max(*latest);
@@ -300,7 +299,7 @@ impl Writer {
                     .map_err(|_| refused(&any, "no answer in time".to_owned()))?
                     .map_err(|error| refused(&any, error.to_string()))?;
                 for object in &list.items {
-                    if let Some(version) = number(object.metadata.resource_version.as_deref()) {
+                    if let Some(version) = objects::version(object) {
                         self.remember(ObjectKey::of(kind, object), version);
                     }
                 }

@@ -216,8 +216,8 @@ mod tests {
         (spec, gone.len())
     }
 
-    #[test]
-    fn an_entry_carries_its_revisions_frozen_content() {
+    /// What stands once deployment `d` was given `d-1`.
+    fn standing() -> ClusterAssignmentSpec {
         let run = entry("d-1", Action::Run);
         let (spec, gone) = check(
             Some(run),
@@ -226,19 +226,19 @@ mod tests {
             false,
         );
         assert_eq!(gone, 0);
+        spec
+    }
+
+    #[test]
+    fn an_entry_carries_its_revisions_frozen_content() {
+        let spec = standing();
         assert_eq!(spec.models[0].package.repository, "r.example.com/d-1");
         assert_eq!(spec.models[0].runtime.concurrency, 3);
     }
 
     #[test]
     fn an_entry_can_be_removed_after_its_deployment_took_the_revision_away() {
-        let run = entry("d-1", Action::Run);
-        let (standing, _) = check(
-            Some(run),
-            &ClusterAssignmentSpec::default(),
-            &["d-1"],
-            false,
-        );
+        let standing = standing();
         let (spec, gone) = check(Some(entry("d-1", Action::Remove)), &standing, &[], false);
         assert_eq!(gone, 0);
         assert_eq!(spec.models[0].action, rimward_crds::Action::Remove);
@@ -247,26 +247,14 @@ mod tests {
 
     #[test]
     fn an_entry_whose_content_is_nowhere_leaves_what_stands_and_is_told() {
-        let run = entry("d-1", Action::Run);
-        let (standing, _) = check(
-            Some(run),
-            &ClusterAssignmentSpec::default(),
-            &["d-1"],
-            false,
-        );
+        let standing = standing();
         let (spec, gone) = check(Some(entry("d-2", Action::Run)), &standing, &["d-1"], false);
         assert_eq!((spec, gone), (standing, 1));
     }
 
     #[test]
     fn a_deployment_whose_record_could_not_be_written_keeps_its_entries() {
-        let run = entry("d-1", Action::Run);
-        let (standing, _) = check(
-            Some(run),
-            &ClusterAssignmentSpec::default(),
-            &["d-1"],
-            false,
-        );
+        let standing = standing();
         let next = entry("d-2", Action::Run);
         let (spec, _) = check(Some(next), &standing, &["d-1", "d-2"], true);
         assert_eq!(spec, standing);

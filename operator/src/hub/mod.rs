@@ -74,23 +74,8 @@ pub(crate) struct HubArgs {
 /// # Errors
 /// When it cannot start, or a part of it ends by itself.
 pub(crate) async fn run(args: HubArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let metrics = Arc::new(Metrics::default());
-    let readiness = Readiness::default();
-    let probes = probes::serve(
-        args.common.listen,
-        readiness.clone(),
-        metrics.clone(),
-        shutdown.clone(),
-    )
-    .await?;
-    let role = async {
-        let result = lead(&args, readiness, metrics, &shutdown).await;
-        // Whatever ended it, the probes end too.
-        shutdown.cancel();
-        result
-    };
-    let (probes, role) = tokio::join!(probes, role);
-    role.and(probes)
+    let lead = |readiness, metrics| lead(&args, readiness, metrics, &shutdown);
+    probes::beside(args.common.listen, &shutdown, lead).await
 }
 
 async fn lead(

@@ -26,9 +26,7 @@ use tokio::task::JoinSet;
 
 use super::heartbeats::Heartbeats;
 use crate::metrics::{Kind, Metrics};
-
-/// Where clusters' heartbeat Leases are.
-pub(crate) const CLUSTERS_NAMESPACE: &str = "rimward-clusters";
+use crate::objects::{self, CLUSTERS_NAMESPACE};
 
 /// One kind's objects.
 pub(crate) struct Seen<K>(Vec<Arc<DeserializeGuard<K>>>);
@@ -167,7 +165,7 @@ impl Caches {
     }
 
     /// The resource version in which an object is seen now; none when it is not seen.
-    pub(crate) fn version(&self, key: &ObjectKey) -> Option<u64> {
+    pub(crate) fn version(&self, key: &ObjectKey) -> Option<u128> {
         let ObjectKey {
             kind,
             namespace,
@@ -197,12 +195,7 @@ impl Caches {
     }
 }
 
-/// Resource versions are numbers that grow (Kubernetes 1.35 promises it, etcd and kine always did so).
-pub(crate) fn number(version: Option<&str>) -> Option<u64> {
-    version?.parse().ok()
-}
-
-fn version<K>(cache: &Cache<K>, namespace: Option<&str>, name: &str) -> Option<u64>
+fn version<K>(cache: &Cache<K>, namespace: Option<&str>, name: &str) -> Option<u128>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
@@ -210,8 +203,7 @@ where
     if let Some(namespace) = namespace {
         reference = reference.within(namespace);
     }
-    let object = cache.get(&reference)?;
-    number(object.resource_version().as_deref())
+    objects::version(&*cache.get(&reference)?)
 }
 
 /// Hands a Lease to the heartbeats; says whether that is news to a plan.
