@@ -100,8 +100,10 @@ reasons! {
         PackageInvalid,
         /// Family or version of the package differ from the Model's.
         PackageMismatch,
-        /// The registry does not answer, or refuses the credentials.
+        /// The registry does not answer.
         RegistryUnavailable,
+        /// The registry refuses the pull Secret's credentials, or wants some.
+        RegistryAccessDenied,
         /// The pull Secret is missing or does not parse.
         PullSecretInvalid,
         /// The cluster's session reports.

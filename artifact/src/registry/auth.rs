@@ -72,16 +72,7 @@ impl Client {
             }
         }
         let Some(value) = value else {
-            return Err(ClientError::Denied {
-                what: call.what(),
-                status: 401,
-                host: registry.to_owned(),
-                credentials: if credential.is_some() {
-                    "given"
-                } else {
-                    "none"
-                },
-            });
+            return Err(self.denied(call, 401));
         };
         let mut tokens = self.inner.tokens.lock().await;
         if tokens.by_scope.len() >= TOKENS_MAX {
@@ -91,6 +82,20 @@ impl Client {
             .by_scope
             .insert((registry.to_owned(), call.scope()), value);
         Ok(())
+    }
+
+    /// That credentials are missing or not enough, as the registry or its token realm said.
+    pub(super) fn denied(&self, call: &Call<'_>, status: u16) -> ClientError {
+        let host = self.credential_host(call);
+        ClientError::Denied {
+            what: call.what(),
+            status,
+            host: host.to_owned(),
+            credentials: match self.inner.options.credentials.get(host) {
+                Some(_) => "given",
+                None => "none",
+            },
+        }
     }
 
     async fn token(
@@ -146,6 +151,9 @@ impl Client {
                 message: chain(&error.without_url()),
             })?;
         let status = response.status();
+        if matches!(status.as_u16(), 401 | 403) {
+            return Err(self.denied(call, status.as_u16()));
+        }
         if !status.is_success() {
             // A redirect from a realm is not followed either: it would carry the credential's fruits elsewhere.
             return Err(ClientError::Status {

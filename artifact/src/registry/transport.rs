@@ -218,18 +218,12 @@ impl Client {
         if status.is_success() {
             return Ok(response);
         }
-        let (what, host) = (call.what(), self.credential_host(call));
+        let what = call.what();
         match status {
             StatusCode::NOT_FOUND => Err(ClientError::NotFound { what }),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(ClientError::Denied {
-                what,
-                status: status.as_u16(),
-                host: host.to_owned(),
-                credentials: match self.inner.options.credentials.get(host) {
-                    Some(_) => "given",
-                    None => "none",
-                },
-            }),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(self.denied(call, status.as_u16()))
+            }
             _ => {
                 let body = Body::new(response, what.clone(), self.inner.options.pace);
                 let text = body.collect(ERROR_BYTES_MAX).await.unwrap_or_default();

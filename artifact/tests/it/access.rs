@@ -57,6 +57,35 @@ async fn a_token_is_asked_for_at_the_registry_itself_and_used() {
 }
 
 #[tokio::test]
+async fn a_password_that_the_token_realm_refuses_is_access_denied() {
+    let (_dir, built) = package();
+    for status in [401, 403] {
+        let server = Server::start(Content::new(), move |seen, _| {
+            if seen.path.starts_with("/token") {
+                return Some(full(status, ""));
+            }
+            let challenge = format!("Bearer realm=\"http://{}/token\"", seen.host);
+            Some(with_header(full(401, ""), "www-authenticate", &challenge))
+        })
+        .await;
+        let host = server.address.to_string();
+        let client = client(|options| with_credential(options, &host));
+        let error = client
+            .manifest(&server.repository(), built.digest, 1 << 20)
+            .await
+            .unwrap_err();
+        assert_eq!(error.category(), "RegistryAccessDenied", "{error}");
+        let words = error.to_string();
+        assert!(
+            words.ends_with(&format!("credentials for {host}: given")),
+            "{words}"
+        );
+        assert!(!words.contains("secret"), "{words}");
+        assert_eq!(server.asked("/token"), 1, "not tried again and again");
+    }
+}
+
+#[tokio::test]
 async fn a_token_realm_on_another_host_gets_nothing() {
     let (_dir, built) = package();
     let thief = Server::start(Content::new(), |_, _| Some(full(200, r#"{"token":"t"}"#))).await;

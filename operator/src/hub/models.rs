@@ -184,8 +184,26 @@ async fn resolve(client: Client, options: ClientOptions, model: Model) -> Resolu
     };
     match inspect(&registry, &Limits::default(), &reference).await {
         Ok(package) => judge(&model, &reference, package),
-        Err(error) => failed(reason(&error), error.to_string()),
+        Err(error) => {
+            let reason = reason(&error);
+            failed(reason, words(&model, reason, &error))
+        }
     }
+}
+
+/// The error; where access was denied, with the place of the credentials that were shown.
+fn words(model: &Model, reason: HubReason, error: &InspectError) -> String {
+    match &model.spec.pull_secret_ref {
+        Some(secret_ref) if reason == HubReason::RegistryAccessDenied => {
+            format!("{}: {error}", secret_at(model, &secret_ref.name))
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn secret_at(model: &Model, name: &str) -> String {
+    let namespace = model.namespace().unwrap_or_default();
+    format!("spec.pullSecretRef: Secret {namespace}/{name}")
 }
 
 async fn with_credentials(
@@ -197,7 +215,7 @@ async fn with_credentials(
         return Ok(options);
     };
     let namespace = model.namespace().unwrap_or_default();
-    let at = format!("spec.pullSecretRef: Secret {namespace}/{}", secret_ref.name);
+    let at = secret_at(model, &secret_ref.name);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
     let secret = secrets
         .get(&secret_ref.name)
@@ -250,6 +268,7 @@ fn failed(reason: HubReason, message: String) -> Resolution {
 fn reason(error: &InspectError) -> HubReason {
     match error {
         InspectError::Registry(ClientError::NotFound { .. }) => HubReason::ImageNotFound,
+        InspectError::Registry(ClientError::Denied { .. }) => HubReason::RegistryAccessDenied,
         InspectError::Registry(ClientError::TooLarge { .. } | ClientError::Digest { .. })
         | InspectError::Manifest(_)
         | InspectError::Config(_)
