@@ -3,6 +3,7 @@
 //! Owns everything between a cluster's assignment on the hub and its nodes' specs. Must never decide
 //! which cluster runs what (that is the hub) nor what a node does with it (that is its agent).
 
+mod contest;
 mod link;
 mod liveness;
 mod mirror;

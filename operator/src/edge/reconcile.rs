@@ -18,6 +18,7 @@ use rimward_core::time::Timestamp;
 use rimward_crds::{ClusterAssignment, ClusterAssignmentStatus, EdgeNode, NodeModel};
 use serde_json::{Value, json};
 
+use super::contest::Contest;
 use super::liveness::Liveness;
 use super::mirror::{self, Relation};
 use super::observe::{Observed, Written, readable};
@@ -34,6 +35,8 @@ pub(crate) struct Reconciler<'a> {
     cluster: &'a ClusterName,
     metrics: &'a Metrics,
     hub_away: &'a AtomicBool,
+    resync: Duration,
+    contest: Contest,
     /// The planner's clock: seconds since this session began, whatever the wall clock does.
     began: Instant,
     /// None until the first round restored it from the mirror.
@@ -70,6 +73,7 @@ impl<'a> Reconciler<'a> {
         cluster: &'a ClusterName,
         metrics: &'a Metrics,
         hub_away: &'a AtomicBool,
+        resync: Duration,
     ) -> Self {
         Self {
             hub: Api::all(hub),
@@ -78,6 +82,8 @@ impl<'a> Reconciler<'a> {
             cluster,
             metrics,
             hub_away,
+            resync,
+            contest: Contest::default(),
             began: Instant::now(),
             progress: None,
             on_hub: Written::default(),
@@ -180,6 +186,9 @@ impl<'a> Reconciler<'a> {
         }
         if let Some(hub) = &hub
             && !self.hub_away.load(Ordering::Acquire)
+            // A report says who gives it: the hub must not take one cluster for another.
+            && facts.cluster_uid.is_some()
+            && !self.yields(hub, facts)
             && let Err(error) = self.report(Side::Hub, hub, &sources).await
         {
             self.log_failed("status on the hub", &error);
@@ -261,6 +270,21 @@ impl<'a> Reconciler<'a> {
         let written = finish(self.edge_nodes.patch(&name, &merging(), &patch)).await?;
         self.metrics.wrote(Kind::EdgeNode);
         Ok(written)
+    }
+
+    /// Whether to leave another cluster's report on the hub alone for now.
+    fn yields(&mut self, hub: &ClusterAssignment, facts: &Facts) -> bool {
+        let reported = hub.status.as_ref().and_then(|it| it.cluster_uid.as_ref());
+        let others = reported.filter(|uid| facts.cluster_uid.as_ref() != Some(uid));
+        let before = self.contest.lost;
+        let yields = self
+            .contest
+            .yields(others.is_some(), self.resync, Instant::now());
+        if self.contest.lost && !before {
+            let cluster = self.cluster;
+            tracing::warn!(%cluster, other = others, "another cluster reports under this one's name");
+        }
+        yields
     }
 
     /// Writes the status on one side, if it differs from what stands there.

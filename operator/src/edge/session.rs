@@ -176,7 +176,8 @@ pub(crate) async fn run(
         },
     );
     let reconcile = async {
-        let mut reconciler = Reconciler::new(hub, edge, &cluster, &options.metrics, &hub_away);
+        let (metrics, resync) = (&*options.metrics, watching.resync);
+        let mut reconciler = Reconciler::new(hub, edge, &cluster, metrics, &hub_away, resync);
         let mut pace = Pace::new(watching.retry_max);
         loop {
             if edge_reach.listed() && node_reach.listed() {
