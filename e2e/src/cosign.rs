@@ -96,5 +96,6 @@ impl Cosign {
             .env("COSIGN_PASSWORD", "")
             // Whatever it keeps stays out of the user's home.
             .env("HOME", &self.folder)
+            .env("DOCKER_CONFIG", self.folder.join(".docker"))
     }
 }

@@ -30,6 +30,7 @@ pub mod scratch;
 pub mod service;
 pub mod story;
 pub mod system;
+pub mod tamper;
 pub mod tools;
 pub mod wait;
 

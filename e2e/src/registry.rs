@@ -186,9 +186,8 @@ impl Registry {
         artifact_type: &str,
         layer: &[u8],
     ) -> Result<String> {
-        let client = http::client()?;
-        let config = self.push_blob(&client, repository, b"{}").await?;
-        let layer_digest = self.push_blob(&client, repository, layer).await?;
+        let config = self.push_blob(repository, b"{}").await?;
+        let layer_digest = self.push_blob(repository, layer).await?;
         let manifest: Value = json!({
             "schemaVersion": 2,
             "mediaType": IMAGE_MANIFEST,
@@ -196,10 +195,23 @@ impl Registry {
             "config": { "mediaType": "application/vnd.oci.empty.v1+json", "digest": config, "size": 2 },
             "layers": [{ "mediaType": "application/octet-stream", "digest": layer_digest, "size": layer.len() }],
         });
+        self.push_manifest(repository, tag, &manifest).await
+    }
+
+    /// Pushes a manifest as it is, right or wrong, and returns its digest.
+    ///
+    /// # Errors
+    /// When the registry refuses.
+    pub async fn push_manifest(
+        &self,
+        repository: &str,
+        tag: &str,
+        manifest: &Value,
+    ) -> Result<String> {
         let body = manifest.to_string();
         let digest = digest(body.as_bytes());
         let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.host());
-        let request = client
+        let request = http::client()?
             .put(&url)
             .header("content-type", IMAGE_MANIFEST)
             .body(body);
@@ -236,12 +248,12 @@ impl Registry {
             .to_vec())
     }
 
-    async fn push_blob(
-        &self,
-        client: &reqwest::Client,
-        repository: &str,
-        bytes: &[u8],
-    ) -> Result<String> {
+    /// Pushes a blob and returns its digest.
+    ///
+    /// # Errors
+    /// When the registry refuses.
+    pub async fn push_blob(&self, repository: &str, bytes: &[u8]) -> Result<String> {
+        let client = http::client()?;
         let digest = digest(bytes);
         let root = format!("http://{}", self.host());
         let begun = check(

@@ -125,6 +125,15 @@ impl Operator {
             .await
     }
 
+    /// The status code of a path of its probes, such as `/readyz`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn probe(&self, path: &str) -> Result<u16> {
+        let url = format!("{}{path}", self.probes);
+        Ok(http::client()?.get(url).send().await?.status().as_u16())
+    }
+
     /// What `/metrics` says.
     ///
     /// # Errors

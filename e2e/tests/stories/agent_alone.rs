@@ -9,6 +9,7 @@ use rimward_e2e::device::{Device, Package, Source, Wanted};
 use rimward_e2e::digits::{self, repository};
 use rimward_e2e::load::{Load, Plan, any_inference};
 use rimward_e2e::registry::{Kind, Registry};
+use rimward_e2e::tamper::{Wrong, tamper};
 use rimward_e2e::{Seen, Story, story, wait_for};
 use serde_json::{Value, json};
 
@@ -146,6 +147,40 @@ fn a_wrong_model_is_refused_in_the_devices_words_while_the_good_one_serves() {
         alone.restart()?;
         ensure!(alone.answering().await? == "digits-1");
         alone.wait("digits-2", "Rejected").await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_package_over_the_limits_or_at_odds_with_its_golden_vectors_is_refused_by_name() {
+    story("agent-packages", async |story: &Story| {
+        let (alone, _) = Alone::settled(story, "digits-1", &[]).await?;
+        let registry = alone.source.registry();
+        for (wrong, reason, words) in [
+            (
+                Wrong::TooLarge,
+                "PackageTooLarge",
+                ["size: declares 9663676416 bytes", "at most 8589934592"],
+            ),
+            (
+                Wrong::OtherShape,
+                "GoldenVectorsInvalid",
+                ["vectors[0].inputs[0].shape", "declares [-1, 16, 16]"],
+            ),
+        ] {
+            let package = tamper(registry, "models/digits", "release-0", wrong).await?;
+            alone.source.sign(&package).await?;
+            let revision = format!("digits-{wrong:?}").to_lowercase();
+            alone.order(&revision, &package)?;
+            let model = alone.wait(&revision, "Rejected").await?;
+            ensure!(model["reason"] == reason, "{model}");
+            let message = model["message"].as_str().unwrap_or_default();
+            for word in words {
+                ensure!(message.contains(word), "{word:?}: {model}");
+            }
+            ensure!(model["servingRevision"] == "digits-1", "{model}");
+            ensure!(alone.answering().await? == "digits-1");
+        }
         Ok(())
     });
 }
