@@ -4,14 +4,18 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use rimward_e2e::control_plane::Options;
+use rimward_e2e::digits;
 use rimward_e2e::fleet::repository_root;
+use rimward_e2e::load::{Load, Plan, any_inference};
 use rimward_e2e::ports::free_port;
 use rimward_e2e::rimward::{self, Operator, binary};
 use rimward_e2e::service::Service;
 use rimward_e2e::{Fleet, Kubectl, Seen, Story, command::Line, story, wait_for};
 use serde_json::{Value, json};
+
+use crate::edge_world::account_of;
 
 /// A release whose golden vectors its model does not give.
 const WRONG: (&str, &str) = ("1.2.0", "wasm-models/fixtures/wrong");
@@ -24,13 +28,15 @@ const CALM: Duration = Duration::from_secs(4);
 fn models_go_from_clusters_that_answer_later_from_others_and_not_from_those_that_left() {
     story("edge-fleet", async |story: &Story| {
         let fleet = Fleet::start("edge-fleet", &["north", "south"], Options::default()).await?;
-        let agents = [start_agent(&fleet, "north")?, start_agent(&fleet, "south")?];
-        tell(story, &fleet).await?;
-        agents.iter().try_for_each(Service::check_running)
+        let (north, host) = start_agent(&fleet, "north")?;
+        let (south, _) = start_agent(&fleet, "south")?;
+        tell(story, &fleet, &host).await?;
+        [north, south].iter().try_for_each(Service::check_running)
     });
 }
 
-async fn tell(story: &Story, fleet: &Fleet) -> Result<()> {
+/// `host` is where the node of north answers.
+async fn tell(story: &Story, fleet: &Fleet, host: &str) -> Result<()> {
     let hub = fleet.hub.kubectl()?;
     let (north, south) = (
         &fleet.edge("north")?.plane.kubectl()?,
@@ -60,7 +66,7 @@ async fn tell(story: &Story, fleet: &Fleet) -> Result<()> {
         "site=port",
     ])
     .await?;
-    let account = account_of(&file, &out("north.kubeconfig"))?;
+    let account = account_of(file.as_ref())?;
     let edge = fleet.edge("south")?;
     let (server, file) = (edge.plane.server(), out("south.yaml"));
     let push = edge.operator.display().to_string();
@@ -141,6 +147,8 @@ async fn tell(story: &Story, fleet: &Fleet) -> Result<()> {
         "{denied}"
     );
 
+    node_made_anew(north, host).await?;
+
     // A wrong release goes no further than the first node, and the device says why.
     let wrong = deployment.to_string().replace("digits-1", "digits-2");
     hub.apply(&wrong).await?;
@@ -214,8 +222,44 @@ async fn tell(story: &Story, fleet: &Fleet) -> Result<()> {
     operator.service().check_running()
 }
 
-/// One agent of a cluster, under the cluster's own account for agents.
-fn start_agent(fleet: &Fleet, cluster: &str) -> Result<Service> {
+/// Somebody deletes the EdgeNode: it is made anew, without orders at first, and what serves goes on serving.
+async fn node_made_anew(north: &Kubectl, host: &str) -> Result<()> {
+    let digits = digits::held_out()?;
+    let requests = digits
+        .iter()
+        .map(|digit| digits::request(digit).to_string().into());
+    let load = Load::start(Plan {
+        url: format!("http://{host}/v2/models/digits/infer"),
+        bodies: requests.collect(),
+        rate_per_second: 20,
+        connections: 4,
+        timeout: Duration::from_secs(20),
+        judge: any_inference,
+    })?;
+    let before = north.get_json(["edgenode", "n1"]).await?;
+    north.run(["delete", "edgenode", "n1"]).await?;
+    wait_for("the node to be made anew", WITHIN, async || {
+        let node = north.get_json(["edgenode", "n1"]).await?;
+        let model = &node["status"]["models"][0];
+        let again = node["metadata"]["uid"] != before["metadata"]["uid"]
+            && node["spec"]["models"] == before["spec"]["models"]
+            && model["state"] == "Committed"
+            && model["revision"] == before["status"]["models"][0]["revision"];
+        Ok(if again {
+            Seen::Done(())
+        } else {
+            Seen::NotYet(node.to_string())
+        })
+    })
+    .await?;
+    let report = load.stop()?;
+    report.check_none_failed()?;
+    ensure!(report.answered_by.len() == 1, "{:?}", report.answered_by);
+    Ok(())
+}
+
+/// One agent of a cluster, under the cluster's own account for agents, and where it answers.
+fn start_agent(fleet: &Fleet, cluster: &str) -> Result<(Service, String)> {
     let folder = fleet.scratch.folder(&format!("agent-{cluster}"))?;
     let pem = std::fs::read_to_string(fleet.cosign.public_key())?;
     let pem: String = pem.lines().map(|line| format!("      {line}\n")).collect();
@@ -226,15 +270,17 @@ fn start_agent(fleet: &Fleet, cluster: &str) -> Result<Service> {
     );
     std::fs::write(folder.join("trust.yaml"), trust)?;
     let path = |name: &str| folder.join(name).display().to_string();
+    let host = format!("127.0.0.1:{}", free_port()?);
     let arguments = [
         "--node-name=n1".to_owned(),
         format!("--data-dir={}", path("data")),
         format!("--trust={}", path("trust.yaml")),
         format!("--kubeconfig={}", fleet.edge(cluster)?.agent.display()),
-        format!("--listen=127.0.0.1:{}", free_port()?),
+        format!("--listen={host}"),
         "--lease-seconds=1".to_owned(),
     ];
-    rimward::agent(&format!("agent-{cluster}"), &folder, &arguments)
+    let agent = rimward::agent(&format!("agent-{cluster}"), &folder, &arguments)?;
+    Ok((agent, host))
 }
 
 /// Packages, pushes and signs; gives the image's reference.
@@ -293,17 +339,4 @@ fn object(kind: &str, name: &str, spec: Value) -> Value {
     json!({
         "apiVersion": "rimward.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec,
     })
-}
-
-/// Takes the hub's kubeconfig out of the file for the edge, as a pod gets it from the Secret.
-fn account_of(file: &str, into: &str) -> Result<std::path::PathBuf> {
-    let text = std::fs::read_to_string(file)?;
-    let secret = text
-        .split("---\n")
-        .filter_map(|document| serde_yaml::from_str::<Value>(document).ok())
-        .find(|document| document["kind"] == "Secret")
-        .context("no Secret in the file")?;
-    let kubeconfig = secret["stringData"]["kubeconfig"].as_str();
-    std::fs::write(into, kubeconfig.context("no kubeconfig in the Secret")?)?;
-    Ok(into.into())
 }

@@ -3,17 +3,20 @@
 //! is told here.
 
 use std::cmp::Ordering;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use rimward_e2e::audit::Event;
+use anyhow::{Result, ensure};
+use rimward_e2e::audit::{Audit, Event, Level, Mark};
 use rimward_e2e::control_plane::Options;
 use rimward_e2e::fleet::ACCOUNTS;
-use rimward_e2e::rimward::{Operator, binary};
-use rimward_e2e::{ControlPlane, Fleet, Kubectl, Seen, Story, command::Line, story, wait_for};
+use rimward_e2e::rimward::Operator;
+use rimward_e2e::{ControlPlane, Fleet, Seen, Story, story, wait_for};
 use serde_json::{Value, json};
+
+use crate::edge_world::{
+    add_cluster, apply_assignment, committed, entries, given, model, nodes_with, report,
+};
+use crate::{edge_rights, leader};
 
 const WITHIN: Duration = Duration::from_secs(60);
 /// Long enough for a wrong write to happen: many plans of a session that is asked to plan every second.
@@ -23,15 +26,19 @@ const NODES: [&str; 3] = ["n1", "n2", "n3"];
 #[test]
 fn a_session_paces_nodes_with_the_hub_or_without_and_an_absence_is_no_order() {
     story("edge-session", async |story: &Story| {
-        let fleet = Fleet::start("edge-session", &["west"], Options::default()).await?;
+        let options = Options {
+            audit: Level::Request,
+            ..Options::default()
+        };
+        let fleet = Fleet::start("edge-session", &["west"], options).await?;
         let hub = fleet.hub.kubectl()?;
         let west = &fleet.edge("west")?.plane;
         let edge = west.kubectl()?;
-        let account = add_cluster(story, &fleet.hub, west).await?;
+        let account = add_cluster(story, "west", &fleet.hub, &[west]).await?;
 
         apply_assignment(&hub, "west", &[model("digits", "digits-1", "Run")]).await?;
         apply_assignment(&hub, "east", &[]).await?;
-        check_rights(&account).await?;
+        edge_rights::check(&account).await?;
 
         for node in NODES {
             edge.apply(&format!(
@@ -45,15 +52,13 @@ fn a_session_paces_nodes_with_the_hub_or_without_and_an_absence_is_no_order() {
             "--heartbeat-seconds=1",
             "--resync-seconds=1",
             "--retry-seconds-max=1",
+            "--lease-seconds=3",
         ];
-        let operator = Operator::edge(
-            "edge-west",
-            folder,
-            &fleet.edge("west")?.operator,
-            "west",
-            account.kubeconfig(),
-            &more,
-        )?;
+        let replica = |name: &str| {
+            let own = &fleet.edge("west")?.operator;
+            Operator::edge(name, folder, own, "west", account.kubeconfig(), &more)
+        };
+        let operator = replica("edge-west")?;
         operator.wait_until_ready(WITHIN).await?;
 
         // One node at a time, each only after the one before has committed.
@@ -111,7 +116,7 @@ fn a_session_paces_nodes_with_the_hub_or_without_and_an_absence_is_no_order() {
         .await?;
         fleet.hub.stop_api_server();
         operator.service().kill();
-        operator.service().resume()?;
+        its_own_cluster_makes_it_ready(&operator, west).await?;
         for (nodes, node) in [(2, "n1"), (3, "n2")] {
             let own = if node == "n1" {
                 json!([committed("digits", "digits-1"), committed("tide", "tide-1")])
@@ -125,6 +130,7 @@ fn a_session_paces_nodes_with_the_hub_or_without_and_an_absence_is_no_order() {
             .await?;
         }
         fleet.hub.start_api_server().await?;
+        let back = fleet.hub.audit().mark()?;
         wait_for("the sums on the hub", WITHIN, async || {
             let status = hub.get_json(["clusterassignment", "west"]).await?;
             let models = status["status"]["models"].as_array();
@@ -164,6 +170,11 @@ fn a_session_paces_nodes_with_the_hub_or_without_and_an_absence_is_no_order() {
         })
         .await?;
 
+        // Two replicas: the leader dies in the middle of a rollout.
+        let second = replica("edge-west-2")?;
+        leader::dies_in_an_edge_cluster(&hub, west, [&operator, &second], &NODES).await?;
+        every_report_says_whose_it_is(&fleet.hub.audit(), back)?;
+
         // An assignment that vanishes orders nothing.
         apply_assignment(&hub, "west", &[model("digits", "digits-1", "Run")]).await?;
         wait_for("the entry again", WITHIN, async || {
@@ -183,12 +194,51 @@ fn a_session_paces_nodes_with_the_hub_or_without_and_an_absence_is_no_order() {
     });
 }
 
+/// Starts a session whose own API server is away, and so is the hub's: it lives, and is ready once the own one is
+/// back, whatever the hub does.
+async fn its_own_cluster_makes_it_ready(operator: &Operator, west: &ControlPlane) -> Result<()> {
+    west.stop_api_server();
+    operator.service().resume()?;
+    wait_for("the session to live", WITHIN, async || {
+        let code = operator.probe("/healthz").await?;
+        ensure!(operator.probe("/readyz").await? == 503, "ready too soon");
+        Ok(if code == 200 {
+            Seen::Done(())
+        } else {
+            Seen::NotYet(code.to_string())
+        })
+    })
+    .await?;
+    tokio::time::sleep(CALM).await;
+    ensure!(
+        operator.probe("/readyz").await? == 503,
+        "ready without its cluster"
+    );
+    west.start_api_server().await?;
+    operator.wait_until_ready(WITHIN).await
+}
+
+/// Else the hub would take the first words of another cluster under this name for those of this one.
+fn every_report_says_whose_it_is(log: &Audit, mark: Mark) -> Result<()> {
+    let writes = log.writes_since(mark, ACCOUNTS)?;
+    let mut reports = writes
+        .iter()
+        .filter(|it| it.resource() == "clusterassignments" && it.code() < 300)
+        .filter_map(|it| it.request_object.as_ref())
+        .peekable();
+    ensure!(reports.peek().is_some(), "no report in the audit log");
+    for report in reports {
+        ensure!(report["status"]["clusterUID"].is_string(), "{report}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_cluster_that_is_its_own_hub_has_no_mirror_and_a_deadline_survives_a_restart() {
     story("edge-solo", async |story: &Story| {
         let fleet = Fleet::start("edge-solo", &[], Options::default()).await?;
         let hub = fleet.hub.kubectl()?;
-        let account = add_cluster(story, &fleet.hub, &fleet.hub).await?;
+        let account = add_cluster(story, "west", &fleet.hub, &[&fleet.hub]).await?;
         let mut slow = model("digits", "digits-1", "Run");
         slow["progressDeadlineSeconds"] = json!(24);
         apply_assignment(&hub, "west", &[slow]).await?;
@@ -262,172 +312,4 @@ fn a_cluster_that_is_its_own_hub_has_no_mirror_and_a_deadline_survives_a_restart
         );
         Ok(())
     });
-}
-
-/// Adds the cluster as a user does; returns kubectl as the cluster's account on the hub.
-async fn add_cluster(story: &Story, hub: &ControlPlane, edge: &ControlPlane) -> Result<Kubectl> {
-    let out = story.scratch().path().join("west.yaml");
-    let cli = Line::new(&binary("kubectl-rimward")?);
-    let kubeconfig = hub.kubeconfig().display().to_string();
-    let name = out.display().to_string();
-    let arguments = ["cluster", "add", "west", "--kubeconfig", &kubeconfig];
-    let refused = cli
-        .args([&arguments[..], &["--out", &name]].concat())
-        .output()
-        .await?
-        .refusal()?;
-    ensure!(refused.contains("give --server URL"), "{refused}");
-    ensure!(!out.exists());
-
-    let server = hub.server();
-    let more = [
-        "--out",
-        &name,
-        "--server",
-        &server,
-        "--labels",
-        "tier=canary",
-    ];
-    let cli = Line::new(&binary("kubectl-rimward")?);
-    let said = cli.args([&arguments[..], &more[..]].concat()).run().await?;
-    let account = account_of(&out)?;
-    let token = std::fs::read_to_string(&account)?;
-    let token = token.split("token: ").nth(1).context("a token")?;
-    ensure!(!said.contains(token.trim()), "the terminal shows the token");
-    ensure!(std::fs::metadata(&out)?.permissions().mode() & 0o777 == 0o600);
-    edge.kubectl()?
-        .run(["apply", "--server-side", "-f", &name])
-        .await?;
-    Kubectl::new(&account)
-}
-
-/// Takes the hub's kubeconfig out of the file for the edge, as a pod gets it from the Secret.
-fn account_of(file: &Path) -> Result<PathBuf> {
-    let text = std::fs::read_to_string(file)?;
-    let secret = text
-        .split("---\n")
-        .filter_map(|document| serde_yaml::from_str::<Value>(document).ok())
-        .find(|document| document["kind"] == "Secret")
-        .context("no Secret in the file")?;
-    let kubeconfig = secret["stringData"]["kubeconfig"]
-        .as_str()
-        .context("no kubeconfig in the Secret")?;
-    let path = file.with_extension("kubeconfig");
-    std::fs::write(&path, kubeconfig)?;
-    Ok(path)
-}
-
-/// A site reads its own orders and cannot rewrite them.
-async fn check_rights(account: &Kubectl) -> Result<()> {
-    let own = ["get", "clusterassignment", "west"];
-    account.run(own).await?;
-    account
-        .run([
-            "get",
-            "clusterassignment",
-            "--field-selector=metadata.name=west",
-        ])
-        .await?;
-    let spec = r#"{"spec":{"models":[]}}"#;
-    let refused: [&[&str]; 7] = [
-        &[
-            "patch",
-            "clusterassignment",
-            "west",
-            "--type=merge",
-            "-p",
-            spec,
-        ],
-        &["get", "clusterassignment", "east"],
-        &["get", "clusterassignments"],
-        &["delete", "clusterassignment", "west"],
-        &["get", "leases", "-n", "rimward-clusters"],
-        &["get", "lease", "east", "-n", "rimward-clusters"],
-        &["get", "namespace", "kube-system"],
-    ];
-    for line in refused {
-        let why = account.output(line).await?.refusal()?;
-        ensure!(why.contains("Forbidden"), "{line:?}: {why}");
-    }
-    Ok(())
-}
-
-fn model(name: &str, revision: &str, action: &str) -> Value {
-    json!({
-        "namespace": "team", "name": name, "endpointName": name, "revision": revision,
-        "package": {"repository": "r.example/m", "digest": format!("sha256:{}", "0".repeat(64))},
-        "runtime": {}, "health": {}, "maxUnavailable": 1, "action": action,
-        "progressDeadlineSeconds": 600,
-    })
-}
-
-fn committed(name: &str, revision: &str) -> Value {
-    json!({
-        "namespace": "team", "name": name, "revision": revision, "state": "Committed",
-        "servingRevision": revision, "lastGoodRevision": revision,
-    })
-}
-
-async fn apply_assignment(hub: &Kubectl, name: &str, models: &[Value]) -> Result<()> {
-    let object = json!({
-        "apiVersion": "rimward.dev/v1alpha1", "kind": "ClusterAssignment",
-        "metadata": {"name": name}, "spec": {"models": models},
-    });
-    hub.apply(&object.to_string()).await?;
-    Ok(())
-}
-
-/// Reports for a node as its agent would, about the spec that stands there now.
-async fn report(edge: &Kubectl, node: &str, models: Value) -> Result<()> {
-    let object = edge.get_json(["edgenode", node]).await?;
-    let status = json!({"status": {
-        "observedGeneration": object["metadata"]["generation"], "models": models,
-    }});
-    let patch = status.to_string();
-    edge.run([
-        "patch",
-        "edgenode",
-        node,
-        "--subresource=status",
-        "--type=merge",
-        "-p",
-        &patch,
-    ])
-    .await?;
-    Ok(())
-}
-
-/// One field of every node's entry for a model, in order of the nodes' names.
-async fn entries(edge: &Kubectl, name: &str, field: &str) -> Result<Vec<String>> {
-    let list = edge.get_json(["edgenodes"]).await?;
-    let items = list["items"].as_array().context("a list")?;
-    Ok(items
-        .iter()
-        .filter_map(|node| node["spec"]["models"].as_array())
-        .flatten()
-        .filter(|model| model["name"] == name)
-        .filter_map(|model| model[field].as_str().map(str::to_owned))
-        .collect())
-}
-
-async fn nodes_with(edge: &Kubectl, revision: &str) -> Result<Vec<String>> {
-    let list = edge.get_json(["edgenodes"]).await?;
-    let items = list["items"].as_array().context("a list")?;
-    Ok(items
-        .iter()
-        .filter(|node| {
-            let models = node["spec"]["models"].as_array();
-            models.is_some_and(|it| it.iter().any(|model| model["revision"] == revision))
-        })
-        .filter_map(|node| node["metadata"]["name"].as_str().map(str::to_owned))
-        .collect())
-}
-
-async fn given(edge: &Kubectl, revision: &str, count: usize) -> Result<Seen<()>> {
-    let nodes = nodes_with(edge, revision).await?;
-    Ok(if nodes.len() == count {
-        Seen::Done(())
-    } else {
-        Seen::NotYet(format!("{nodes:?} have {revision}"))
-    })
 }

@@ -1,4 +1,5 @@
-//! Two replicas of the hub operator: one leads, and when it dies the other does, also in the middle of a rollout.
+//! Two replicas of an operator: one leads, and when it dies the other does, also in the middle of a rollout; told of
+//! the hub's, and of an edge cluster's.
 
 use std::time::Duration;
 
@@ -9,10 +10,15 @@ use rimward_e2e::fleet::ACCOUNTS;
 use rimward_e2e::rimward::Operator;
 use rimward_e2e::system::System;
 use rimward_e2e::{Fleet, Kubectl, Seen, story, wait_for};
+use serde_json::json;
 
+use crate::edge_world;
 use crate::releases::{self, GOOD, Order};
 
 const WITHIN: Duration = Duration::from_secs(120);
+/// The leaders' Leases.
+const HUB: &str = "rimward-hub";
+const EDGE: &str = "rimward-edge";
 
 #[test]
 fn a_second_replica_leads_once_the_first_is_killed() {
@@ -31,7 +37,7 @@ fn a_second_replica_leads_once_the_first_is_killed() {
         let first = start("first")?;
         first.wait_until_ready(WITHIN).await?;
         wait_for("the first to lead", WITHIN, async || {
-            leads(&kubectl, "first").await
+            leads(&kubectl, HUB, "first").await
         })
         .await?;
 
@@ -39,13 +45,13 @@ fn a_second_replica_leads_once_the_first_is_killed() {
         second.wait_until_ready(WITHIN).await?;
         ensure!(second.metrics().await?.contains("# EOF"));
         ensure!(
-            matches!(leads(&kubectl, "first").await?, Seen::Done(())),
+            matches!(leads(&kubectl, HUB, "first").await?, Seen::Done(())),
             "both lead"
         );
 
         first.service().kill();
         wait_for("the second to lead", WITHIN, async || {
-            leads(&kubectl, "second").await
+            leads(&kubectl, HUB, "second").await
         })
         .await?;
         first.service().resume()?;
@@ -73,7 +79,7 @@ pub(crate) async fn dies_in_a_rollout(system: &System, before: &str) -> Result<S
         })
     })
     .await?;
-    let leader = holder(&kubectl).await?;
+    let leader = holder(&kubectl, HUB).await?;
     let replica = system
         .hub
         .iter()
@@ -86,7 +92,7 @@ pub(crate) async fn dies_in_a_rollout(system: &System, before: &str) -> Result<S
         "the rollout was over before the leader died"
     );
     wait_for("another replica to lead", WITHIN, async || {
-        let now = holder(&kubectl).await?;
+        let now = holder(&kubectl, HUB).await?;
         Ok(if now == leader {
             Seen::NotYet(now)
         } else {
@@ -126,6 +132,71 @@ pub(crate) async fn dies_in_a_rollout(system: &System, before: &str) -> Result<S
     Ok(revision)
 }
 
+/// Kills the leading replica of an edge cluster's operator once the first node has its go-ahead, and carries the
+/// rollout of a model on with the other: by the audit log each node gets its go-ahead once. `nodes` are all that
+/// the cluster has, by name; they run nothing yet.
+pub(crate) async fn dies_in_an_edge_cluster(
+    hub: &Kubectl,
+    west: &ControlPlane,
+    replicas: [&Operator; 2],
+    nodes: &[&str],
+) -> Result<()> {
+    let edge = west.kubectl()?;
+    let [first, second] = replicas.map(|replica| replica.service().name());
+    second_stands_by(&edge, first, replicas[1]).await?;
+    let mark = west.audit().mark()?;
+    edge_world::apply_assignment(hub, "west", &[edge_world::model("wave", "wave-1", "Run")])
+        .await?;
+    for (done, node) in nodes.iter().enumerate() {
+        wait_for("the next go-ahead", WITHIN, async || {
+            edge_world::given(&edge, "wave-1", done + 1).await
+        })
+        .await?;
+        if done == 0 {
+            replicas[0].service().kill();
+            wait_for("the other replica to lead", WITHIN, async || {
+                leads(&edge, EDGE, second).await
+            })
+            .await?;
+        }
+        let own = json!([edge_world::committed("wave", "wave-1")]);
+        edge_world::report(&edge, node, own).await?;
+    }
+    wait_for("the sums on the hub", WITHIN, async || {
+        let object = hub.get_json(["clusterassignment", "west"]).await?;
+        let updated = &object["status"]["models"][0]["nodes"]["updated"];
+        Ok(if *updated == nodes.len() {
+            Seen::Done(())
+        } else {
+            Seen::NotYet(object["status"].to_string())
+        })
+    })
+    .await?;
+    // Whoever was killed comes back, and leaves the lead where it is.
+    replicas[0].service().resume()?;
+    replicas[0].wait_until_ready(WITHIN).await?;
+    ensure!(holder(&edge, EDGE).await? == second, "both lead");
+    let given = orders(&west.audit(), mark, "edgenodes")?;
+    let mut names: Vec<_> = given.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    ensure!(names == nodes, "once each: {given:#?}");
+    ensure!(
+        given.iter().all(|(_, body)| body.contains("wave-1")),
+        "{given:#?}"
+    );
+    Ok(())
+}
+
+/// The second replica is ready while the first leads, and does nothing.
+async fn second_stands_by(edge: &Kubectl, first: &str, second: &Operator) -> Result<()> {
+    second.wait_until_ready(WITHIN).await?;
+    let holder = holder(edge, EDGE).await?;
+    ensure!(holder == first, "{holder} leads");
+    let metrics = second.metrics().await?;
+    ensure!(metrics.contains("rimward_leader 0"), "{metrics}");
+    Ok(())
+}
+
 /// Writes of specs since a mark: the object's name and what was sent.
 fn orders(log: &Audit, mark: Mark, kind: &str) -> Result<Vec<(String, String)>> {
     let writes = log.writes_since(mark, ACCOUNTS)?.into_iter();
@@ -136,8 +207,8 @@ fn orders(log: &Audit, mark: Mark, kind: &str) -> Result<Vec<(String, String)>> 
         .collect())
 }
 
-async fn leads(kubectl: &Kubectl, name: &str) -> Result<Seen<()>> {
-    let holder = holder(kubectl).await?;
+async fn leads(kubectl: &Kubectl, lease: &str, name: &str) -> Result<Seen<()>> {
+    let holder = holder(kubectl, lease).await?;
     Ok(if holder == name {
         Seen::Done(())
     } else {
@@ -145,9 +216,9 @@ async fn leads(kubectl: &Kubectl, name: &str) -> Result<Seen<()>> {
     })
 }
 
-async fn holder(kubectl: &Kubectl) -> Result<String> {
+async fn holder(kubectl: &Kubectl, lease: &str) -> Result<String> {
     let lease = kubectl
-        .get_json(["lease", "rimward-hub", "-n", "rimward-system"])
+        .get_json(["lease", lease, "-n", "rimward-system"])
         .await?;
     let holder = lease["spec"]["holderIdentity"].as_str();
     Ok(holder.unwrap_or("nobody").to_owned())
