@@ -29,7 +29,7 @@ pub(crate) async fn history(world: &World, moving: &str, frozen: &str) -> Result
         world.apply(&deployment("history", "good", &more)).await?;
         let known = revisions.clone();
         let revision = wait_for("the next revision to arrive", WITHIN, async || {
-            let running = running(world, moving, "history").await?;
+            let running = world.running(moving, "history").await?;
             Ok(match running {
                 Some(running) if !known.contains(&running) => Seen::Done(running),
                 running => Seen::NotYet(format!("{running:?}")),
@@ -50,7 +50,7 @@ pub(crate) async fn history(world: &World, moving: &str, frozen: &str) -> Result
     };
     // One beyond those in use: the second stands on the paused cluster, the fifth is the newest.
     left(world, of(&[2, 4, 5])).await?;
-    let standing = running(world, frozen, "history").await?;
+    let standing = world.running(frozen, "history").await?;
     ensure!(standing.as_ref() == Some(&revisions[1]), "{standing:?}");
 
     pause(world, frozen, false).await?;
@@ -58,7 +58,7 @@ pub(crate) async fn history(world: &World, moving: &str, frozen: &str) -> Result
         .condition(object, "Ready", "True", "RolledOut")
         .await?;
     left(world, of(&[4, 5])).await?;
-    let standing = running(world, frozen, "history").await?;
+    let standing = world.running(frozen, "history").await?;
     ensure!(standing.as_ref() == Some(&revisions[4]), "{standing:?}");
     Ok(())
 }
@@ -94,11 +94,11 @@ pub(crate) async fn too_large(world: &World, ring: &str, cluster: &str) -> Resul
             .condition(object, "Ready", "True", "RolledOut")
             .await?;
     }
-    ensure!(running(world, cluster, last.1).await?.is_none());
+    ensure!(world.running(cluster, last.1).await?.is_none());
 
     delete(world, &[name(1)]).await?;
     world.condition(last, "Ready", "True", "RolledOut").await?;
-    ensure!(running(world, cluster, last.1).await?.is_some());
+    ensure!(world.running(cluster, last.1).await?.is_some());
     let rest: Vec<String> = (2..=FAT).map(name).collect();
     delete(world, &rest).await
 }
@@ -126,17 +126,6 @@ async fn delete(world: &World, names: &[String]) -> Result<()> {
         })
     })
     .await
-}
-
-/// The revision that a cluster is to run of a deployment, if any.
-async fn running(world: &World, cluster: &str, deployment: &str) -> Result<Option<String>> {
-    let assignment = world.get("clusterassignment", cluster).await?;
-    let mut models = assignment["spec"]["models"]
-        .as_array()
-        .into_iter()
-        .flatten();
-    let model = models.find(|model| model["name"] == deployment);
-    Ok(model.and_then(|model| model["revision"].as_str().map(str::to_owned)))
 }
 
 /// Waits until just these revisions of the deployment `history` are left.

@@ -5,15 +5,13 @@ use anyhow::ensure;
 use rimward_e2e::control_plane::Options;
 use rimward_e2e::{Fleet, Seen, Story, story, wait_for};
 
-use crate::hub_world::{TEAM, WITHIN, World, deployment, model};
+use crate::hub_world::{Parts, WITHIN, World, deployment, model};
 
 #[test]
 fn the_hub_runs_the_session_of_a_push_cluster_until_its_kubeconfig_is_taken_away() {
     story("hub-push", async |story: &Story| {
         let fleet = Fleet::start("hub-push-fleet", &["north"], Options::default()).await?;
-        let kubectl = fleet.hub.kubectl()?;
-        kubectl.run(["create", "namespace", TEAM]).await?;
-        let world = World { fleet, kubectl };
+        let world = World::on(Parts::Own(Box::new(fleet))).await?;
         let _operator = world.operator("hub", story.scratch().path()).await?;
         let north = world.fleet.edge("north")?;
         let edge = north.plane.kubectl()?;

@@ -2,9 +2,12 @@
 //! other object.
 
 use anyhow::{Result, ensure};
-use rimward_e2e::{Seen, Story, story, wait_for};
+use rimward_e2e::device::Source;
+use rimward_e2e::tamper::{Wrong, tamper};
+use rimward_e2e::{Registry, Seen, Story, story, wait_for};
 
 use crate::hub_world::{Sessions, TEAM, WITHIN, World, cluster, deployment, model};
+use crate::{hub_bounds, pull_secret};
 
 const EVERYWHERE: &str = "placement: {clusterSelector: {}}";
 
@@ -13,7 +16,12 @@ fn every_bad_object_says_what_and_where_and_stops_no_other() {
     story("hub-refusals", async |story: &Story| {
         let world = World::start("hub-refusals-fleet").await?;
         let image = world.push("passthrough", "1.0.0").await?;
-        let _operator = world.operator("hub", story.scratch().path()).await?;
+        let folder = story.scratch();
+        let locked = Registry::start_locked(&folder.folder("registry")?).await?;
+        let locked = Source::of(locked, folder).await?;
+        let _operator = world
+            .operator_for("hub", folder.path(), &[locked.registry()])
+            .await?;
         world.apply(&cluster("one", "canary")).await?;
         world.apply(&cluster("two", "main")).await?;
         let _sessions = Sessions::play(&world, &["one", "two"]).await?;
@@ -25,6 +33,9 @@ fn every_bad_object_says_what_and_where_and_stops_no_other() {
         models(&world, &image).await?;
         placements(&world).await?;
         policies(&world).await?;
+        hub_bounds::history(&world, "one", "two").await?;
+        hub_bounds::too_large(&world, "canary", "one").await?;
+        pull_secret::tell(&world, story, &locked).await?;
         kubeconfigs(&world).await?;
         an_unreadable_object_stops_no_other(&world).await?;
         // All of this said once is enough.
@@ -39,7 +50,22 @@ async fn models(world: &World, image: &str) -> Result<()> {
         .registry
         .push("a/b", "v1", "application/x", b"bytes")
         .await?;
+    let large = tamper(
+        &world.fleet.registry,
+        "models/passthrough",
+        "1.0.0",
+        Wrong::TooLarge,
+    );
+    let large = large.await?.reference();
     for (name, family, image, reason, stalled, words) in [
+        (
+            "too-large",
+            "digits-raw",
+            large,
+            "PackageInvalid",
+            "True",
+            "declares 9663676416 bytes, at most 8589934592",
+        ),
         (
             "no-tag",
             "digits-raw",
@@ -78,7 +104,7 @@ async fn models(world: &World, image: &str) -> Result<()> {
             "127.0.0.1:9/a/b:v1".to_owned(),
             "RegistryUnavailable",
             "False",
-            "127.0.0.1:9",
+            "--plain-http 127.0.0.1:9 there allows it",
         ),
     ] {
         world.apply(&model(name, family, &image)).await?;
@@ -100,7 +126,7 @@ async fn models(world: &World, image: &str) -> Result<()> {
         .condition(model, "Stalled", "True", "PullSecretInvalid")
         .await?;
     ensure!(message.contains("team/absent"), "{message}");
-    // A tag that moves after it was resolved changes nothing.
+    // What was good before is good still. A tag that moves after it was resolved changes nothing.
     let pinned = world.get("model", "good").await?["status"]["digest"].clone();
     world
         .fleet
@@ -282,24 +308,39 @@ async fn an_unreadable_object_stops_no_other(world: &World) -> Result<()> {
         .kubectl
         .run(["patch", "crd", crd, "--type=json", "-p", &loose])
         .await?;
-    let unreadable = format!("{EVERYWHERE}, endpointName: unreadable, revisionHistoryLimit: many");
-    wait_for("the loose schema to be served", WITHIN, async || {
-        world
-            .apply(&deployment("unreadable", "good", &unreadable))
-            .await?;
-        Ok(Seen::Done(()))
-    })
-    .await?;
-    let object = ("modeldeployment", "unreadable");
-    let message = world
-        .condition(object, "Stalled", "True", "ObjectInvalid")
+    // One that served before, and one that never did.
+    let served = format!("{EVERYWHERE}, endpointName: served");
+    world.apply(&deployment("served", "good", &served)).await?;
+    let object = ("modeldeployment", "served");
+    world
+        .condition(object, "Ready", "True", "RolledOut")
         .await?;
-    ensure!(message.contains("many"), "{message}");
-    // Others go on.
+    let before = world.running("one", "served").await?;
+    ensure!(before.is_some());
+    for name in ["served", "never"] {
+        let spec = format!("{EVERYWHERE}, endpointName: {name}, revisionHistoryLimit: many");
+        wait_for("the loose schema to be served", WITHIN, async || {
+            world.apply(&deployment(name, "good", &spec)).await?;
+            Ok(Seen::Done(()))
+        })
+        .await?;
+        let message = world
+            .condition(
+                ("modeldeployment", name),
+                "Stalled",
+                "True",
+                "ObjectInvalid",
+            )
+            .await?;
+        ensure!(message.contains("many"), "{message}");
+    }
+    // Others go on, and what served is left as it is.
     let after = format!("{EVERYWHERE}, endpointName: after");
     world.apply(&deployment("after", "good", &after)).await?;
     world
         .condition(("modeldeployment", "after"), "Ready", "True", "RolledOut")
         .await?;
+    ensure!(world.running("one", "served").await? == before);
+    ensure!(world.running("one", "never").await?.is_none());
     Ok(())
 }

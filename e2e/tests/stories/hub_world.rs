@@ -2,6 +2,7 @@
 //! story itself plays at the hub's contract (Lease and assignment status), so that the hub alone is told about.
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use rimward_e2e::command::Line;
 use rimward_e2e::control_plane::Options;
 use rimward_e2e::fleet::{ACCOUNTS, repository_root};
 use rimward_e2e::rimward::{Operator, binary};
-use rimward_e2e::{Fleet, Kubectl, Seen, wait_for};
+use rimward_e2e::{Fleet, Kubectl, Registry, Seen, wait_for};
 use serde_json::{Value, json};
 
 pub(crate) const WITHIN: Duration = Duration::from_secs(120);
@@ -29,13 +30,34 @@ const PLAYED_EVERY: Duration = Duration::from_millis(400);
 
 /// A hub with a registry.
 pub(crate) struct World {
-    pub(crate) fleet: Fleet,
+    pub(crate) fleet: Parts,
     pub(crate) kubectl: Kubectl,
+}
+
+/// A fleet of one story, or the one that stories share.
+pub(crate) enum Parts {
+    Own(Box<Fleet>),
+    Shared(&'static Fleet),
+}
+
+impl Deref for Parts {
+    type Target = Fleet;
+
+    fn deref(&self) -> &Fleet {
+        match self {
+            Self::Own(fleet) => fleet,
+            Self::Shared(fleet) => fleet,
+        }
+    }
 }
 
 impl World {
     pub(crate) async fn start(name: &str) -> Result<Self> {
         let fleet = Fleet::start(name, &[], Options::default()).await?;
+        Self::on(Parts::Own(Box::new(fleet))).await
+    }
+
+    pub(crate) async fn on(fleet: Parts) -> Result<Self> {
         let kubectl = fleet.hub.kubectl()?;
         kubectl.run(["create", "namespace", TEAM]).await?;
         Ok(Self { fleet, kubectl })
@@ -43,13 +65,24 @@ impl World {
 
     /// Starts a replica of the hub operator under its real account.
     pub(crate) async fn operator(&self, name: &str, folder: &Path) -> Result<Operator> {
-        let [by_address, by_name] = self.fleet.registry.plain_http_flags();
-        let more = [
-            "--resync-seconds=1",
-            "--lease-seconds=3",
-            &by_address,
-            &by_name,
-        ];
+        self.operator_for(name, folder, &[]).await
+    }
+
+    /// The same for further registries.
+    pub(crate) async fn operator_for(
+        &self,
+        name: &str,
+        folder: &Path,
+        registries: &[&Registry],
+    ) -> Result<Operator> {
+        let registries = [&[&self.fleet.registry], registries].concat();
+        let hosts = registries.iter().flat_map(|it| it.plain_http_flags());
+        let hosts: Vec<String> = hosts.collect();
+        let often = ["--resync-seconds=1", "--lease-seconds=3"];
+        let more: Vec<&str> = often
+            .into_iter()
+            .chain(hosts.iter().map(String::as_str))
+            .collect();
         let operator = Operator::hub(name, folder, &self.fleet.hub_operator, &more)?;
         operator.wait_until_ready(WITHIN).await?;
         Ok(operator)
@@ -84,6 +117,17 @@ impl World {
     /// An object of the team's namespace.
     pub(crate) async fn get(&self, kind: &str, name: &str) -> Result<Value> {
         self.kubectl.get_json([kind, name, "-n", TEAM]).await
+    }
+
+    /// The revision that a cluster is to run of a deployment, if any.
+    pub(crate) async fn running(&self, cluster: &str, name: &str) -> Result<Option<String>> {
+        let assignment = self.get("clusterassignment", cluster).await?;
+        let models = assignment["spec"]["models"].as_array();
+        let model = models
+            .into_iter()
+            .flatten()
+            .find(|model| model["name"] == name && model["action"] == "Run");
+        Ok(model.and_then(|model| model["revision"].as_str().map(str::to_owned)))
     }
 
     /// With nothing to do, Rimward's accounts send no write at all, Leases aside.
