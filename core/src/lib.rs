@@ -5,6 +5,7 @@ pub mod fleet;
 pub mod ids;
 pub mod lint;
 pub mod node;
+pub mod sample;
 pub mod selector;
 pub mod summary;
 pub mod time;

@@ -103,15 +103,13 @@ fn upper_edge_of(index: usize) -> u64 {
     ((BUCKETS_PER_OCTAVE + within + 1) << octave) - 1
 }
 
-/// What a version answered since it was started: sums, so that they merge.
-///
-/// A client's mistake is no error; a request that the candidate failed and the previous version
-/// answered is one.
+/// What a version answered since it was started: sums of what [`crate::sample::weigh`] says, so that they
+/// merge. A client's mistake is in neither; a request that only the previous version answered is in both.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Samples {
-    /// Requests that the version was given and that ended.
+    /// Requests that say something about the version.
     pub requests: u64,
-    /// Those that it failed.
+    /// Those of them that it failed, or refused alone.
     pub errors: u64,
     /// Latencies of those that it answered.
     pub latency: Histogram,
@@ -137,7 +135,7 @@ impl Samples {
 pub struct Health {
     /// How long a candidate is watched before it may pass.
     pub probation_seconds: u32,
-    /// How many requests it must have answered. Zero: surviving its probation is enough.
+    /// How many samples there must be. Zero: surviving its probation is enough.
     pub samples_min: u32,
     /// The largest share of failed requests; `None`: not judged.
     pub errors_permille_max: Option<u16>,
@@ -150,7 +148,7 @@ pub struct Health {
 pub enum Verdict {
     /// Its probation is not over.
     Watching,
-    /// Its probation is over, but it answered too few requests: silence is not success. The trial
+    /// Its probation is over, but there are too few samples: silence is not success. The trial
     /// goes on until enough came; the rollout's progress deadline bounds the wait from above.
     TooFewSamples,
     /// It showed what the policy asks for.
@@ -165,9 +163,9 @@ pub enum Failure {
     /// Too many requests failed.
     #[error("{errors} of {requests} requests failed, at most {permille_max} in 1000 may")]
     Errors {
-        /// Requests that failed.
+        /// Samples that are errors.
         errors: u64,
-        /// Requests that ended.
+        /// All samples.
         requests: u64,
         /// The policy's limit.
         permille_max: u16,

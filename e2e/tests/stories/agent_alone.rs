@@ -125,6 +125,8 @@ const GOOD: &str = "examples/packages/digits-1.0.0";
 const BETTER: &str = "examples/packages/digits-1.1.0";
 const FLAKY: &str = "wasm-models/fixtures/flaky";
 const WRONG: &str = "wasm-models/fixtures/wrong";
+/// Right by its golden vectors; takes other tensors than the digits' clients send.
+const RAW: &str = "wasm-models/fixtures/passthrough";
 
 #[test]
 fn a_wrong_model_is_refused_in_the_devices_words_while_the_good_one_serves() {
@@ -280,6 +282,34 @@ fn a_flaky_model_is_rolled_back_in_trial_and_costs_no_answer() {
         let report = load.stop()?;
         report.check_none_failed()?;
         ensure!(report.answered_by.len() == 2, "{:?}", report.answered_by);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_model_that_refuses_what_its_clients_send_is_rolled_back_and_costs_no_answer() {
+    story("agent-refusing", async |story: &Story| {
+        let device = Device::start(story, Kind::Referrers).await?;
+        let good = device.signed(GOOD, "good").await?;
+        device.order("digits-1", &good, "probationSeconds: 1")?;
+        device.wait("digits-1", "Committed").await?;
+        device.answering().await?;
+        let load = Load::start(Plan {
+            url: device.url(),
+            bodies: requests()?,
+            rate_per_second: 20,
+            connections: 4,
+            timeout: Duration::from_secs(20),
+            judge: any_inference,
+        })?;
+        let raw = device.signed(RAW, "raw").await?;
+        device.order("digits-2", &raw, "probationSeconds: 60, minSamples: 50")?;
+        let model = device.wait("digits-2", "RolledBack").await?;
+        ensure!(model["reason"] == "TooManyErrors", "{model}");
+        ensure!(device.answering().await? == "digits-1");
+        let report = load.stop()?;
+        report.check_none_failed()?;
+        ensure!(report.answered_by.len() == 1, "{:?}", report.answered_by);
         Ok(())
     });
 }

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use super::slot::{NoAnswer, Slot, Tensors};
+use rimward_core::sample::Ending;
+
+use super::slot::{NoAnswer, Slot, Tensors, ending};
 use super::tensor::{OverBudget, TensorBudget};
 
 /// The versions at one endpoint.
@@ -25,7 +27,7 @@ pub(super) struct Answered<T> {
     pub(super) answer: T,
     /// The version that answered.
     pub(super) by: Arc<Slot>,
-    /// The version in trial that failed the request first.
+    /// The version in trial that failed or refused the request first.
     pub(super) instead_of: Option<Arc<Slot>>,
 }
 
@@ -63,7 +65,7 @@ impl Route {
         }
     }
 
-    /// Answers a request with the version in trial, and where that fails, with the previous one.
+    /// Answers a request with the version in trial, and where that gives no answer, with the previous one.
     /// `None` where nothing serves.
     pub(super) async fn answer<T>(
         self,
@@ -79,64 +81,73 @@ impl Route {
             (None, None) => return None,
         };
         let whole = timeout(&slot).max(previous.as_deref().map_or(Duration::ZERO, timeout));
-        let first = if previous.is_some() { whole / 2 } else { whole };
-        let kept = if previous.is_some() {
-            inputs.clone()
-        } else {
-            Vec::new()
+        let (first, kept) = match previous {
+            Some(_) => (whole / 2, inputs.clone()),
+            None => (whole, Vec::new()),
         };
-        let why = match slot
+        let answer = slot
             .answer(inputs, budget, began, began + first, |outputs| {
                 encode(&slot, outputs)
             })
-            .await
-        {
-            Ok(answer) => {
-                return Some(Ok(Answered {
-                    answer,
-                    by: slot,
-                    instead_of: None,
-                }));
-            }
-            Err(why) => why,
-        };
-        let Some(previous) = previous else {
-            return Some(Err(Unanswered { why, by: slot }));
-        };
-        // What the client got wrong is wrong for the previous version too, unless it declares others.
-        if matches!(why, NoAnswer::ClientMistake(_)) && previous.spec.inputs == slot.spec.inputs {
-            return Some(Err(Unanswered { why, by: slot }));
-        }
-        // Its own budget too: what the candidate still holds, and how little it may hold, is not its.
-        let budget = TensorBudget::new(previous.spec.limits.tensor_bytes_max);
-        let recharged: Result<Tensors, _> = kept
-            .into_iter()
-            .map(|(name, tensor)| Ok((name, tensor.charged_to(&budget)?)))
-            .collect();
-        let Ok(kept) = recharged.map_err(|_: OverBudget| ()) else {
-            return Some(Err(Unanswered { why, by: slot }));
-        };
-        let failed = matches!(why, NoAnswer::Failed(_) | NoAnswer::TimedOut(_));
-        // Its own time, so that the candidate's does not look like the previous version's.
-        let second = previous
-            .answer(kept, budget, Instant::now(), began + whole, |outputs| {
-                encode(&previous, outputs)
-            })
             .await;
-        Some(match second {
-            Ok(answer) => {
-                if failed {
-                    slot.fell_back();
-                }
-                Ok(Answered {
-                    answer,
-                    by: previous,
-                    instead_of: Some(slot),
-                })
+        let took = began.elapsed();
+        let instead = match (&answer, previous) {
+            (Ok(_), _) | (Err(_), None) => None,
+            (Err(_), Some(previous)) => {
+                let answer = ask_previous(&previous, kept, began + whole, &encode).await;
+                Some((answer, previous))
             }
-            Err(why) => Err(Unanswered { why, by: previous }),
+        };
+        let by_previous = instead.as_ref().map(|(answer, _)| ending(answer));
+        slot.count(answer.as_ref().err(), by_previous, took);
+        Some(match (answer, instead) {
+            (Ok(answer), _) => Ok(Answered {
+                answer,
+                by: slot,
+                instead_of: None,
+            }),
+            (Err(_), Some((Ok(answer), previous))) => Ok(Answered {
+                answer,
+                by: previous,
+                instead_of: Some(slot),
+            }),
+            // Of two that give none, the one that a client is told of says why, if it is the client's mistake.
+            (Err(why), Some((Err(_), _)) | None) if why.ending() == Ending::Refused => {
+                Err(Unanswered { why, by: slot })
+            }
+            (Err(_), Some((Err(why), previous))) => Err(Unanswered { why, by: previous }),
+            (Err(why), None) => Err(Unanswered { why, by: slot }),
         })
     }
+}
+
+/// Asks the previous version for what the one in trial did not answer, and counts it there.
+async fn ask_previous<T>(
+    previous: &Slot,
+    inputs: Tensors,
+    deadline: Instant,
+    encode: impl Fn(&Slot, &Tensors) -> Result<T, String>,
+) -> Result<T, NoAnswer> {
+    // Its own time, so that the candidate's does not look like its; its own budget too: what the
+    // candidate still holds, and how little it may hold, is not its.
+    let began = Instant::now();
+    let budget = TensorBudget::new(previous.spec.limits.tensor_bytes_max);
+    let charged = inputs
+        .into_iter()
+        .map(|(name, tensor)| Ok((name, tensor.charged_to(&budget)?)))
+        .collect::<Result<Tensors, OverBudget>>();
+    let answer = match charged {
+        Ok(inputs) => {
+            previous
+                .answer(inputs, budget, began, deadline, |outputs| {
+                    encode(previous, outputs)
+                })
+                .await
+        }
+        Err(over) => Err(NoAnswer::ClientMistake(over.to_string())),
+    };
+    previous.count(answer.as_ref().err(), None, began.elapsed());
+    answer
 }
 
 /// All endpoints.

@@ -6,13 +6,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rimward_core::sample::Ending;
 use tokio::sync::Semaphore;
 
 use super::backend::{self, MODEL_BYTES_MAX, Workers};
 use super::sandbox::{
     GuestChannel, GuestErrorKind, GuestFailure, GuestModule, GuestWorld, Sandbox,
 };
-use super::stats::{Counters, Outcome};
+use super::stats::Counters;
 use super::tensor::{Tensor, TensorBudget};
 use super::{contract, native};
 use crate::proto::{DeploymentSpec, FailReason, NativeCodeId, SlotStats, WhatRuns};
@@ -35,6 +36,25 @@ pub(super) enum NoAnswer {
     /// The version failed.
     #[error("{0}")]
     Failed(String),
+}
+
+impl NoAnswer {
+    /// Whose fault it is, as far as this version can tell.
+    pub(super) fn ending(&self) -> Ending {
+        match self {
+            Self::QueueFull => Ending::TurnedAway,
+            Self::ClientMistake(_) => Ending::Refused,
+            Self::TimedOut(_) | Self::Failed(_) => Ending::Failed,
+        }
+    }
+}
+
+/// How a version ended a request.
+pub(super) fn ending<T>(answer: &Result<T, NoAnswer>) -> Ending {
+    match answer {
+        Ok(_) => Ending::Answered,
+        Err(why) => why.ending(),
+    }
 }
 
 /// A version that could not be loaded.
@@ -102,35 +122,9 @@ impl Slot {
         })
     }
 
-    /// Answers one request, or says why not, and counts it. `encode` turns tensors into an answer;
-    /// what it refuses is the version's fault.
+    /// Answers one request, or says why not. `encode` turns tensors into an answer; what it refuses is
+    /// the version's fault. The caller counts it.
     pub(super) async fn answer<T>(
-        &self,
-        inputs: Tensors,
-        budget: Arc<TensorBudget>,
-        began: Instant,
-        deadline: Instant,
-        encode: impl FnOnce(&Tensors) -> Result<T, String>,
-    ) -> Result<T, NoAnswer> {
-        let answer = self
-            .try_answer(inputs, budget, began, deadline, encode)
-            .await;
-        let took = began.elapsed();
-        match &answer {
-            Ok(_) => self.counters.finish(Outcome::Answered, took, None),
-            Err(NoAnswer::QueueFull) => {}
-            Err(NoAnswer::ClientMistake(_)) => {
-                self.counters.finish(Outcome::ClientMistake, took, None);
-            }
-            Err(failure @ (NoAnswer::TimedOut(_) | NoAnswer::Failed(_))) => {
-                self.counters
-                    .finish(Outcome::Failed, took, Some(&failure.to_string()));
-            }
-        }
-        answer
-    }
-
-    async fn try_answer<T>(
         &self,
         inputs: Tensors,
         budget: Arc<TensorBudget>,
@@ -195,15 +189,9 @@ impl Slot {
         contract::check_complete(declared, &names).map_err(mistake)
     }
 
-    /// Another version takes what this one refused before it ran.
-    pub(super) fn refused(&self) {
-        self.counters
-            .finish(Outcome::ClientMistake, Duration::ZERO, None);
-    }
-
-    /// Another version answered what this one failed.
-    pub(super) fn fell_back(&self) {
-        self.counters.fell_back();
+    /// Counts a request that this version was asked to answer: see [`Counters::count`].
+    pub(super) fn count(&self, why: Option<&NoAnswer>, previous: Option<Ending>, took: Duration) {
+        self.counters.count(why, previous, took);
     }
 
     /// Requests waiting or being answered.

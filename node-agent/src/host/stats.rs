@@ -4,21 +4,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rimward_core::sample::{Ending, Sample, weigh};
+
 use super::engine::lock;
+use super::slot::NoAnswer;
 use crate::proto::{Histogram, SlotStats};
 
 /// Buckets that a latency can fall into.
 const BUCKETS: usize = 496;
 /// The longest error text that is kept.
 const ERROR_BYTES_MAX: usize = 1024;
-
-/// How a request ended for the slot that tried it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Answered,
-    ClientMistake,
-    Failed,
-}
 
 #[derive(Debug)]
 pub(super) struct Counters {
@@ -57,11 +52,7 @@ impl Counters {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |queued| {
                 (queued < queue_max).then_some(queued + 1)
             });
-        if joined.is_err() {
-            self.rejected.fetch_add(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Gauge(&self.queued))
+        joined.ok().map(|_| Gauge(&self.queued))
     }
 
     /// Counts a request in flight for as long as the gauge lives.
@@ -74,20 +65,37 @@ impl Counters {
         self.inflight.load(Ordering::Relaxed) + self.queued.load(Ordering::Relaxed)
     }
 
-    pub(super) fn finish(&self, outcome: Outcome, took: Duration, error: Option<&str>) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        match outcome {
-            Outcome::Answered => {}
-            Outcome::ClientMistake => {
-                // What a client got wrong says nothing about how fast the model is.
-                self.client_errors.fetch_add(1, Ordering::Relaxed);
+    /// Counts a request: answered where there is no `why` not. Where the previous version was asked
+    /// instead, only once it is known what that one made of it.
+    pub(super) fn count(&self, why: Option<&NoAnswer>, previous: Option<Ending>, took: Duration) {
+        let ending = why.map_or(Ending::Answered, NoAnswer::ending);
+        match ending {
+            Ending::TurnedAway => {
+                self.rejected.fetch_add(1, Ordering::Relaxed);
                 return;
             }
-            Outcome::Failed => {
+            Ending::Answered | Ending::Failed => self.time(took),
+            // How fast a refusal was says nothing about how fast the model is.
+            Ending::Refused => {}
+        }
+        match weigh(ending, previous) {
+            Some(Sample::Good) => {}
+            Some(Sample::Error) => {
                 self.errors.fetch_add(1, Ordering::Relaxed);
-                *lock(&self.last_error) = error.map(clip);
+                *lock(&self.last_error) = why.map(|why| clip(&why.to_string()));
+                if previous == Some(Ending::Answered) {
+                    self.fallbacks.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            None => {
+                self.client_errors.fetch_add(1, Ordering::Relaxed);
             }
         }
+        // Last: whoever sees a request here sees in the others what became of it.
+        self.requests.fetch_add(1, Ordering::Release);
+    }
+
+    fn time(&self, took: Duration) {
         let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.latency_sum_microseconds
             .fetch_add(microseconds, Ordering::Relaxed);
@@ -99,17 +107,14 @@ impl Counters {
         }
     }
 
-    pub(super) fn fell_back(&self) {
-        self.fallbacks.fetch_add(1, Ordering::Relaxed);
-    }
-
     pub(super) fn snapshot(&self) -> SlotStats {
+        let requests = self.requests.load(Ordering::Acquire);
         let mut latency = Histogram::default();
         for (index, count) in (0u16..).zip(&self.latency) {
             latency.add(index, count.load(Ordering::Relaxed));
         }
         SlotStats {
-            requests: self.requests.load(Ordering::Relaxed),
+            requests,
             errors: self.errors.load(Ordering::Relaxed),
             client_errors: self.client_errors.load(Ordering::Relaxed),
             fallbacks: self.fallbacks.load(Ordering::Relaxed),

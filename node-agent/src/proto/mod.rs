@@ -218,18 +218,18 @@ pub struct SlotStats {
     /// Requests that this slot was asked to answer, whatever came of them; rejected ones excluded.
     pub requests: u64,
     /// Requests that this slot failed through no fault of the client: traps, engine errors,
-    /// deadlines, wrong outputs. A candidate's failed request counts here even though the previous
-    /// version answered it.
+    /// deadlines, wrong outputs, and a candidate's refusals of what the previous version answered
+    /// ([`rimward_core::sample::weigh`]).
     pub errors: u64,
-    /// Requests that the module refused as the client's mistake.
+    /// Requests that were the client's mistake: they say nothing about this slot.
     pub client_errors: u64,
-    /// Failed requests that the previous version answered (part of `errors`).
+    /// Requests that the previous version answered instead (part of `errors`).
     pub fallbacks: u64,
     /// Requests turned away because the queue was full.
     pub rejected: u64,
     /// Sum of the latencies in `latency`.
     pub latency_sum_microseconds: u64,
-    /// Time in this slot, queue included, of requests answered or failed by it.
+    /// Time in this slot, queue included, of requests answered or failed by it, not of refused ones.
     pub latency: Histogram,
     /// The last error in words; at most 1 KiB.
     pub last_error: Option<String>,

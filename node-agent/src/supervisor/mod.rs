@@ -13,6 +13,7 @@ mod native;
 mod observe;
 mod orders;
 mod record;
+mod samples;
 mod stage;
 mod trust;
 

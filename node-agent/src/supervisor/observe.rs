@@ -5,13 +5,12 @@
 use std::collections::BTreeMap;
 
 use rimward_core::node::{Observation, Order, Phase, Problem, Reason, State, Version};
-use rimward_core::verdict::{Histogram, Samples};
 
 use super::activate::{NotActivated, reason};
 use super::deployment::{Deployment, Source};
 use super::host::{Heard, Prepared, Slot, Stage, Want};
 use super::orders::{Covers, Orders, sort};
-use super::{Event, Numbers, Supervisor, trust};
+use super::{Event, Numbers, Supervisor, samples, trust};
 use crate::parse::Key;
 use crate::proto::{FailReason, SlotId, SlotStats};
 use crate::report::picture::{self, Picture, Running};
@@ -216,15 +215,7 @@ impl Supervisor {
         stats: &SlotStats,
         before: &SlotStats,
     ) -> anyhow::Result<()> {
-        let mut latency = Histogram::default();
-        for (index, count) in stats.latency.since(&before.latency).buckets() {
-            latency.add_bucket(index, count);
-        }
-        let samples = Samples {
-            requests: stats.requests.saturating_sub(before.requests),
-            errors: stats.errors.saturating_sub(before.errors),
-            latency,
-        };
+        let samples = samples::between(before, stats);
         if samples.requests == 0 && samples.errors == 0 {
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
-use rimward_node_agent::proto::{FromHost, ToHost};
+use rimward_node_agent::proto::{FromHost, SlotStats, ToHost};
 
 use crate::host_client::{Client, held_out, request};
 use crate::host_support::{Host, PATIENCE, Package};
@@ -69,15 +69,52 @@ async fn a_version_in_trial_that_hangs_costs_half_the_deadline_and_no_answer() {
     let stats = host.stats().await;
     assert!(stats[&hang].errors > 0);
     assert_eq!(stats[&hang].errors, stats[&good].requests);
-    // The client's own mistakes are not held against anyone.
+    // The client's own mistakes, which both refuse, are not held against anyone.
     let wrong = serde_json::json!({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 8, 8], "data": vec![99; 64]}]});
     assert_eq!(client.infer(&wrong).await.status(), StatusCode::BAD_REQUEST);
     let after = host.stats().await;
     assert_eq!(
-        (after[&hang].errors, after[&good].requests),
-        (stats[&hang].errors, stats[&good].requests)
+        (after[&hang].errors, after[&good].errors),
+        (stats[&hang].errors, 0)
     );
-    assert_eq!(after[&hang].client_errors, 1);
+    assert_eq!((after[&hang].client_errors, after[&good].client_errors), (1, 1));
+}
+
+#[tokio::test]
+async fn what_a_version_in_trial_refuses_alone_is_its_error_and_what_both_refuse_is_nobodys() {
+    let mut host = Host::start().await;
+    let good = host.load(&Package::good()).await;
+    let mut picky = Package::good();
+    picky.spec.revision = "picky".to_owned();
+    picky.spec.inputs[0].shape = vec![-1, 16, 16];
+    let picky = host.load_as(&Package::good(), &picky).await;
+    host.route(Some(good), Some(picky)).await;
+    let mut client = Client::new(host.address);
+    for (image, _) in held_out().into_iter().take(3) {
+        let answer = client.infer(&request(&image)).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+        assert_eq!(answer.headers()["rimward-fallback-from"], "picky");
+    }
+    let counts = |stats: &SlotStats| (stats.requests, stats.errors, stats.client_errors);
+    let stats = host.stats().await;
+    assert_eq!(counts(&stats[&picky]), (3, 3, 0));
+    assert_eq!(stats[&picky].fallbacks, 3);
+    assert_eq!(counts(&stats[&good]), (3, 0, 0));
+    let words = stats[&picky].last_error.as_ref().unwrap();
+    assert!(words.contains("[-1, 16, 16]"), "{words}");
+
+    // The version that the client is told of says why.
+    let nobodys = serde_json::json!({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 4, 4], "data": vec![0; 16]}]});
+    let answer = client.infer(&nobodys).await;
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{answer:?}");
+    assert_eq!(answer.headers()["rimward-model-version"], "picky");
+    // Nor has a client that asks for this version a previous one to compare with.
+    let path = "/v2/models/digits/versions/picky/infer";
+    let answer = client.post(path, request(&held_out()[0].0).to_string()).await;
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{answer:?}");
+    let stats = host.stats().await;
+    assert_eq!(counts(&stats[&picky]), (5, 3, 2));
+    assert_eq!(counts(&stats[&good]), (4, 0, 1));
 }
 
 #[tokio::test]
@@ -102,11 +139,11 @@ async fn what_only_the_previous_version_declares_it_answers() {
         assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
         assert_eq!(answer.headers()["rimward-model-version"], "digits-1.0.0");
         assert_eq!(answer.headers()["rimward-fallback-from"], revision);
-        // Odd for this version, but no failure of it.
+        // A client that was served before, and would not be after.
         let stats = &host.stats().await[&candidate];
         assert_eq!(
             (stats.client_errors, stats.errors, stats.fallbacks),
-            (1, 0, 0)
+            (0, 1, 1)
         );
     }
     // What no version declares stays the client's mistake, and nobody's request.

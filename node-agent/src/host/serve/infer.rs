@@ -8,6 +8,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
+use rimward_core::sample::Ending;
 
 use super::answers::{Answer, Refusal, clip, error, hold, plain, refuse, unanswered};
 use super::decode::{self, Mistake};
@@ -116,21 +117,24 @@ fn accept(slot: &Slot, body: &Bytes) -> Result<Accepted, Refused> {
 }
 
 /// Takes a request as the serving version declares it, or else as the previous one does: then only
-/// that one is asked, and the version in trial is given as well.
+/// that one is asked, and the version in trial is given as well, with why it refused.
 fn accept_by_any(
     route: Route,
     slot: Arc<Slot>,
     body: &Bytes,
-) -> Result<(Accepted, Route, Option<Arc<Slot>>), Refused> {
+) -> Result<(Accepted, Route, Option<(Arc<Slot>, NoAnswer)>), Refused> {
     let refused = match accept(&slot, body) {
         Ok(accepted) => return Ok((accepted, route, None)),
         Err(refused) => refused,
     };
     match route.previous() {
         Some(previous) if refused.by_declaration => {
-            let accepted = accept(previous, body).map_err(|_| refused)?;
-            slot.refused();
-            Ok((accepted, Route::pinned(Arc::clone(previous)), Some(slot)))
+            let Ok(accepted) = accept(previous, body) else {
+                return Err(refused);
+            };
+            let only = Route::pinned(Arc::clone(previous));
+            let why = NoAnswer::ClientMistake(refused.message);
+            Ok((accepted, only, Some((slot, why))))
         }
         _ => Err(refused),
     }
@@ -163,6 +167,13 @@ async fn run(model: String, route: Route, slot: Arc<Slot>, body: Bytes) -> Answe
             )
         })
         .await;
+    if let Some((candidate, why)) = &refused_by {
+        let by_previous = answered.as_ref().map(|answered| match answered {
+            Ok(_) => Ending::Answered,
+            Err(unanswered) => unanswered.why.ending(),
+        });
+        candidate.count(Some(why), by_previous, Duration::ZERO);
+    }
     match answered {
         None => error(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -175,7 +186,7 @@ async fn run(model: String, route: Route, slot: Arc<Slot>, body: Bytes) -> Answe
         })) => {
             let mut response = plain(StatusCode::OK, answer);
             name_version(&mut response, VERSION_HEADER, &by);
-            if let Some(candidate) = instead_of.or(refused_by) {
+            if let Some(candidate) = instead_of.or(refused_by.map(|(slot, _)| slot)) {
                 name_version(&mut response, FALLBACK_HEADER, &candidate);
             }
             response
