@@ -3,6 +3,7 @@
 //! Owns Prometheus' text and the bounds on connections: how many, how long a head may take. Labels come from closed sets: deployments of this node and their revisions.
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -34,6 +36,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECTIONS_MAX: usize = 64;
 /// Pause after a failed accept, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A counter of time.
+type Seconds = Counter<f64, AtomicU64>;
 
 #[derive(Clone)]
 struct Seen {
@@ -132,9 +137,9 @@ async fn metrics(State(seen): State<Seen>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, kind)], text)
 }
 
+/// Counters begin with this process and never fall in it: the supervisor sums over hosts and loads.
 fn render(picture: &Picture, numbers: &Numbers) -> String {
     let mut registry = Registry::with_prefix("rimward_agent");
-    let to_i64 = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let hosts = numbers.hosts;
     for (name, help, value) in [
         (
@@ -158,6 +163,17 @@ fn render(picture: &Picture, numbers: &Numbers) -> String {
             hosts.resident_bytes,
         ),
         (
+            "state_sequence",
+            "Sequence number of the state record",
+            numbers.seq,
+        ),
+    ] {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    }
+    for (name, help, value) in [
+        (
             "host_deaths",
             "Hosts that ended without being asked to",
             hosts.deaths,
@@ -169,42 +185,15 @@ fn render(picture: &Picture, numbers: &Numbers) -> String {
         ),
         (
             "state_writes",
-            "Durable writes of the state record since start",
+            "Durable writes of the state record",
             numbers.puts,
         ),
-        (
-            "state_sequence",
-            "Sequence number of the state record",
-            numbers.seq,
-        ),
     ] {
-        let gauge: Gauge = Gauge::default();
-        gauge.set(to_i64(value));
-        registry.register(name, help, gauge);
+        let counter: Counter = Counter::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
     }
-    let requests = Family::<ModelLabels, Gauge>::default();
-    let errors = Family::<ModelLabels, Gauge>::default();
-    let latency = Family::<ModelLabels, Gauge>::default();
-    for (deployment, revision, asked, failed, microseconds) in &numbers.slots {
-        let labels = ModelLabels {
-            deployment: deployment.clone(),
-            revision: revision.clone(),
-        };
-        requests.get_or_create(&labels).set(to_i64(*asked));
-        errors.get_or_create(&labels).set(to_i64(*failed));
-        latency.get_or_create(&labels).set(to_i64(*microseconds));
-    }
-    registry.register(
-        "model_requests",
-        "Requests since the version was loaded",
-        requests,
-    );
-    registry.register("model_errors", "Requests that the version failed", errors);
-    registry.register(
-        "model_latency_microseconds_sum",
-        "Sum of the latencies since the version was loaded",
-        latency,
-    );
+    models(&mut registry, numbers);
     let states = Family::<StateLabels, Gauge>::default();
     for model in &picture.status.models {
         let labels = StateLabels {
@@ -222,21 +211,96 @@ fn render(picture: &Picture, numbers: &Numbers) -> String {
     }
 }
 
+/// Counters of each version.
+fn models(registry: &mut Registry, numbers: &Numbers) {
+    let requests = Family::<ModelLabels, Counter>::default();
+    let errors = Family::<ModelLabels, Counter>::default();
+    let client_errors = Family::<ModelLabels, Counter>::default();
+    let rejected = Family::<ModelLabels, Counter>::default();
+    let latency = Family::<ModelLabels, Seconds>::default();
+    for (deployment, revision, counts) in &numbers.models {
+        let labels = ModelLabels {
+            deployment: deployment.clone(),
+            revision: revision.clone(),
+        };
+        requests.get_or_create(&labels).inc_by(counts.requests);
+        errors.get_or_create(&labels).inc_by(counts.errors);
+        client_errors
+            .get_or_create(&labels)
+            .inc_by(counts.client_errors);
+        rejected.get_or_create(&labels).inc_by(counts.rejected);
+        latency
+            .get_or_create(&labels)
+            .inc_by(counts.latency_microseconds as f64 / 1e6);
+    }
+    registry.register(
+        "model_requests",
+        "Requests that the version was asked to answer",
+        requests,
+    );
+    registry.register(
+        "model_errors",
+        "Those that it failed, or that in trial only the previous version answered",
+        errors,
+    );
+    registry.register(
+        "model_client_errors",
+        "Those that were the client's mistake",
+        client_errors,
+    );
+    registry.register(
+        "model_rejected",
+        "Requests turned away because too many were there",
+        rejected,
+    );
+    registry.register(
+        "model_latency_seconds",
+        "Time that the version took for what it answered or failed, queue included",
+        latency,
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervisor::{Counts, Gauges};
+
+    fn numbers() -> Numbers {
+        let counts = Counts {
+            requests: 7,
+            errors: 2,
+            client_errors: 1,
+            rejected: 3,
+            latency_microseconds: 1_500_000,
+        };
+        Numbers {
+            hosts: Gauges {
+                deaths: 4,
+                resident_bytes: 5,
+                ..Gauges::default()
+            },
+            models: vec![("shop/digits".into(), "digits-1".into(), counts)],
+            ..Numbers::default()
+        }
+    }
 
     #[test]
-    fn metrics_name_each_model_and_its_counters() {
-        let numbers = Numbers {
-            slots: vec![("shop/digits".into(), "digits-1".into(), 7, 2, 900)],
-            ..Numbers::default()
-        };
-        let text = render(&Picture::blank(), &numbers);
-        let line =
-            "rimward_agent_model_requests{deployment=\"shop/digits\",revision=\"digits-1\"} 7";
-        assert!(text.contains(line), "{text}");
-        assert!(text.contains("rimward_agent_host_deaths 0"), "{text}");
+    fn what_only_grows_is_a_counter_and_what_also_falls_is_a_gauge() {
+        let text = render(&Picture::blank(), &numbers());
+        let labels = "{deployment=\"shop/digits\",revision=\"digits-1\"}";
+        for line in [
+            format!("rimward_agent_model_requests_total{labels} 7"),
+            format!("rimward_agent_model_errors_total{labels} 2"),
+            format!("rimward_agent_model_client_errors_total{labels} 1"),
+            format!("rimward_agent_model_rejected_total{labels} 3"),
+            format!("rimward_agent_model_latency_seconds_total{labels} 1.5"),
+            "rimward_agent_host_deaths_total 4".to_owned(),
+            "rimward_agent_host_resident_bytes 5".to_owned(),
+            "# TYPE rimward_agent_host_deaths counter".to_owned(),
+            "# TYPE rimward_agent_host_resident_bytes gauge".to_owned(),
+        ] {
+            assert!(text.lines().any(|had| had == line), "{line} in {text}");
+        }
     }
 
     #[test]
@@ -248,11 +312,7 @@ mod tests {
             .status
             .models
             .push(rimward_crds::NodeModelStatus::default());
-        let numbers = Numbers {
-            slots: vec![("shop/digits".into(), "digits-1".into(), 7, 2, 900)],
-            ..Numbers::default()
-        };
-        let text = render(&picture, &numbers);
+        let text = render(&picture, &numbers());
         // A family without a sample shows no labels, or is not shown at all.
         let (source, _) = include_str!("probes.rs")
             .split_once("#[cfg(test)]")

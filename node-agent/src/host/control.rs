@@ -179,6 +179,8 @@ impl Host {
                             .server
                             .lame_duck(Duration::from_millis(grace_milliseconds))
                             .await;
+                        // What it answered since it was last asked counts too.
+                        let _ = leaving.stats().await;
                         let abandoned_connections = stayed as u64;
                         let _ = leaving
                             .tell(FromHost::Drained {
@@ -314,9 +316,19 @@ impl Host {
                 while slot.busy() > 0 || Arc::strong_count(&slot) > 1 {
                     tokio::time::sleep(UNLOAD_PERIOD).await;
                 }
+                let _ = host.tell_stats(id, &slot).await;
             }
             let _ = host.tell(FromHost::Unloaded { slot: id }).await;
         });
+    }
+
+    /// Tells one slot's counters; gives its requests in flight.
+    async fn tell_stats(&self, slot: SlotId, loaded: &Slot) -> anyhow::Result<u64> {
+        let stats = loaded.stats();
+        let inflight = stats.inflight;
+        let stats = Box::new(stats);
+        self.tell(FromHost::SlotStats { slot, stats }).await?;
+        Ok(inflight)
     }
 
     async fn stats(&self) -> anyhow::Result<()> {
@@ -324,13 +336,7 @@ impl Host {
         let mut inflight = 0;
         for (id, state) in slots {
             if let SlotState::Loaded(slot) = state {
-                let stats = slot.stats();
-                inflight += stats.inflight;
-                self.tell(FromHost::SlotStats {
-                    slot: id,
-                    stats: Box::new(stats),
-                })
-                .await?;
+                inflight += self.tell_stats(id, &slot).await?;
             }
         }
         self.tell(FromHost::HostStats {

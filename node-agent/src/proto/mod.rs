@@ -92,7 +92,8 @@ pub enum ToHost {
         candidate: Option<SlotId>,
     },
     /// Drops a slot after its requests in flight (or their deadlines) are over. It must not be
-    /// routed. Answered by [`FromHost::Unloaded`].
+    /// routed. Answered by its last [`FromHost::SlotStats`], if it was loaded, and
+    /// [`FromHost::Unloaded`].
     Unload {
         /// The slot.
         slot: SlotId,
@@ -101,7 +102,8 @@ pub enum ToHost {
     /// [`FromHost::HostStats`].
     Stats {},
     /// Stop accepting; answer the next request of each connection with `Connection: close`; when no
-    /// connection is left or the grace is over, send [`FromHost::Drained`] and exit.
+    /// connection is left or the grace is over, send what answers [`ToHost::Stats`], then
+    /// [`FromHost::Drained`], and exit.
     LameDuck {
         /// Longer than clients keep idle connections for reuse.
         grace_milliseconds: u64,

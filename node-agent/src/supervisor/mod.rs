@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 pub use activate::PreflightLimits;
-pub use host::Gauges;
+pub use host::{Counts, Gauges};
 pub use orders::{Covers, Orders, Refused};
 pub use trust::{Trust, watch as watch_trust};
 
@@ -115,8 +115,8 @@ pub struct Numbers {
     pub puts: u64,
     /// Sequence number of the state record.
     pub seq: u64,
-    /// Per deployment and revision: requests, errors, sum of latencies in microseconds.
-    pub slots: Vec<(String, String, u64, u64, u64)>,
+    /// Per deployment and revision.
+    pub models: Vec<(String, String, Counts)>,
 }
 
 /// The supervisor.

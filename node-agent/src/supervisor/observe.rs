@@ -8,7 +8,7 @@ use rimward_core::node::{Observation, Order, Phase, Problem, Reason, State, Vers
 
 use super::activate::{NotActivated, reason};
 use super::deployment::{Deployment, Source};
-use super::host::{Heard, Prepared, Slot, Stage, Want};
+use super::host::{Heard, Prepared, Slot, Want};
 use super::orders::{Covers, Orders, sort};
 use super::{Event, Numbers, Supervisor, samples, trust};
 use crate::parse::Key;
@@ -292,19 +292,10 @@ impl Supervisor {
             hosts: self.hosts.gauges(),
             puts: self.puts,
             seq: self.slots.as_ref().map_or(0, crate::store::Slots::seq),
-            slots: self
+            models: self
                 .hosts
-                .slots()
-                .filter(|slot| matches!(slot.stage, Stage::Loaded(_)))
-                .map(|slot| {
-                    (
-                        slot.key.to_string(),
-                        slot.version.revision.to_string(),
-                        slot.seen.requests,
-                        slot.seen.errors,
-                        slot.seen.latency_sum_microseconds,
-                    )
-                })
+                .totals()
+                .map(|(key, revision, counts)| (key.to_string(), revision.to_string(), counts))
                 .collect(),
         };
         self.numbers.send_replace(numbers);
@@ -332,6 +323,7 @@ impl Supervisor {
             .collect();
         for key in gone {
             self.deployments.remove(&key);
+            self.hosts.forget(&key);
         }
     }
 

@@ -96,8 +96,7 @@ async fn misbehaving_modules_are_stopped_and_others_are_served_meanwhile() {
             "{fixture}: {stats:?}"
         );
         host.route(None, None).await;
-        host.tell(ToHost::Unload { slot }).await;
-        assert!(matches!(host.told().await, FromHost::Unloaded { slot: gone } if gone == slot));
+        host.unload(slot).await;
     }
 }
 

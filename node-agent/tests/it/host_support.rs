@@ -291,6 +291,34 @@ impl Host {
         (host, slot)
     }
 
+    /// Unloads a slot; gives its last counters.
+    pub async fn unload(&mut self, slot: SlotId) -> SlotStats {
+        self.tell(ToHost::Unload { slot }).await;
+        let last = match self.told().await {
+            FromHost::SlotStats { slot: of, stats } if of == slot => *stats,
+            other => panic!("{other:?}"),
+        };
+        match self.told().await {
+            FromHost::Unloaded { slot: gone } if gone == slot => last,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until a lame duck is done; gives how many connections stayed, and its last counters.
+    pub async fn drained(&mut self) -> (u64, BTreeMap<SlotId, SlotStats>) {
+        let mut last = BTreeMap::new();
+        loop {
+            match self.told().await {
+                FromHost::SlotStats { slot, stats } => drop(last.insert(slot, *stats)),
+                FromHost::HostStats { .. } => {}
+                FromHost::Drained {
+                    abandoned_connections,
+                } => return (abandoned_connections, last),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     pub async fn stats(&mut self) -> BTreeMap<SlotId, SlotStats> {
         self.tell(ToHost::Stats {}).await;
         let mut all = BTreeMap::new();

@@ -3,25 +3,32 @@
 //! Owns the listening sockets for life, restarts, and planned replacement as a lame duck. Must never
 //! decide which version serves: it brings hosts to what the machines want.
 
+mod news;
 mod process;
 mod slots;
+mod totals;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rimward_core::ids::RevisionName;
+use rimward_core::node::Version;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub(super) use process::{Link, News};
 pub(super) use slots::{Prepare, Slot, Slots, Stage, Want};
+pub use totals::Counts;
 
+use self::totals::Totals;
 use super::native::ModuleId;
+use crate::parse::Key;
 use crate::proto::spawn::Program;
 use crate::proto::{
-    DeploymentSpec, FailReason, FdRole, FromHost, HostLimits, NativeCodeId, SlotId, SlotStats,
-    ToHost, WhatRuns,
+    DeploymentSpec, FailReason, FdRole, HostLimits, NativeCodeId, SlotId, SlotStats, ToHost,
+    WhatRuns,
 };
 
 /// A new host that has not everything loaded by then begins to listen all the same: what is loaded
@@ -104,6 +111,15 @@ struct Host {
     slots: Slots,
 }
 
+/// A host that was told to leave.
+#[derive(Debug)]
+struct Leaving {
+    link: Link,
+    until: Instant,
+    /// What it still answers with.
+    slots: Slots,
+}
+
 /// The hosts of one agent.
 #[derive(Debug)]
 pub(super) struct Hosts {
@@ -114,11 +130,12 @@ pub(super) struct Hosts {
     generation: u64,
     serving: Option<Host>,
     replacing: Option<Host>,
-    leaving: BTreeMap<u64, (Link, Instant)>,
+    leaving: BTreeMap<u64, Leaving>,
     restart_at: Option<Instant>,
     restarts_in_a_row: u32,
     replace_wanted: Option<Instant>,
     gauges: Gauges,
+    totals: Totals,
 }
 
 impl Hosts {
@@ -143,6 +160,7 @@ impl Hosts {
             restarts_in_a_row: 0,
             replace_wanted: None,
             gauges: Gauges::default(),
+            totals: Totals::default(),
         }
     }
 
@@ -154,15 +172,11 @@ impl Hosts {
 
     /// What really runs for a version in the serving host.
     #[must_use]
-    pub(super) fn runs(
-        &self,
-        key: &crate::parse::Key,
-        version: &rimward_core::node::Version,
-    ) -> Option<(&Slot, &WhatRuns)> {
+    pub(super) fn runs(&self, key: &Key, version: &Version) -> Option<(&Slot, &WhatRuns)> {
         let (_, slot) = self.serving.as_ref()?.slots.find(key, version)?;
         match &slot.stage {
             Stage::Loaded(runs) => Some((slot, runs)),
-            Stage::Preparing | Stage::Loading => None,
+            Stage::Preparing | Stage::Loading | Stage::Unloading => None,
         }
     }
 
@@ -258,16 +272,27 @@ impl Hosts {
         let old = std::mem::replace(&mut self.serving, self.replacing.take());
         if let Some(old) = old {
             self.gauges.replacements += 1;
-            let grace_milliseconds = LAME_DUCK_GRACE.as_millis() as u64;
-            old.link
-                .send(ToHost::LameDuck { grace_milliseconds }, Vec::new());
-            let until = Instant::now() + LAME_DUCK_GRACE + Duration::from_secs(10);
-            self.leaving.insert(old.generation, (old.link, until));
+            self.send_away(old, LAME_DUCK_GRACE, Duration::from_secs(10));
         }
     }
 
+    /// Makes a host a lame duck; `patience` after its grace it is killed.
+    fn send_away(&mut self, host: Host, grace: Duration, patience: Duration) {
+        let grace_milliseconds = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let Host {
+            generation,
+            link,
+            slots,
+            ..
+        } = host;
+        link.send(ToHost::LameDuck { grace_milliseconds }, Vec::new());
+        let until = Instant::now() + grace + patience;
+        self.leaving
+            .insert(generation, Leaving { link, until, slots });
+    }
+
     fn end_overdue(&mut self, now: Instant) {
-        self.leaving.retain(|_, (_, until)| now < *until);
+        self.leaving.retain(|_, leaving| now < leaving.until);
         let stuck = self
             .replacing
             .as_ref()
@@ -295,10 +320,10 @@ impl Hosts {
 
     /// Asks every host for its counters.
     pub(super) fn ask_stats(&self) {
-        for host in self.serving.iter().chain(&self.replacing) {
-            if host.ready {
-                host.link.send(ToHost::Stats {}, Vec::new());
-            }
+        let hosts = self.serving.iter().chain(&self.replacing);
+        let ready = hosts.filter(|host| host.ready).map(|host| &host.link);
+        for link in ready.chain(self.leaving.values().map(|leaving| &leaving.link)) {
+            link.send(ToHost::Stats {}, Vec::new());
         }
     }
 
@@ -312,13 +337,9 @@ impl Hosts {
 
     /// Lets the hosts finish what they have begun, for the agent's own end. True while one is left.
     pub(crate) fn finish(&mut self, grace: Duration) -> bool {
-        let grace_milliseconds = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        let until = Instant::now() + grace;
         self.replacing = None;
         if let Some(host) = self.serving.take() {
-            host.link
-                .send(ToHost::LameDuck { grace_milliseconds }, Vec::new());
-            self.leaving.insert(host.generation, (host.link, until));
+            self.send_away(host, grace, Duration::ZERO);
         }
         !self.leaving.is_empty()
     }
@@ -371,118 +392,18 @@ impl Hosts {
         Some(slot)
     }
 
-    /// Takes a host's news; gives what the machines must hear.
-    pub(super) fn news(&mut self, generation: u64, news: News) -> Option<Heard> {
-        match news {
-            News::Ended(words) => self.ended(generation, words),
-            News::Message(message) => self.message(generation, message),
-        }
+    /// Counters of every version of the deployments that are here, since the agent started.
+    pub(super) fn totals(&self) -> impl Iterator<Item = (&Key, &RevisionName, Counts)> {
+        self.totals.iter()
     }
 
-    fn ended(&mut self, generation: u64, words: String) -> Option<Heard> {
-        if self.leaving.remove(&generation).is_some() {
-            tracing::info!(words, "the replaced host left");
-            return None;
-        }
-        if self
-            .replacing
-            .as_ref()
-            .is_some_and(|host| host.generation == generation)
-        {
-            tracing::warn!(words, "the replacing host died");
-            self.replacing = None;
-            self.replace_wanted = Some(Instant::now() + Duration::from_secs(10));
-            return None;
-        }
-        if self
-            .serving
-            .as_ref()
-            .is_none_or(|host| host.generation != generation)
-        {
-            return None;
-        }
-        tracing::warn!(words, "the host died");
-        self.serving = None;
-        self.gauges.deaths += 1;
-        self.wait_before_restart(Instant::now());
-        Some(Heard::Died(words))
+    /// A deployment is gone from the device.
+    pub(super) fn forget(&mut self, key: &Key) {
+        self.totals.forget(key);
     }
 
-    fn message(&mut self, generation: u64, message: FromHost) -> Option<Heard> {
-        if self.leaving.contains_key(&generation) {
-            return None;
-        }
-        let serving = self.serving.as_ref().map(|host| host.generation) == Some(generation);
-        match message {
-            FromHost::Ready {} => {
-                self.host(generation)?.ready = true;
-                None
-            }
-            FromHost::Loaded { slot, runs } => {
-                let slot = self.host(generation)?.slots.get_mut(slot)?;
-                slot.stage = Stage::Loaded(runs);
-                Some(Heard::Loaded(slot.clone()))
-            }
-            FromHost::LoadFailed {
-                slot,
-                reason,
-                message,
-            } => {
-                let slot = self.host(generation)?.slots.remove(slot)?;
-                let slot = self.unless_replacing(generation, slot)?;
-                Some(Heard::LoadFailed {
-                    slot,
-                    reason,
-                    message,
-                })
-            }
-            FromHost::Routed { endpoint, done } => {
-                if !done {
-                    tracing::error!(endpoint, "the host refused a route");
-                }
-                self.host(generation)?.slots.routed();
-                None
-            }
-            FromHost::SlotStats { slot, stats } => {
-                let slot = self.host(generation)?.slots.get_mut(slot)?;
-                let before = Box::new(std::mem::replace(&mut slot.seen, (*stats).clone()));
-                Some(Heard::Sampled {
-                    slot: slot.clone(),
-                    stats,
-                    before,
-                })
-            }
-            FromHost::HostStats {
-                inflight,
-                connections,
-                written_off_threads,
-                resident_bytes,
-            } => {
-                if serving {
-                    self.gauges = Gauges {
-                        inflight,
-                        connections,
-                        written_off_threads,
-                        resident_bytes,
-                        ..self.gauges
-                    };
-                }
-                None
-            }
-            FromHost::Unhealthy { reason } => {
-                if serving {
-                    self.replace(&reason);
-                }
-                None
-            }
-            FromHost::Unloaded { .. } | FromHost::Drained { .. } | FromHost::Pong {} => None,
-        }
-    }
-
-    /// Every slot of the serving host with its counters, for metrics.
+    /// Every slot of the serving host.
     pub(super) fn slots(&self) -> impl Iterator<Item = &Slot> {
-        self.serving
-            .iter()
-            .flat_map(|host| host.slots.iter().map(|(_, slot)| slot))
+        self.serving.iter().flat_map(|host| host.slots.iter())
     }
 }

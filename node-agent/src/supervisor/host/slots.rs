@@ -28,6 +28,8 @@ pub(crate) enum Stage {
     Loading,
     /// It can answer.
     Loaded(WhatRuns),
+    /// The host was told to drop it, and will say when it did and what it had counted.
+    Unloading,
 }
 
 /// One version in one host.
@@ -83,11 +85,18 @@ impl Slots {
         self.slots.get_mut(&id)
     }
 
-    /// The slot of a version, if there is one.
+    /// A slot that the host is loading, to be changed: not one that is not wanted any more.
+    pub(crate) fn loading(&mut self, id: SlotId) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(&id)?;
+        (slot.stage == Stage::Loading).then_some(slot)
+    }
+
+    /// The slot of a version, if there is one that stays.
     #[must_use]
     pub(crate) fn find(&self, key: &Key, version: &Version) -> Option<(SlotId, &Slot)> {
         self.slots
             .iter()
+            .filter(|(_, slot)| slot.stage != Stage::Unloading)
             .find(|(_, slot)| &slot.key == key && &slot.version == version)
             .map(|(id, slot)| (*id, slot))
     }
@@ -133,21 +142,21 @@ impl Slots {
             .collect();
         // Only once every route is confirmed is it certain that a slot has no traffic.
         if self.unanswered == 0 {
-            let gone: Vec<SlotId> = self
-                .slots
-                .keys()
-                .filter(|id| !wanted.contains(id) && !routed.contains(id))
-                .copied()
-                .collect();
-            for slot in gone {
-                match self.slots.remove(&slot).map(|slot| slot.stage) {
-                    // The host does not know it yet; what is being prepared is dropped on arrival.
-                    None | Some(Stage::Preparing) => {}
-                    Some(Stage::Loading | Stage::Loaded(_)) => {
-                        messages.push(ToHost::Unload { slot });
-                    }
+            self.slots.retain(|id, slot| {
+                if wanted.contains(id) || routed.contains(id) {
+                    return true;
                 }
-            }
+                match slot.stage {
+                    // The host does not know it yet; what is being prepared is dropped on arrival.
+                    Stage::Preparing => return false,
+                    Stage::Loading | Stage::Loaded(_) => {
+                        messages.push(ToHost::Unload { slot: *id });
+                        slot.stage = Stage::Unloading;
+                    }
+                    Stage::Unloading => {}
+                }
+                true
+            });
         }
         (prepares, messages)
     }
@@ -179,7 +188,7 @@ impl Slots {
         let (id, slot) = self.find(key, version?)?;
         match slot.stage {
             Stage::Loaded(_) => Some((id, slot.endpoint.clone()?)),
-            Stage::Preparing | Stage::Loading => None,
+            Stage::Preparing | Stage::Loading | Stage::Unloading => None,
         }
     }
 
@@ -240,9 +249,10 @@ impl Slots {
         self.unanswered == 0 && wants.iter().all(answers)
     }
 
-    /// Every slot.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
-        self.slots.iter().map(|(id, slot)| (*id, slot))
+    /// Every slot that stays.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        let slots = self.slots.values();
+        slots.filter(|slot| slot.stage != Stage::Unloading)
     }
 }
 
@@ -317,6 +327,26 @@ mod tests {
         assert!(matches!(messages[..], [ToHost::Unload { slot: SlotId(1) }]));
         let (prepares, messages) = slots.reconcile(&want(Some("v2"), None, None));
         assert!(prepares.is_empty() && messages.is_empty());
+    }
+
+    #[test]
+    fn a_version_wanted_again_while_it_is_unloaded_is_loaded_anew() {
+        let mut slots = Slots::default();
+        slots.reconcile(&want(Some("v1"), None, None));
+        load(&mut slots, SlotId(1));
+        slots.reconcile(&want(Some("v1"), None, None));
+        slots.routed();
+        slots.reconcile(&[]);
+        slots.routed();
+        let (_, messages) = slots.reconcile(&[]);
+        assert!(matches!(messages[..], [ToHost::Unload { slot: SlotId(1) }]));
+
+        let (prepares, _) = slots.reconcile(&want(Some("v1"), None, None));
+        assert_eq!(prepares[0].slot, SlotId(2));
+        // Its last counters are still to come; what it says of being loaded is too late.
+        assert!(slots.get_mut(SlotId(1)).is_some());
+        assert!(slots.loading(SlotId(1)).is_none());
+        assert_eq!(slots.iter().count(), 1);
     }
 
     #[test]
