@@ -72,7 +72,7 @@ impl Route {
         inputs: Tensors,
         budget: Arc<TensorBudget>,
         began: Instant,
-        encode: impl Fn(&Slot, &Tensors) -> Result<T, String>,
+        mut encode: impl FnMut(&Slot, &Tensors) -> Result<T, NoAnswer>,
     ) -> Option<Result<Answered<T>, Unanswered>> {
         let timeout = |slot: &Slot| Duration::from_millis(slot.spec.limits.timeout_milliseconds);
         let (slot, previous) = match (self.candidate, self.current) {
@@ -92,9 +92,10 @@ impl Route {
             .await;
         let took = began.elapsed();
         let instead = match (&answer, previous) {
-            (Ok(_), _) | (Err(_), None) => None,
+            // Without room for one version's answer there is none for the other's.
+            (Ok(_) | Err(NoAnswer::NoRoom), _) | (Err(_), None) => None,
             (Err(_), Some(previous)) => {
-                let answer = ask_previous(&previous, kept, began + whole, &encode).await;
+                let answer = ask_previous(&previous, kept, began + whole, &mut encode).await;
                 Some((answer, previous))
             }
         };
@@ -126,7 +127,7 @@ async fn ask_previous<T>(
     previous: &Slot,
     inputs: Tensors,
     deadline: Instant,
-    encode: impl Fn(&Slot, &Tensors) -> Result<T, String>,
+    mut encode: impl FnMut(&Slot, &Tensors) -> Result<T, NoAnswer>,
 ) -> Result<T, NoAnswer> {
     // Its own time, so that the candidate's does not look like its; its own budget too: what the
     // candidate still holds, and how little it may hold, is not its.
@@ -144,7 +145,7 @@ async fn ask_previous<T>(
                 })
                 .await
         }
-        Err(over) => Err(NoAnswer::ClientMistake(over.to_string())),
+        Err(over) => Err(NoAnswer::TooLarge(over.to_string())),
     };
     previous.count(answer.as_ref().err(), None, began.elapsed());
     answer

@@ -27,6 +27,12 @@ pub(super) enum NoAnswer {
     /// Too many wait already.
     #[error("too many requests wait for this model")]
     QueueFull,
+    /// Others have all the memory for requests and answers.
+    #[error("no room for more requests and answers")]
+    NoRoom,
+    /// Request or answer is larger than this version, or the endpoint, takes.
+    #[error("{0}")]
+    TooLarge(String),
     /// The request is wrong; another version might still take it if it declares other inputs.
     #[error("{0}")]
     ClientMistake(String),
@@ -42,8 +48,8 @@ impl NoAnswer {
     /// Whose fault it is, as far as this version can tell.
     pub(super) fn ending(&self) -> Ending {
         match self {
-            Self::QueueFull => Ending::TurnedAway,
-            Self::ClientMistake(_) => Ending::Refused,
+            Self::QueueFull | Self::NoRoom => Ending::TurnedAway,
+            Self::ClientMistake(_) | Self::TooLarge(_) => Ending::Refused,
             Self::TimedOut(_) | Self::Failed(_) => Ending::Failed,
         }
     }
@@ -122,15 +128,14 @@ impl Slot {
         })
     }
 
-    /// Answers one request, or says why not. `encode` turns tensors into an answer; what it refuses is
-    /// the version's fault. The caller counts it.
+    /// Answers one request, or says why not. `encode` turns tensors into an answer. The caller counts it.
     pub(super) async fn answer<T>(
         &self,
         inputs: Tensors,
         budget: Arc<TensorBudget>,
         began: Instant,
         deadline: Instant,
-        encode: impl FnOnce(&Tensors) -> Result<T, String>,
+        encode: impl FnOnce(&Tensors) -> Result<T, NoAnswer>,
     ) -> Result<T, NoAnswer> {
         self.check_inputs(&inputs)?;
         let timed_out =
@@ -175,7 +180,7 @@ impl Slot {
             })?;
         contract::check_outputs(&self.spec.outputs, &outputs)
             .map_err(|error| NoAnswer::Failed(error.to_string()))?;
-        encode(&outputs).map_err(NoAnswer::Failed)
+        encode(&outputs)
     }
 
     fn check_inputs(&self, inputs: &Tensors) -> Result<(), NoAnswer> {

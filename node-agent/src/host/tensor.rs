@@ -43,6 +43,19 @@ impl TensorBudget {
         })
     }
 
+    /// Says whether so much more would be allowed now, for whoever is about to take the memory.
+    pub fn check(&self, bytes: u64) -> Result<(), OverBudget> {
+        let wanted_bytes = bytes.saturating_add(OVERHEAD_BYTES);
+        let used = self.used_bytes.load(Ordering::Relaxed);
+        if used.saturating_add(wanted_bytes) > self.bytes_max {
+            return Err(OverBudget {
+                wanted_bytes,
+                bytes_max: self.bytes_max,
+            });
+        }
+        Ok(())
+    }
+
     /// Puts bytes on the account for as long as the buffer lives.
     pub fn charge(self: &Arc<Self>, bytes: Bytes) -> Result<Buffer, OverBudget> {
         let wanted_bytes = (bytes.len() as u64).saturating_add(OVERHEAD_BYTES);

@@ -185,8 +185,11 @@ pub enum FromHost {
 pub struct HostLimits {
     /// Resident memory at which the host reports [`FromHost::Unhealthy`]; a quarter more and it exits.
     pub memory_bytes_max: u64,
-    /// The largest request body.
+    /// The largest request body, and the largest answer.
     pub body_bytes_max: u64,
+    /// Bytes of bodies and answers that may be here at one time, from all clients. (Tensors are bounded
+    /// for each request.)
+    pub inflight_bytes_max: u64,
     /// Open client connections.
     pub connections_max: u32,
     /// How long a client may take nothing of an answer that is being written to it.
@@ -204,6 +207,7 @@ impl Default for HostLimits {
         Self {
             memory_bytes_max: 2 << 30,
             body_bytes_max: 64 << 20,
+            inflight_bytes_max: 256 << 20,
             connections_max: 1024,
             write_stall_milliseconds: 30_000,
             slots_max: 512,

@@ -3,7 +3,7 @@
 use rimward_node_agent::proto::spawn::run_preflight;
 use rimward_node_agent::proto::{FailReason, PreflightReport};
 
-use crate::host_support::{Package, file, program, tensor};
+use crate::host_support::{Package, file, model_that_wants, program, tensor};
 
 async fn check(package: Package, reason: FailReason, words: &str) {
     let report = package.preflight().await;
@@ -201,39 +201,6 @@ async fn a_preflight_over_its_time_reports_that() {
     job.timeout_milliseconds = 1_500;
     let report = run_preflight(&program(), &job, package.files().0).await;
     check_report(report, FailReason::TimedOut, "");
-}
-
-/// One field of a protobuf message.
-fn field(number: u8, body: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![number << 3 | 2, u8::try_from(body.len()).unwrap()];
-    bytes.extend_from_slice(body);
-    bytes
-}
-
-/// A model of a hundred bytes that makes a tensor of that many elements while it is loaded or run.
-fn model_that_wants(elements: u64) -> Vec<u8> {
-    let node = [
-        field(1, b"s"),
-        field(2, b"probabilities"),
-        field(4, b"ConstantOfShape"),
-    ]
-    .concat();
-    // INT64, one element.
-    let tensor = [
-        vec![8, 1, 16, 7],
-        field(8, b"s"),
-        field(9, &elements.to_le_bytes()),
-    ]
-    .concat();
-    let output = [field(1, b"probabilities"), field(2, &field(1, &[8, 1]))].concat();
-    let graph = [
-        field(1, &node),
-        field(2, b"g"),
-        field(5, &tensor),
-        field(12, &output),
-    ]
-    .concat();
-    [vec![8, 8], field(8, &[16, 13]), field(7, &graph)].concat()
 }
 
 #[tokio::test]

@@ -11,5 +11,6 @@ mod host_client;
 mod host_limits;
 mod host_preflight;
 mod host_rest;
+mod host_room;
 mod host_support;
 mod host_traffic;

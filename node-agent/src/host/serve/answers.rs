@@ -4,8 +4,8 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::room::Room;
 use crate::host::slot::NoAnswer;
 
 pub(super) type Answer = Response<Bytes>;
@@ -20,7 +20,8 @@ pub(super) fn unanswered(model: &str, why: &NoAnswer) -> Answer {
         NoAnswer::ClientMistake(_) => error(StatusCode::BAD_REQUEST, &message),
         NoAnswer::TimedOut(_) => error(StatusCode::GATEWAY_TIMEOUT, &message),
         NoAnswer::Failed(_) => error(StatusCode::INTERNAL_SERVER_ERROR, &message),
-        NoAnswer::QueueFull => {
+        NoAnswer::TooLarge(_) => error(StatusCode::PAYLOAD_TOO_LARGE, &message),
+        NoAnswer::QueueFull | NoAnswer::NoRoom => {
             let mut response = error(StatusCode::SERVICE_UNAVAILABLE, &message);
             response
                 .headers_mut()
@@ -62,15 +63,15 @@ pub(super) fn plain(code: StatusCode, body: Vec<u8>) -> Answer {
     response
 }
 
-/// Ties the room that a request took to its answer's bytes: given back once they are sent, or the
-/// connection is gone, and not when they are merely handed over for sending.
-pub(super) fn hold(answer: Answer, room: OwnedSemaphorePermit) -> Answer {
+/// Ties room to an answer's bytes: given back once they are sent, or the connection is gone, and not
+/// when they are merely handed over for sending.
+pub(super) fn hold(answer: Answer, room: Room) -> Answer {
     answer.map(|bytes| Bytes::from_owner(Held { bytes, _room: room }))
 }
 
 struct Held {
     bytes: Bytes,
-    _room: OwnedSemaphorePermit,
+    _room: Room,
 }
 
 impl AsRef<[u8]> for Held {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::host::tensor::{RANK_MAX, Tensor, TensorBudget, element_count};
+use crate::host::tensor::{OverBudget, RANK_MAX, Tensor, TensorBudget, element_count};
 use crate::proto::Datatype;
 
 /// Inputs or outputs that a request may name.
@@ -191,38 +191,39 @@ fn input(
     let data = data.ok_or_else(|| field(&at, "has no data"))?;
     let count =
         element_count(&shape).map_err(|error| field(format!("{at}.shape"), error.to_string()))?;
-    let bytes = read_data(datatype, &shape, count, data)
+    let too_large = |over: OverBudget| Mistake::TooLarge {
+        at: format!("{at}.data"),
+        what: over.to_string(),
+    };
+    // Every element takes a digit and a comma, so the text itself bounds what is reserved.
+    let likely = count.min(data.get().len() as u64 / 2 + 1);
+    let element_bytes = datatype.element_bytes().unwrap_or(4) as u64;
+    let reserve_bytes = likely.saturating_mul(element_bytes);
+    budget.check(reserve_bytes).map_err(too_large)?;
+    let bytes = Vec::with_capacity(reserve_bytes as usize);
+    let bytes = read_data(datatype, &shape, count, data, bytes)
         .map_err(|what| field(format!("{at}.data"), what))?;
-    let buffer = budget
-        .charge(Bytes::from(bytes))
-        .map_err(|over| Mistake::TooLarge {
-            at: format!("{at}.data"),
-            what: over.to_string(),
-        })?;
+    let buffer = budget.charge(Bytes::from(bytes)).map_err(too_large)?;
     let tensor = Tensor::new(datatype, &shape, buffer)
         .map_err(|error| field(format!("{at}.data"), error.to_string()))?;
     Ok((name, tensor))
 }
 
-/// Reads flat or nested data, row-major.
+/// Reads flat or nested data, row-major, into `bytes`.
 fn read_data(
     datatype: Datatype,
     shape: &[u32],
     count: u64,
     data: &RawValue,
+    bytes: Vec<u8>,
 ) -> Result<Vec<u8>, String> {
-    let text = data.get();
-    // Every element takes a digit and a comma, so the text itself bounds what is reserved.
-    let likely = usize::try_from(count)
-        .unwrap_or(usize::MAX)
-        .min(text.len() / 2 + 1);
     let mut sink = Sink {
         datatype,
         shape,
         left: count,
-        bytes: Vec::with_capacity(likely.saturating_mul(datatype.element_bytes().unwrap_or(4))),
+        bytes,
     };
-    let mut json = serde_json::Deserializer::from_str(text);
+    let mut json = serde_json::Deserializer::from_str(data.get());
     Level {
         sink: &mut sink,
         level: 0,

@@ -1,4 +1,20 @@
+use super::super::encode;
+use super::super::room::Rooms;
 use super::*;
+use crate::host::slot::NoAnswer;
+
+const HEAD: encode::Head<'static> = encode::Head {
+    model: "m",
+    version: "v",
+    id: None,
+};
+
+fn encoded(tensor: Tensor, bytes_max: u64) -> Result<Vec<u8>, NoAnswer> {
+    let mut room = Rooms::new(1 << 20).enter();
+    let mut json = room.collect(bytes_max);
+    encode::answer(&HEAD, &[("x".to_owned(), tensor)], None, &mut json)?;
+    Ok(json.finish())
+}
 
 fn parse(datatype: &str, shape: &str, data: &str) -> Result<Vec<u8>, String> {
     let body = format!(
@@ -154,8 +170,7 @@ fn what_is_encoded_decodes_to_the_same_bytes() {
         let budget = TensorBudget::new(1 << 20);
         let buffer = budget.charge(Bytes::from(bytes.clone())).unwrap();
         let tensor = Tensor::new(Datatype::parse(datatype).unwrap(), &[2], buffer).unwrap();
-        let json = super::super::encode::answer("m", "v", None, &[("x".to_owned(), tensor)], None)
-            .unwrap();
+        let json = encoded(tensor, 1 << 20).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(json["outputs"][0]["datatype"], datatype);
         assert_eq!(
@@ -176,12 +191,28 @@ fn a_number_that_json_cannot_carry_is_an_error_that_names_it() {
         budget.charge(Bytes::from(bytes)).unwrap(),
     )
     .unwrap();
-    let error = super::super::encode::answer("m", "v", None, &[("x".to_owned(), tensor)], None)
-        .unwrap_err();
+    let words = "output \"x\": element 1 is not a finite number, which JSON cannot carry";
     assert_eq!(
-        error,
-        "output \"x\": element 1 is not a finite number, which JSON cannot carry"
+        encoded(tensor, 1 << 20),
+        Err(NoAnswer::Failed(words.to_owned()))
     );
+}
+
+#[test]
+fn an_answer_over_its_limit_is_too_large_and_one_without_room_is_turned_away() {
+    let budget = TensorBudget::new(1 << 20);
+    let zeros = budget.charge(Bytes::from(vec![0; 4096])).unwrap();
+    let tensor = Tensor::new(Datatype::Uint8, &[4096], zeros).unwrap();
+    let rooms = Rooms::new(4096);
+    let mut room = rooms.enter();
+    let mut json = room.collect(1 << 20);
+    let outputs = [("x".to_owned(), tensor.clone())];
+    let answer = encode::answer(&HEAD, &outputs, None, &mut json);
+    assert_eq!(answer, Err(NoAnswer::NoRoom));
+    let Err(NoAnswer::TooLarge(words)) = encoded(tensor, 8000) else {
+        panic!("not too large");
+    };
+    assert!(words.contains("more than 8000 bytes"), "{words}");
 }
 
 proptest::proptest! {

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use rimward_core::sample::Ending;
 
@@ -14,6 +13,7 @@ use super::answers::{Answer, Refusal, clip, error, hold, plain, refuse, unanswer
 use super::decode::{self, Mistake};
 use super::encode;
 use super::rest::{Found, Rest, find};
+use super::room::{Full, Room};
 use crate::host::routes::{Answered, Route, Unanswered};
 use crate::host::slot::{NoAnswer, Slot};
 use crate::host::tensor::TensorBudget;
@@ -41,23 +41,14 @@ pub(super) async fn infer(
     if let Some(refusal) = refuse_form(&request) {
         return refusal;
     }
-    // A body of unknown length takes the room of the largest.
-    let length = request
-        .body()
-        .size_hint()
-        .exact()
-        .unwrap_or(rest.body_bytes_max)
-        .min(rest.body_bytes_max);
-    let Some(room) = rest.room(length) else {
-        return unanswered(model, &NoAnswer::QueueFull);
-    };
-    let body = match read_body(request, rest.body_bytes_max).await {
+    let mut room = rest.rooms.enter();
+    let body = match read_body(model, request, &mut room, rest.body_bytes_max).await {
         Ok(body) => body,
         Err(refusal) => return *refusal,
     };
-    let Found { model, route, slot } = found;
+    let answer_bytes_max = rest.body_bytes_max;
     // Apart from the connection: a client that goes away must not look like a failure of the model.
-    let task = tokio::spawn(async move { hold(run(model, route, slot, body).await, room) });
+    let task = tokio::spawn(run(found, body, room, answer_bytes_max));
     task.await.unwrap_or_else(|failed| {
         error(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -81,7 +72,7 @@ struct Refused {
 }
 
 /// Judges a body by what a version declares: its tensor budget and its outputs.
-fn accept(slot: &Slot, body: &Bytes) -> Result<Accepted, Refused> {
+fn accept(slot: &Slot, body: &[u8]) -> Result<Accepted, Refused> {
     let budget = TensorBudget::new(slot.spec.limits.tensor_bytes_max);
     let request = decode::request(body, &budget).map_err(|mistake| {
         let too_large = matches!(mistake, Mistake::TooLarge { .. });
@@ -116,15 +107,25 @@ fn accept(slot: &Slot, body: &Bytes) -> Result<Accepted, Refused> {
     Ok(Accepted { request, budget })
 }
 
-/// Takes a request as the serving version declares it, or else as the previous one does: then only
-/// that one is asked, and the version in trial is given as well, with why it refused.
-fn accept_by_any(
+/// A request that a version takes, and who is asked.
+struct Taken {
+    accepted: Accepted,
     route: Route,
-    slot: Arc<Slot>,
-    body: &Bytes,
-) -> Result<(Accepted, Route, Option<(Arc<Slot>, NoAnswer)>), Refused> {
+    /// The version in trial, and why it refused.
+    refused_by: Option<(Arc<Slot>, NoAnswer)>,
+}
+
+/// Takes a request as the serving version declares it, or else as the previous one does: then only
+/// that one is asked.
+fn accept_by_any(route: Route, slot: Arc<Slot>, body: &[u8]) -> Result<Taken, Refused> {
     let refused = match accept(&slot, body) {
-        Ok(accepted) => return Ok((accepted, route, None)),
+        Ok(accepted) => {
+            return Ok(Taken {
+                accepted,
+                route,
+                refused_by: None,
+            });
+        }
         Err(refused) => refused,
     };
     match route.previous() {
@@ -132,17 +133,26 @@ fn accept_by_any(
             let Ok(accepted) = accept(previous, body) else {
                 return Err(refused);
             };
-            let only = Route::pinned(Arc::clone(previous));
             let why = NoAnswer::ClientMistake(refused.message);
-            Ok((accepted, only, Some((slot, why))))
+            Ok(Taken {
+                accepted,
+                route: Route::pinned(Arc::clone(previous)),
+                refused_by: Some((slot, why)),
+            })
         }
         _ => Err(refused),
     }
 }
 
-async fn run(model: String, route: Route, slot: Arc<Slot>, body: Bytes) -> Answer {
+/// Answers one request whose body is here; `room` holds it, and after it the answer.
+async fn run(found: Found, body: Vec<u8>, mut room: Room, answer_bytes_max: u64) -> Answer {
     let began = Instant::now();
-    let (accepted, route, refused_by) = match accept_by_any(route, slot, &body) {
+    let Found { model, route, slot } = found;
+    let Taken {
+        accepted,
+        route,
+        refused_by,
+    } = match accept_by_any(route, slot, &body) {
         Ok(taken) => taken,
         Err(Refused { code, message, .. }) => return error(code, &message),
     };
@@ -158,13 +168,14 @@ async fn run(model: String, route: Route, slot: Arc<Slot>, body: Bytes) -> Answe
     } = accepted;
     let answered = route
         .answer(inputs, budget, began, |by, outputs| {
-            encode::answer(
-                &model,
-                &by.spec.revision,
-                id.as_deref(),
-                outputs,
-                wanted.as_deref(),
-            )
+            let head = encode::Head {
+                model: &model,
+                version: &by.spec.revision,
+                id: id.as_deref(),
+            };
+            let mut json = room.collect(answer_bytes_max);
+            encode::answer(&head, outputs, wanted.as_deref(), &mut json)?;
+            Ok(json.finish())
         })
         .await;
     if let Some((candidate, why)) = &refused_by {
@@ -184,7 +195,7 @@ async fn run(model: String, route: Route, slot: Arc<Slot>, body: Bytes) -> Answe
             by,
             instead_of,
         })) => {
-            let mut response = plain(StatusCode::OK, answer);
+            let mut response = hold(plain(StatusCode::OK, answer), room);
             name_version(&mut response, VERSION_HEADER, &by);
             if let Some(candidate) = instead_of.or(refused_by.map(|(slot, _)| slot)) {
                 name_version(&mut response, FALLBACK_HEADER, &candidate);
@@ -237,25 +248,41 @@ fn refuse_form(request: &Request<Incoming>) -> Option<Answer> {
     ))
 }
 
-async fn read_body(request: Request<Incoming>, bytes_max: u64) -> Result<Bytes, Refusal> {
-    let too_large = || {
-        refuse(
+async fn read_body(
+    model: &str,
+    request: Request<Incoming>,
+    room: &mut Room,
+    bytes_max: u64,
+) -> Result<Vec<u8>, Refusal> {
+    let refused = |full| match full {
+        Full::TooLarge(bytes_max) => refuse(
             StatusCode::PAYLOAD_TOO_LARGE,
             &format!("request body has more than {bytes_max} bytes"),
-        )
+        ),
+        Full::NoRoom => Box::new(unanswered(model, &NoAnswer::NoRoom)),
     };
-    let body = request.into_body();
-    if body.size_hint().lower() > bytes_max {
-        return Err(too_large());
+    let mut frames = request.into_body();
+    if frames.size_hint().lower() > bytes_max {
+        return Err(refused(Full::TooLarge(bytes_max)));
     }
-    let limited = Limited::new(body, usize::try_from(bytes_max).unwrap_or(usize::MAX));
-    match tokio::time::timeout(BODY_TIMEOUT, limited.collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(failed)) if failed.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(failed)) => Err(refuse(
-            StatusCode::BAD_REQUEST,
-            &format!("request body ended early: {failed}"),
-        )),
+    let mut body = room.collect(bytes_max);
+    let read = async {
+        while let Some(frame) = frames.frame().await {
+            let frame = frame.map_err(|failed| {
+                refuse(
+                    StatusCode::BAD_REQUEST,
+                    &format!("request body ended early: {failed}"),
+                )
+            })?;
+            if let Some(data) = frame.data_ref() {
+                body.add(data).map_err(refused)?;
+            }
+        }
+        Ok::<(), Refusal>(())
+    };
+    let read = tokio::time::timeout(BODY_TIMEOUT, read).await;
+    match read {
+        Ok(read) => read.map(|()| body.finish()),
         Err(_) => Err(refuse(
             StatusCode::REQUEST_TIMEOUT,
             &format!("no whole request body within {} s", BODY_TIMEOUT.as_secs()),

@@ -10,6 +10,7 @@ mod encode;
 mod infer;
 mod patience;
 mod rest;
+mod room;
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -58,7 +59,7 @@ struct State {
 impl Server {
     pub(super) fn new(routes: Routes, limits: &HostLimits) -> Self {
         Self(Arc::new(State {
-            rest: rest::Rest::new(routes, limits.body_bytes_max),
+            rest: rest::Rest::new(routes, limits),
             connections: AtomicUsize::new(0),
             connections_max: Arc::new(Semaphore::new(limits.connections_max as usize)),
             write_stall: Duration::from_millis(limits.write_stall_milliseconds),

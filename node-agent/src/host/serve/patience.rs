@@ -101,7 +101,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::sync::Arc;
 
     use bytes::Bytes;
     use http::StatusCode;
@@ -110,9 +109,9 @@ mod tests {
     use hyper::service::service_fn;
     use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-    use tokio::sync::Semaphore;
 
     use super::super::answers::{hold, plain};
+    use super::super::room::Rooms;
     use super::*;
 
     const ANSWER_BYTES: usize = 100_000;
@@ -139,14 +138,18 @@ mod tests {
 
     #[tokio::test]
     async fn an_answers_room_is_taken_until_its_last_byte_is_sent() {
-        let rooms = Arc::new(Semaphore::new(1));
+        let rooms = Rooms::new(1 << 20);
+        let all = rooms.free_bytes();
         let (stream, mut client) = duplex(1000);
         let served = tokio::spawn({
-            let rooms = Arc::clone(&rooms);
+            let rooms = rooms.clone();
             async move {
                 let service = service_fn(|_| async {
-                    let room = Arc::clone(&rooms).try_acquire_owned().unwrap();
-                    let answer = hold(plain(StatusCode::OK, vec![b' '; ANSWER_BYTES]), room);
+                    let mut room = rooms.enter();
+                    let mut answer = room.collect(1 << 20);
+                    answer.add(&vec![b' '; ANSWER_BYTES]).unwrap();
+                    let answer = answer.finish();
+                    let answer = hold(plain(StatusCode::OK, answer), room);
                     Ok::<_, Infallible>(answer.map(Full::<Bytes>::new))
                 });
                 let stream = Patient::new(stream, Duration::from_secs(60));
@@ -159,9 +162,9 @@ mod tests {
         client.write_all(request).await.unwrap();
         let mut half = vec![0; ANSWER_BYTES / 2];
         client.read_exact(&mut half).await.unwrap();
-        assert_eq!(rooms.available_permits(), 0);
+        assert!(all - rooms.free_bytes() >= ANSWER_BYTES as u64);
         client.read_to_end(&mut half).await.unwrap();
         served.await.unwrap().unwrap();
-        assert_eq!(rooms.available_permits(), 1);
+        assert_eq!(rooms.free_bytes(), all);
     }
 }

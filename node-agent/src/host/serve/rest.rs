@@ -8,48 +8,31 @@ use std::sync::Arc;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answers::{Answer, Refusal, clip, error, ok, refuse, status, wrong_method};
 use super::encode;
 use super::infer::infer;
+use super::room::Rooms;
 use crate::host::routes::{Route, Routes};
 use crate::host::slot::Slot;
-
-/// Bodies of the largest size that may be here at one time.
-const BODIES: u64 = 4;
+use crate::proto::HostLimits;
 
 /// What every request is answered with.
 #[derive(Clone, Debug)]
 pub(super) struct Rest {
     routes: Routes,
+    pub(super) rooms: Rooms,
     pub(super) body_bytes_max: u64,
-    /// Room for the bodies of all requests together, in KiB.
-    bodies: Arc<Semaphore>,
 }
 
 impl Rest {
-    pub(super) fn new(routes: Routes, body_bytes_max: u64) -> Self {
-        let kibibytes = kibibytes(body_bytes_max.saturating_mul(BODIES));
+    pub(super) fn new(routes: Routes, limits: &HostLimits) -> Self {
         Self {
             routes,
-            body_bytes_max,
-            bodies: Arc::new(Semaphore::new(kibibytes as usize)),
+            rooms: Rooms::new(limits.inflight_bytes_max),
+            body_bytes_max: limits.body_bytes_max,
         }
     }
-
-    /// Room for one body of at most that size, held until the answer is sent.
-    pub(super) fn room(&self, bytes_max: u64) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.bodies)
-            .try_acquire_many_owned(kibibytes(bytes_max))
-            .ok()
-    }
-}
-
-fn kibibytes(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(1024))
-        .unwrap_or(u32::MAX >> 4)
-        .max(1)
 }
 
 /// Answers one request; never fails, an error is an answer.
