@@ -94,7 +94,6 @@ async fn lengths_that_are_only_claimed_hold_no_room() {
         claim.write_all(head.as_bytes()).await.unwrap();
         claims.push(claim);
     }
-    // What is sent in one go before it was read in one go after.
     let mut client = Client::new(host.address);
     for (image, _) in held_out().into_iter().take(3) {
         client.label(&image).await.unwrap();

@@ -8,6 +8,7 @@
 )]
 
 mod host_client;
+mod host_connections;
 mod host_limits;
 mod host_preflight;
 mod host_rest;

@@ -1,12 +1,13 @@
 //! The endpoint: connections in, answers out.
 //!
-//! Owns accepting, the count of connections and leaving as a lame duck. hyper's own graceful shutdown
+//! Owns accepting, the limit on connections and leaving as a lame duck. hyper's own graceful shutdown
 //! closes idle connections at once, and a client that is just about to use one loses its request; here
 //! an idle connection stays until its next request, which is answered with `Connection: close`.
 
 mod answers;
 mod decode;
 mod encode;
+mod idle;
 mod infer;
 mod patience;
 mod rest;
@@ -23,11 +24,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 pub use infer::{FALLBACK_HEADER, VERSION_HEADER};
 
+use self::idle::{Connection, Open};
 use self::patience::Patient;
 use super::engine::lock;
 use super::routes::Routes;
@@ -48,7 +50,8 @@ pub(super) struct Server(Arc<State>);
 struct State {
     rest: rest::Rest,
     connections: AtomicUsize,
-    connections_max: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+    open: Open,
     write_stall: Duration,
     lame_duck: AtomicBool,
     lame: Notify,
@@ -61,7 +64,8 @@ impl Server {
         Self(Arc::new(State {
             rest: rest::Rest::new(routes, limits),
             connections: AtomicUsize::new(0),
-            connections_max: Arc::new(Semaphore::new(limits.connections_max as usize)),
+            places: Arc::new(Semaphore::new(limits.connections_max as usize)),
+            open: Open::default(),
             write_stall: Duration::from_millis(limits.write_stall_milliseconds),
             lame_duck: AtomicBool::new(false),
             lame: Notify::new(),
@@ -89,9 +93,11 @@ impl Server {
     }
 
     async fn accept(&self, listener: &TcpListener) {
+        // One at most is accepted before it has a place; over the limit the others wait in the kernel's
+        // queue, where the next host finds them.
+        let door = Arc::new(Semaphore::new(1));
         loop {
-            // A place first: connections over the limit wait in the kernel's queue, unaccepted.
-            let Ok(place) = Arc::clone(&self.0.connections_max).acquire_owned().await else {
+            let Ok(next) = Arc::clone(&door).acquire_owned().await else {
                 return;
             };
             let stream = match listener.accept().await {
@@ -107,33 +113,69 @@ impl Server {
             let counted = Counted(Arc::clone(&self.0));
             let server = self.clone();
             tokio::spawn(async move {
-                server.connection(stream).await;
+                let place = server.place().await;
+                let entry = server.0.open.enter();
+                drop(next);
+                server.connection(stream, &entry.connection).await;
                 drop(counted);
                 drop(place);
             });
         }
     }
 
-    async fn connection(&self, stream: TcpStream) {
+    /// A place for one more connection: where all are taken, that of the one that has been idle longest.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let place = || Arc::clone(&self.0.places);
+        loop {
+            let went_idle = self.0.open.went_idle();
+            tokio::pin!(went_idle);
+            went_idle.as_mut().enable();
+            if let Ok(place) = place().try_acquire_owned() {
+                return Some(place);
+            }
+            if self.0.open.dismiss_longest_idle() {
+                return place().acquire_owned().await.ok();
+            }
+            tokio::select! {
+                place = place().acquire_owned() => return place.ok(),
+                () = went_idle => {}
+            }
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream, doing: &Arc<Connection>) {
         // Answers are small and whole: there is nothing to wait for.
         let _ = stream.set_nodelay(true);
         let service = service_fn(|request| async {
+            doing.asked();
             let mut response = rest::answer(&self.0.rest, request).await;
             if self.is_lame_duck() {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
+            doing.answered();
             Ok::<_, Infallible>(response.map(Full::new))
         });
-        let stream = Patient::new(stream, self.0.write_stall);
+        let stream = Patient::new(stream, self.0.write_stall, Arc::clone(doing));
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
-        if let Err(error) = served {
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(served);
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = doing.dismissed() => {
+                // A request that came just now is answered first; half a head is not waited for.
+                if doing.is_idle() {
+                    return;
+                }
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended early");
         }
     }

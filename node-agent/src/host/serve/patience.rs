@@ -2,31 +2,37 @@
 //!
 //! Heads and bodies are read within a time; this bounds the other direction. It owns one clock per
 //! connection, which runs only while a write waits and starts again with each byte that the peer
-//! takes. It must never judge a connection on which nothing is being written.
+//! takes, and tells when everything is written. It must never judge a connection on which nothing is being
+//! written.
 
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::idle::Connection;
+
 /// Fails a write that makes no progress for too long.
 #[derive(Debug)]
 pub(super) struct Patient<S> {
     stream: S,
     patience: Duration,
+    doing: Arc<Connection>,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
-    pub(super) fn new(stream: S, patience: Duration) -> Self {
+    pub(super) fn new(stream: S, patience: Duration, doing: Arc<Connection>) -> Self {
         Self {
             stream,
             patience,
+            doing,
             waiting: None,
         }
     }
@@ -88,7 +94,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes once it has nothing left to write.
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if let Poll::Ready(Ok(())) = flushed {
+            self.doing.written();
+        }
         self.judge(flushed, context)
     }
 
@@ -111,6 +121,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::super::answers::{hold, plain};
+    use super::super::idle::Open;
     use super::super::room::Rooms;
     use super::*;
 
@@ -120,7 +131,9 @@ mod tests {
     async fn a_peer_that_takes_nothing_fails_the_write_and_one_that_takes_little_does_not() {
         let patience = Duration::from_secs(2);
         let (stream, mut peer) = duplex(10);
-        let mut patient = Patient::new(stream, patience);
+        let open = Open::default();
+        let entry = open.enter();
+        let mut patient = Patient::new(stream, patience, Arc::clone(&entry.connection));
         let slow = tokio::spawn(async move {
             let mut taken = [0; 10];
             for _ in 0..5 {
@@ -152,7 +165,9 @@ mod tests {
                     let answer = hold(plain(StatusCode::OK, answer), room);
                     Ok::<_, Infallible>(answer.map(Full::<Bytes>::new))
                 });
-                let stream = Patient::new(stream, Duration::from_secs(60));
+                let open = Open::default();
+                let doing = Arc::clone(&open.enter().connection);
+                let stream = Patient::new(stream, Duration::from_secs(60), doing);
                 http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
                     .await
