@@ -272,11 +272,21 @@ pub struct SelfLimits {
 
 /// No new privileges, no core dumps, die with the parent. First thing in a child; gives its control
 /// socket.
+///
+/// # Errors
+/// When a limit cannot be set, standard input is no control socket, or the supervisor is gone already.
 pub fn harden() -> io::Result<OwnedFd> {
     rustix::thread::set_no_new_privs(true)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    // The signal comes only if the parent dies from here on; one that died before left its child to
+    // another. The kernel knows who made the socket: that one must be the parent still.
+    let supervisor = rustix::net::sockopt::socket_peercred(&socket)?.pid;
+    if rustix::process::getppid() != Some(supervisor) {
+        return Err(io::Error::other("the supervisor is gone"));
+    }
     set(Resource::Core, 0)?;
-    io::stdin().as_fd().try_clone_to_owned()
+    Ok(socket)
 }
 
 /// Applies the limits that the first packet names.

@@ -10,6 +10,7 @@
 mod host_client;
 mod host_connections;
 mod host_limits;
+mod host_orphans;
 mod host_preflight;
 mod host_rest;
 mod host_room;
