@@ -182,6 +182,24 @@ impl Package {
     }
 }
 
+impl Wanted<'_> {
+    /// As it stands in an EdgeNode.
+    #[must_use]
+    pub fn entry(&self) -> Value {
+        json!({
+            "namespace": "shop",
+            "name": self.name,
+            "endpointName": self.name,
+            "revision": self.revision,
+            "package": {
+                "repository": self.package.repository,
+                "digest": self.package.digest,
+            },
+            "health": self.health,
+        })
+    }
+}
+
 impl Device {
     /// Starts an agent with an empty store in `folder`, which logs in as its source does; it has no orders yet.
     ///
@@ -225,22 +243,14 @@ impl Device {
     /// # Errors
     /// When the file cannot be written.
     pub fn order(&self, wanted: &[Wanted<'_>]) -> Result<()> {
-        let models: Vec<Value> = wanted
-            .iter()
-            .map(|wanted| {
-                json!({
-                    "namespace": "shop",
-                    "name": wanted.name,
-                    "endpointName": wanted.name,
-                    "revision": wanted.revision,
-                    "package": {
-                        "repository": wanted.package.repository,
-                        "digest": wanted.package.digest,
-                    },
-                    "health": wanted.health,
-                })
-            })
-            .collect();
+        self.order_entries(wanted.iter().map(Wanted::entry).collect())
+    }
+
+    /// The same, of entries as they stand in an EdgeNode.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn order_entries(&self, models: Vec<Value>) -> Result<()> {
         let node = json!({
             "apiVersion": "rimward.dev/v1alpha1",
             "kind": "EdgeNode",

@@ -20,6 +20,7 @@ mod leader;
 mod prober;
 mod pull_secret;
 mod releases;
+mod sandbox;
 mod steady_state;
 mod swaps_under_load;
 mod twins;
