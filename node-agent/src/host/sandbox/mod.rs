@@ -239,3 +239,7 @@ fn why(error: &wasmtime::Error, state: &GuestState) -> GuestFailure {
         .map_or_else(|| error.root_cause().to_string(), ToString::to_string);
     GuestFailure::Trapped(guest::clip(&words))
 }
+
+#[cfg(test)]
+#[path = "pass_through_tests.rs"]
+mod tests;
