@@ -250,3 +250,61 @@ async fn wrong_paths_methods_and_forms_have_their_own_codes() {
         );
     }
 }
+
+#[tokio::test]
+async fn an_unknown_path_and_a_wrong_method_are_named_in_the_error() {
+    use http::Method;
+    let (host, _) = Host::serving(&Package::good()).await;
+    let mut client = Client::new(host.address);
+    let body = request(&image()).to_string();
+    let (read, write) = ("GET, HEAD", "POST");
+    let version = "/v2/models/digits/versions/digits-1.0.0";
+    let cases = [
+        (Method::GET, "/".to_owned(), None),
+        (Method::GET, "/metrics".to_owned(), None),
+        (Method::POST, "/v2/models/digits/predict".to_owned(), None),
+        // Not the place to infer, whatever the method.
+        (Method::POST, "/v2/models/digits/x/infer".to_owned(), None),
+        (Method::GET, "/v2/repository/index".to_owned(), None),
+        (Method::POST, "/v2".to_owned(), Some(read)),
+        (Method::DELETE, "/v2/health/live".to_owned(), Some(read)),
+        (Method::POST, "/v2/models".to_owned(), Some(read)),
+        (Method::POST, "/v2/models/infer".to_owned(), Some(read)),
+        (Method::POST, format!("{version}/ready"), Some(read)),
+        (
+            Method::GET,
+            "/v2/models/digits/infer".to_owned(),
+            Some(write),
+        ),
+        (Method::PUT, format!("{version}/infer"), Some(write)),
+        (
+            Method::POST,
+            "/v2/repository/models/digits/unload".to_owned(),
+            Some(""),
+        ),
+    ];
+    for (method, path, allowed) in cases {
+        let request = http::Request::builder()
+            .method(&method)
+            .uri(&path)
+            .header("host", "test")
+            .body(http_body_util::Full::new(body.clone().into()))
+            .unwrap();
+        let answer = client.send(request).await.unwrap();
+        let error = answer.body()["error"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{method} {path}: {answer:?}"));
+        assert!(error.contains(&path), "{method} {path}: {error}");
+        assert_eq!(answer.headers()["content-type"], "application/json");
+        let allow = answer.headers().get("allow").map(|allow| allow.to_str());
+        assert_eq!(allow.transpose().unwrap(), allowed, "{method} {path}");
+        match allowed {
+            None => assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}"),
+            Some(allowed) => {
+                assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
+                let named = allowed.is_empty() || error.contains(method.as_str());
+                assert!(named && error.contains(allowed), "{method} {path}: {error}");
+            }
+        }
+    }
+}

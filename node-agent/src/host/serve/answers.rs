@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::room::Room;
@@ -31,11 +31,28 @@ pub(super) fn unanswered(model: &str, why: &NoAnswer) -> Answer {
     }
 }
 
-pub(super) fn wrong_method(allowed: &'static str) -> Answer {
-    let mut response = error(
-        StatusCode::METHOD_NOT_ALLOWED,
-        &format!("method not allowed here; allowed: {allowed}"),
-    );
+/// Something is at the path, but not for that method.
+pub(super) fn wrong_method(method: &Method, path: &str, allowed: &'static str) -> Answer {
+    let (method, path) = (clip(method.as_str()), clip(path));
+    not_allowed(
+        &format!("{method} is not allowed at {path}; allowed: {allowed}"),
+        allowed,
+    )
+}
+
+/// The model repository extension's way to load and unload.
+pub(super) fn not_here(path: &str) -> Answer {
+    let path = clip(path);
+    not_allowed(
+        &format!(
+            "{path}: models are not loaded or unloaded here, they are declared as deployments"
+        ),
+        "",
+    )
+}
+
+fn not_allowed(message: &str, allowed: &'static str) -> Answer {
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, message);
     response
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(allowed));

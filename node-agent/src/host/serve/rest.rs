@@ -9,7 +9,7 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::answers::{Answer, Refusal, clip, error, ok, refuse, status, wrong_method};
+use super::answers::{Answer, Refusal, clip, error, not_here, ok, refuse, status, wrong_method};
 use super::encode;
 use super::infer::infer;
 use super::room::Rooms;
@@ -39,8 +39,9 @@ impl Rest {
 pub(super) async fn answer(rest: &Rest, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let read = request.method() == Method::GET || request.method() == Method::HEAD;
-    let post = request.method() == Method::POST;
+    let method = request.method().clone();
+    let read = method == Method::GET || method == Method::HEAD;
+    let post = method == Method::POST;
     match segments.as_slice() {
         ["v2"] if read => {
             ok(json!({"name": "rimward", "version": env!("CARGO_PKG_VERSION"), "extensions": []}))
@@ -73,18 +74,17 @@ pub(super) async fn answer(rest: &Rest, request: Request<Incoming>) -> Answer {
         ["v2", "models", model, "versions", version, "infer"] if post => {
             infer(rest, model, Some(version), request).await
         }
-        ["v2", "models", .., "infer"] => wrong_method("POST"),
-        ["v2", "repository", ..] => error(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "models are not loaded or unloaded here: they are declared as deployments",
-        ),
+        ["v2", "models", _, "infer"] | ["v2", "models", _, "versions", _, "infer"] => {
+            wrong_method(&method, &path, "POST")
+        }
         ["v2"]
         | ["v2", "health", "live" | "ready"]
         | ["v2", "models"]
         | ["v2", "models", _]
         | ["v2", "models", _, "ready"]
         | ["v2", "models", _, "versions", _]
-        | ["v2", "models", _, "versions", _, "ready"] => wrong_method("GET, HEAD"),
+        | ["v2", "models", _, "versions", _, "ready"] => wrong_method(&method, &path, "GET, HEAD"),
+        ["v2", "repository", "models", _, "load" | "unload"] => not_here(&path),
         _ => error(
             StatusCode::NOT_FOUND,
             &format!("there is nothing at {}", clip(&path)),
