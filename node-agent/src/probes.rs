@@ -303,6 +303,32 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn half_a_request_does_not_outlive_the_probes() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        /// Less than the bound on heads, which would end it too.
+        const WITHIN: Duration = Duration::from_secs(20);
+        const _: () = assert!(WITHIN.as_secs() < HEAD_TIMEOUT.as_secs());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = Router::new().route("/", get(async || "ok"));
+        let probes = tokio::spawn(accept(listener, app));
+        let mut half = TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET / HTTP/1.1\r\nhost: ").await.unwrap();
+        // An answer to another connection: the first one was accepted before.
+        let mut whole = TcpStream::connect(address).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        whole.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        whole.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+        probes.abort();
+        let ended = tokio::time::timeout(WITHIN, half.read(&mut [0; 1])).await;
+        assert!(matches!(ended.expect("it ends"), Ok(0) | Err(_)));
+    }
+
     #[test]
     fn the_reference_page_says_what_this_binary_exposes() {
         use rimward_crds::metrics_page::{WRITE, section, with_section};
