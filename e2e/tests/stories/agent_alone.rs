@@ -121,6 +121,15 @@ fn request() -> Result<Vec<u8>> {
     std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
+/// Every held-out digit as a request of its own.
+fn every_digit() -> Result<Vec<bytes::Bytes>> {
+    let held_out = digits::held_out()?;
+    let requests = held_out
+        .iter()
+        .map(|digit| digits::request(digit).to_string().into());
+    Ok(requests.collect())
+}
+
 const GOOD: &str = "examples/packages/digits-1.0.0";
 const BETTER: &str = "examples/packages/digits-1.1.0";
 const FLAKY: &str = "wasm-models/fixtures/flaky";
@@ -267,12 +276,8 @@ fn a_flaky_model_is_rolled_back_in_trial_and_costs_no_answer() {
     story("agent-flaky", async |story: &Story| {
         let (alone, packages) = Alone::settled(story, "digits-1", &[FLAKY]).await?;
         alone.answering().await?;
-        // Every held-out digit as a request of its own: a flaky model fails only some of them.
-        let held_out = digits::held_out()?;
-        let requests = held_out
-            .iter()
-            .map(|digit| digits::request(digit).to_string().into());
-        let load = alone.load(requests.collect())?;
+        // A flaky model fails only some of them.
+        let load = alone.load(every_digit()?)?;
         let health = json!({"probationSeconds": 60, "minSamples": 50, "maxErrorPermille": 50});
         alone.order_with("digits-2", &packages[1], health)?;
         let model = alone.wait("digits-2", "RolledBack").await?;
@@ -289,24 +294,14 @@ fn a_flaky_model_is_rolled_back_in_trial_and_costs_no_answer() {
 #[test]
 fn a_model_that_refuses_what_its_clients_send_is_rolled_back_and_costs_no_answer() {
     story("agent-refusing", async |story: &Story| {
-        let device = Device::start(story, Kind::Referrers).await?;
-        let good = device.signed(GOOD, "good").await?;
-        device.order("digits-1", &good, "probationSeconds: 1")?;
-        device.wait("digits-1", "Committed").await?;
-        device.answering().await?;
-        let load = Load::start(Plan {
-            url: device.url(),
-            bodies: requests()?,
-            rate_per_second: 20,
-            connections: 4,
-            timeout: Duration::from_secs(20),
-            judge: any_inference,
-        })?;
-        let raw = device.signed(RAW, "raw").await?;
-        device.order("digits-2", &raw, "probationSeconds: 60, minSamples: 50")?;
-        let model = device.wait("digits-2", "RolledBack").await?;
+        let (alone, packages) = Alone::settled(story, "digits-1", &[RAW]).await?;
+        alone.answering().await?;
+        let load = alone.load(every_digit()?)?;
+        let health = json!({"probationSeconds": 60, "minSamples": 50, "maxErrorPermille": 50});
+        alone.order_with("digits-2", &packages[1], health)?;
+        let model = alone.wait("digits-2", "RolledBack").await?;
         ensure!(model["reason"] == "TooManyErrors", "{model}");
-        ensure!(device.answering().await? == "digits-1");
+        ensure!(alone.answering().await? == "digits-1");
         let report = load.stop()?;
         report.check_none_failed()?;
         ensure!(report.answered_by.len() == 1, "{:?}", report.answered_by);
