@@ -91,7 +91,7 @@ impl Open {
             let since = connection.idle_since()?;
             Some((since, connection))
         });
-        match idle.max_by_key(|(since, _)| *since) {
+        match idle.min_by_key(|(since, _)| *since) {
             Some((_, connection)) => connection.dismiss(),
             None => false,
         }
