@@ -33,7 +33,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 const UNLOAD_PERIOD: Duration = Duration::from_millis(5);
 /// What this process reserves without using it: stacks of its own threads.
 const RESERVED_BYTES: u64 = 128 << 20;
-/// The same for each instance: its stack in the pool, and an inference thread's.
+/// The same for each instance: its worker's stack, and malloc's arena for that thread.
 const INSTANCE_RESERVED_BYTES: u64 = 12 << 20;
 /// Descriptors beside connections and slots.
 const FILES_SPARE: u64 = 128;

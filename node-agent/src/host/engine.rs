@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// The largest linear memory of a guest, and the address space reserved for each: with more, the
 /// pool's slots would reserve hundreds of GiB of address space.
@@ -18,6 +18,9 @@ pub const TICK: Duration = Duration::from_millis(5);
 
 /// The most elements of a guest's table.
 pub const TABLE_ELEMENTS_MAX: usize = 20_000;
+
+/// Written pages that a free place in the pool keeps for the next guest.
+const KEPT_BYTES_MAX: usize = 256 << 10;
 
 /// Core instances of one component: the module, the shims that wit-component makes, and one spare.
 pub const CORE_INSTANCES_MAX: u32 = 4;
@@ -33,7 +36,6 @@ pub fn engine(instances_max: u32) -> wasmtime::Result<Engine> {
         .total_core_instances(instances_max.saturating_mul(CORE_INSTANCES_MAX))
         .total_memories(instances_max)
         .total_tables(instances_max.saturating_mul(TABLES_MAX))
-        .total_stacks(instances_max)
         .max_core_instances_per_component(CORE_INSTANCES_MAX)
         .max_memories_per_component(1)
         .max_tables_per_component(TABLES_MAX)
@@ -41,6 +43,13 @@ pub fn engine(instances_max: u32) -> wasmtime::Result<Engine> {
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(GUEST_MEMORY_BYTES_MAX as usize)
         .max_unused_warm_slots(4);
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        // The kernel tells which pages a guest wrote: those few are restored in place, without giving
+        // them back and faulting them in again for the next request.
+        pool.pagemap_scan(Enabled::Yes)
+            .linear_memory_keep_resident(KEPT_BYTES_MAX)
+            .table_keep_resident(KEPT_BYTES_MAX);
+    }
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
@@ -49,7 +58,6 @@ pub fn engine(instances_max: u32) -> wasmtime::Result<Engine> {
         .memory_may_move(false)
         .epoch_interruption(true)
         .max_wasm_stack(512 << 10)
-        .async_stack_size(1 << 20)
         .wasm_component_model(true)
         .wasm_multi_memory(false)
         .wasm_relaxed_simd(false)
@@ -96,15 +104,22 @@ pub struct Ticker(Arc<TickerState>);
 
 #[derive(Debug)]
 struct TickerState {
-    running: std::sync::Mutex<usize>,
+    guests: std::sync::Mutex<Guests>,
     wake: std::sync::Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Guests {
+    running: usize,
+    /// The thread waits for one: waking a thread that does not costs a system call each request.
+    ticker_waits: bool,
 }
 
 impl Ticker {
     /// Starts the thread; it ends with the engine.
     pub fn start(engine: &Engine) -> std::io::Result<Self> {
         let state = Arc::new(TickerState {
-            running: std::sync::Mutex::new(0),
+            guests: std::sync::Mutex::default(),
             wake: std::sync::Condvar::new(),
         });
         let (weak, shared) = (engine.weak(), Arc::clone(&state));
@@ -114,13 +129,15 @@ impl Ticker {
             .spawn(move || {
                 loop {
                     {
-                        let mut running = lock(&shared.running);
-                        while *running == 0 {
-                            running = match shared.wake.wait(running) {
-                                Ok(running) => running,
+                        let mut guests = lock(&shared.guests);
+                        guests.ticker_waits = guests.running == 0;
+                        while guests.running == 0 {
+                            guests = match shared.wake.wait(guests) {
+                                Ok(guests) => guests,
                                 Err(poisoned) => poisoned.into_inner(),
                             };
                         }
+                        guests.ticker_waits = false;
                     }
                     std::thread::sleep(TICK);
                     let Some(engine) = weak.upgrade() else { return };
@@ -132,11 +149,12 @@ impl Ticker {
 
     /// The epoch advances while the guard lives.
     pub fn run(&self) -> Running {
-        let mut running = lock(&self.0.running);
-        *running += 1;
-        if *running == 1 {
+        let mut guests = lock(&self.0.guests);
+        guests.running += 1;
+        if guests.ticker_waits {
             self.0.wake.notify_one();
         }
+        drop(guests);
         Running(Arc::clone(&self.0))
     }
 }
@@ -147,7 +165,7 @@ pub struct Running(Arc<TickerState>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        *lock(&self.0.running) -= 1;
+        lock(&self.0.guests).running -= 1;
     }
 }
 

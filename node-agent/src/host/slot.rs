@@ -155,13 +155,14 @@ impl Slot {
             }
         };
         let _inflight = self.counters.begin();
-        let sandbox = tokio::time::timeout_at(deadline.into(), self.sandboxes.acquire()).await;
-        let _sandbox = sandbox
+        let sandboxes = Arc::clone(&self.sandboxes).acquire_owned();
+        let sandbox = tokio::time::timeout_at(deadline.into(), sandboxes)
+            .await
             .map_err(|_| timed_out())?
             .map_err(|closed| NoAnswer::Failed(closed.to_string()))?;
         let outputs = self
             .guest
-            .infer(&self.world, inputs, budget, deadline)
+            .infer(&self.world, inputs, budget, deadline, sandbox)
             .await
             .map_err(|failure| match failure {
                 GuestFailure::Returned {
@@ -176,7 +177,8 @@ impl Slot {
                 other @ (GuestFailure::Returned { .. }
                 | GuestFailure::Trapped(_)
                 | GuestFailure::MemoryExceeded(_)
-                | GuestFailure::NoRoom) => NoAnswer::Failed(other.to_string()),
+                | GuestFailure::NoRoom
+                | GuestFailure::Lost(_)) => NoAnswer::Failed(other.to_string()),
             })?;
         contract::check_outputs(&self.spec.outputs, &outputs)
             .map_err(|error| NoAnswer::Failed(error.to_string()))?;

@@ -305,16 +305,20 @@ impl<'a> Trial<'a> {
         let timeout =
             Duration::from_millis(self.spec.limits.timeout_milliseconds).max(VECTOR_TIMEOUT_MIN);
         let began = Instant::now();
-        let answer = self
-            .guest
-            .infer(&self.world, inputs, budget, deadline.min(began + timeout));
+        let answer = self.guest.infer(
+            &self.world,
+            inputs,
+            budget,
+            deadline.min(began + timeout),
+            (),
+        );
         let outputs = self.runtime.block_on(answer).map_err(|failure| {
             let reason = match &failure {
                 GuestFailure::Returned { .. } => FailReason::InferenceFailed,
                 GuestFailure::Trapped(_) => FailReason::GuestTrapped,
                 GuestFailure::TimedOut => FailReason::TimedOut,
                 GuestFailure::MemoryExceeded(_) => FailReason::MemoryExceeded,
-                GuestFailure::NoRoom => FailReason::Internal,
+                GuestFailure::NoRoom | GuestFailure::Lost(_) => FailReason::Internal,
             };
             failed(reason, at(failure.to_string()))
         })?;

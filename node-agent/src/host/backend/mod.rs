@@ -1,8 +1,8 @@
 //! Inference engines behind one small trait: load, metadata, run with a deadline, memory used.
 //!
 //! An engine is native code that reads a signed but perhaps hostile model. It runs on [`Workers`],
-//! where a panic is caught and a run without end is given up on; what aborts or corrupts takes only
-//! this process with it.
+//! where a run without end is given up on, and its panics are caught ([`run`]); what aborts or corrupts
+//! takes only this process with it.
 
 mod onnx;
 mod rten;
@@ -10,7 +10,7 @@ mod workers;
 
 use std::sync::Arc;
 
-pub use workers::{WorkerContext, Workers};
+pub use workers::{JobLost, WorkerContext, Workers};
 
 use super::tensor::{Buffer, TensorBudget};
 use crate::proto::{Backend, Datatype, FailReason, ModelVariant, WhatRuns};
@@ -113,6 +113,23 @@ pub fn load(variant: &ModelVariant, file: Vec<u8>) -> Result<Arc<dyn LoadedModel
     }
 }
 
+/// Computes on this thread, which must be one of [`Workers`]; a panic of the engine is an error.
+pub fn run(
+    model: &dyn LoadedModel,
+    worker: &mut WorkerContext,
+    inputs: Vec<(String, ModelTensor)>,
+    budget: &Arc<TensorBudget>,
+) -> Result<Vec<(String, ModelTensor)>, BackendError> {
+    catch_panic(|| model.run(worker, inputs, budget)).unwrap_or_else(|words| {
+        // The pool that a panic went through is not used again.
+        *worker = WorkerContext::default();
+        Err(BackendError::new(
+            FaultCode::RuntimeError,
+            format!("the engine panicked: {words}"),
+        ))
+    })
+}
+
 /// Runs engine code, turning a panic into words.
 pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).map_err(|panic| {
@@ -120,4 +137,40 @@ pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
         let words = words.or_else(|| panic.downcast_ref::<String>().cloned());
         words.unwrap_or_else(|| "no message".to_owned())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Panics;
+
+    impl LoadedModel for Panics {
+        fn what_runs(&self) -> WhatRuns {
+            WhatRuns {
+                backend: String::new(),
+                device: String::new(),
+                precision: String::new(),
+                memory_bytes: 0,
+            }
+        }
+
+        fn run(
+            &self,
+            _: &mut WorkerContext,
+            _: Vec<(String, ModelTensor)>,
+            _: &Arc<TensorBudget>,
+        ) -> Result<Vec<(String, ModelTensor)>, BackendError> {
+            panic!("index out of bounds")
+        }
+    }
+
+    #[test]
+    fn a_panic_of_an_engine_is_an_error_in_its_own_words() {
+        let mut worker = WorkerContext::default();
+        let error = run(&Panics, &mut worker, Vec::new(), &TensorBudget::new(1)).unwrap_err();
+        assert_eq!(error.code, FaultCode::RuntimeError);
+        assert_eq!(error.message, "the engine panicked: index out of bounds");
+    }
 }

@@ -1,8 +1,9 @@
-//! Threads that engines run on.
+//! Threads that requests run on, guest and engine in one go.
 //!
-//! Each worker has a one-thread pool of its own: two callers on one pool are slower than one. No
-//! engine here can be cancelled, so at the deadline the caller is answered and the thread is written
-//! off until it ends by itself; the supervisor replaces a host with too many of them.
+//! Each worker is the one thread of an engine's pool of its own: two callers on one pool are slower
+//! than one, and what the engine installs there then runs in place. No engine here can be cancelled,
+//! so at its deadline the caller is answered and the thread is written off until it ends by itself;
+//! the supervisor replaces a host with too many of them.
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -10,29 +11,41 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::{BackendError, FaultCode, LoadedModel, ModelTensor, catch_panic};
+use super::catch_panic;
 use crate::host::engine::lock;
-use crate::host::tensor::TensorBudget;
 
 /// Beyond this many written-off threads nothing more is started, whatever the supervisor does.
 const WRITTEN_OFF_MAX: usize = 32;
 
-/// Room for an engine's recursion over a deep graph.
-const STACK_BYTES: usize = 8 << 20;
+/// The thread that starts a worker's pool only waits for it.
+const STARTER_STACK_BYTES: usize = 128 << 10;
 
 const RUNNING: u8 = 0;
 const DONE: u8 = 1;
 const WRITTEN_OFF: u8 = 2;
 
 /// What an engine keeps for one worker thread.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct WorkerContext {
     /// rten's pool of one thread: the one that runs the jobs. After a panic, another, made when first used.
     pub(super) rten_pool: Option<Arc<rten::ThreadPool>>,
 }
 
+/// Why a job gave no result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JobLost {
+    /// Its time is over; it may still run.
+    #[error("it took longer than its deadline")]
+    TimedOut,
+    /// It panicked.
+    #[error("it panicked: {0}")]
+    Panicked(String),
+    /// There is no thread for it.
+    #[error("{0}")]
+    NoThread(String),
+}
+
 type Job = Box<dyn FnOnce(&mut WorkerContext) + Send>;
-type Outputs = Result<Vec<(String, ModelTensor)>, BackendError>;
 
 /// A pool of worker threads, started when needed. Callers bound how many jobs run at one time.
 #[derive(Clone, Debug, Default)]
@@ -50,29 +63,23 @@ impl Workers {
         self.0.written_off.load(Ordering::Relaxed)
     }
 
-    /// Computes on a worker thread; at the deadline it answers [`FaultCode::Timeout`].
-    pub async fn run(
+    /// Runs a job on a worker thread; at the deadline it answers [`JobLost::TimedOut`].
+    pub async fn run<T: Send + 'static>(
         &self,
-        model: Arc<dyn LoadedModel>,
-        inputs: Vec<(String, ModelTensor)>,
-        budget: Arc<TensorBudget>,
         deadline: Instant,
-    ) -> Outputs {
+        job: impl FnOnce(&mut WorkerContext) -> T + Send + 'static,
+    ) -> Result<T, JobLost> {
         let (send, answer) = oneshot::channel();
         let state = Arc::new(AtomicU8::new(RUNNING));
         let (shared, job_state) = (Arc::clone(&self.0), Arc::clone(&state));
         let worker = self.worker()?;
         let back = worker.clone();
         let job: Job = Box::new(move |context| {
-            let outputs =
-                catch_panic(|| model.run(context, inputs, &budget)).unwrap_or_else(|words| {
-                    // The pool that a panic went through is not used again.
-                    *context = WorkerContext::default();
-                    Err(BackendError::new(
-                        FaultCode::RuntimeError,
-                        format!("the engine panicked: {words}"),
-                    ))
-                });
+            let result = catch_panic(|| job(context)).map_err(|words| {
+                // The pool that a panic went through is not used again.
+                *context = WorkerContext::default();
+                JobLost::Panicked(words)
+            });
             if job_state
                 .compare_exchange(RUNNING, DONE, Ordering::AcqRel, Ordering::Acquire)
                 .is_err()
@@ -80,20 +87,13 @@ impl Workers {
                 shared.written_off.fetch_sub(1, Ordering::Relaxed);
             }
             lock(&shared.idle).push(back);
-            let _ = send.send(outputs);
+            let _ = send.send(result);
         });
-        if worker.send(job).is_err() {
-            return Err(BackendError::new(
-                FaultCode::RuntimeError,
-                "an inference thread has ended",
-            ));
-        }
+        let ended = || JobLost::NoThread("a worker thread has ended".to_owned());
+        worker.send(job).map_err(|_| ended())?;
         match tokio::time::timeout_at(deadline.into(), answer).await {
-            Ok(Ok(outputs)) => outputs,
-            Ok(Err(_)) => Err(BackendError::new(
-                FaultCode::RuntimeError,
-                "an inference thread has ended",
-            )),
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(ended()),
             Err(_) => {
                 self.0.written_off.fetch_add(1, Ordering::Relaxed);
                 if state
@@ -102,33 +102,28 @@ impl Workers {
                 {
                     self.0.written_off.fetch_sub(1, Ordering::Relaxed);
                 }
-                Err(BackendError::new(
-                    FaultCode::Timeout,
-                    "inference took longer than the request's deadline",
-                ))
+                Err(JobLost::TimedOut)
             }
         }
     }
 
-    fn worker(&self) -> Result<mpsc::Sender<Job>, BackendError> {
+    fn worker(&self) -> Result<mpsc::Sender<Job>, JobLost> {
         if let Some(idle) = lock(&self.0.idle).pop() {
             return Ok(idle);
         }
         if self.written_off() >= WRITTEN_OFF_MAX {
-            let message = format!("{WRITTEN_OFF_MAX} inference threads do not end");
-            return Err(BackendError::new(FaultCode::RuntimeError, message));
+            let message = format!("{WRITTEN_OFF_MAX} worker threads do not end");
+            return Err(JobLost::NoThread(message));
         }
         let (send, jobs) = mpsc::channel::<Job>();
         std::thread::Builder::new()
-            .name("inference".to_owned())
-            .stack_size(STACK_BYTES)
+            .name("worker".to_owned())
+            .stack_size(STARTER_STACK_BYTES)
             .spawn(move || {
                 let pool = Arc::new(rten::ThreadPool::with_num_threads(1));
                 let mut context = WorkerContext {
                     rten_pool: Some(Arc::clone(&pool)),
                 };
-                // On the pool's own thread: what rten installs there then runs in place, and a request is
-                // handed over once instead of twice.
                 pool.run(move || {
                     // Ends when every sender is gone: the idle list's and the job's own.
                     while let Ok(job) = jobs.recv() {
@@ -136,12 +131,7 @@ impl Workers {
                     }
                 });
             })
-            .map_err(|error| {
-                BackendError::new(
-                    FaultCode::RuntimeError,
-                    format!("no inference thread: {error}"),
-                )
-            })?;
+            .map_err(|error| JobLost::NoThread(format!("no worker thread: {error}")))?;
         Ok(send)
     }
 }
@@ -151,81 +141,43 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::proto::WhatRuns;
 
-    #[derive(Debug)]
-    struct Engine(fn() -> Outputs);
-
-    impl LoadedModel for Engine {
-        fn what_runs(&self) -> WhatRuns {
-            WhatRuns {
-                backend: String::new(),
-                device: String::new(),
-                precision: String::new(),
-                memory_bytes: 0,
-            }
-        }
-
-        fn run(
-            &self,
-            _: &mut WorkerContext,
-            _: Vec<(String, ModelTensor)>,
-            _: &Arc<TensorBudget>,
-        ) -> Outputs {
-            (self.0)()
-        }
-    }
-
-    async fn run(workers: &Workers, timeout: Duration, engine: fn() -> Outputs) -> Outputs {
-        let deadline = Instant::now() + timeout;
-        workers
-            .run(
-                Arc::new(Engine(engine)),
-                Vec::new(),
-                TensorBudget::new(1),
-                deadline,
-            )
-            .await
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
     }
 
     #[tokio::test]
-    async fn a_panic_in_an_engine_is_an_error_and_the_next_job_runs() {
+    async fn a_panic_in_a_job_is_an_error_and_the_next_one_runs() {
         let workers = Workers::default();
-        let error = run(&workers, Duration::from_secs(60), || {
-            panic!("index out of bounds")
-        })
-        .await
-        .unwrap_err();
-        assert_eq!(error.code, FaultCode::RuntimeError);
-        assert!(error.message.contains("index out of bounds"), "{error}");
-        assert!(
-            run(&workers, Duration::from_secs(60), || Ok(Vec::new()))
-                .await
-                .is_ok()
-        );
-    }
-
-    #[tokio::test]
-    async fn an_engine_that_does_not_end_is_written_off_until_it_does() {
-        let workers = Workers::default();
-        let slow = || {
-            std::thread::sleep(Duration::from_millis(400));
-            Ok(Vec::new())
-        };
-        let error = run(&workers, Duration::from_millis(20), slow)
+        let lost = workers
+            .run(soon(), |_| panic!("index out of bounds"))
             .await
             .unwrap_err();
-        assert_eq!(error.code, FaultCode::Timeout);
+        assert_eq!(lost, JobLost::Panicked("index out of bounds".to_owned()));
+        assert_eq!(workers.run(soon(), |_| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_job_that_does_not_end_is_written_off_until_it_does() {
+        let workers = Workers::default();
+        let (end, ended) = mpsc::channel::<()>();
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let endless = workers.run(deadline, move |_| ended.recv());
+        assert_eq!(endless.await, Err(JobLost::TimedOut));
         assert_eq!(workers.written_off(), 1);
-        assert!(
-            run(&workers, Duration::from_secs(60), || Ok(Vec::new()))
-                .await
-                .is_ok()
-        );
-        let patience = Instant::now() + Duration::from_secs(60);
-        while workers.written_off() > 0 && Instant::now() < patience {
+        assert_eq!(workers.run(soon(), |_| 7).await, Ok(7));
+        end.send(()).unwrap();
+        while workers.written_off() > 0 && Instant::now() < soon() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(workers.written_off(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_idle_worker_is_used_again() {
+        let workers = Workers::default();
+        let thread = |_: &mut WorkerContext| std::thread::current().id();
+        let first = workers.run(soon(), thread).await;
+        assert_eq!(workers.run(soon(), thread).await, first);
     }
 }

@@ -5,11 +5,7 @@
 wasmtime::component::bindgen!({
     path: "../wasm-models/wit",
     world: "model",
-    imports: {
-        "wasi:nn/inference@0.2.0-rc-2024-10-28.[method]graph-execution-context.compute": async | trappable,
-        default: trappable,
-    },
-    exports: { default: async },
+    imports: { default: trappable },
     with: {
         "wasi:nn/tensor@0.2.0-rc-2024-10-28.tensor": super::nn::NnTensor,
         "wasi:nn/graph@0.2.0-rc-2024-10-28.graph": super::nn::Graph,

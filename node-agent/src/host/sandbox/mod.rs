@@ -1,8 +1,9 @@
 //! Runs a module for one request, alone in a store of its own.
 //!
 //! Owns compiled modules and their instances. A module gets `wasi:nn` and `rimward:inference/*` and
-//! nothing else. After a trap, a deadline or a dropped future the store is gone with everything in
-//! it; no handle of it outlives the call, only tensors, which share their bytes.
+//! nothing else. Guest and engine run on one worker thread, so a request changes threads twice: there
+//! and back. After a trap or a deadline the store is gone with everything in it; no handle of it
+//! outlives the call, only tensors, which share their bytes.
 
 mod bindings;
 mod guest;
@@ -23,6 +24,7 @@ pub use guest::GuestChannel;
 use state::GuestState;
 pub use state::{GuestWorld, Stopped};
 
+use super::backend::{JobLost, WorkerContext};
 use super::engine::{GUEST_MEMORY_BYTES_MAX, Ticker, engine};
 use super::tensor::{Tensor, TensorBudget};
 
@@ -30,7 +32,8 @@ use super::tensor::{Tensor, TensorBudget};
 const OUTPUTS_MAX: usize = 256;
 /// Bytes that one host call may carry from the guest, as the host counts them.
 const HOST_CALL_BYTES_MAX: usize = GUEST_MEMORY_BYTES_MAX as usize + (1 << 20);
-/// How long after the deadline the whole call is dropped, should nothing else have ended it.
+/// How long after the deadline the call is given up on, should the guest not have been stopped by then:
+/// an engine computes.
 const BACKSTOP: Duration = Duration::from_millis(200);
 
 /// Makes and runs guests of one engine.
@@ -103,6 +106,9 @@ pub enum GuestFailure {
     /// There is no free place for an instance.
     #[error("no free sandbox")]
     NoRoom,
+    /// The host's own failure.
+    #[error("request was lost: {0}")]
+    Lost(String),
 }
 
 impl Sandbox {
@@ -139,42 +145,60 @@ impl Sandbox {
 }
 
 impl GuestModule {
-    /// Answers one request in a fresh instance.
+    /// Answers one request in a fresh instance. `place` is kept until that instance is gone, which is
+    /// after the deadline where an engine does not end.
     pub async fn infer(
         &self,
         world: &Arc<GuestWorld>,
         inputs: Vec<(String, Tensor)>,
         budget: Arc<TensorBudget>,
         deadline: Instant,
+        place: impl Send + 'static,
+    ) -> Result<Vec<(String, Tensor)>, GuestFailure> {
+        let (module, guest_world) = (self.clone(), Arc::clone(world));
+        let job = move |worker: &mut WorkerContext| {
+            let _place = place;
+            let state = GuestState::new(guest_world, budget, deadline, worker.clone());
+            module.run(state, inputs, worker)
+        };
+        match world.workers.run(deadline + BACKSTOP, job).await {
+            Ok(answer) => answer,
+            Err(JobLost::TimedOut) => Err(GuestFailure::TimedOut),
+            Err(lost @ (JobLost::Panicked(_) | JobLost::NoThread(_))) => {
+                Err(GuestFailure::Lost(lost.to_string()))
+            }
+        }
+    }
+
+    fn run(
+        &self,
+        state: GuestState,
+        inputs: Vec<(String, Tensor)>,
+        worker: &mut WorkerContext,
     ) -> Result<Vec<(String, Tensor)>, GuestFailure> {
         let _ticking = self.ticker.run();
-        let state = GuestState::new(Arc::clone(world), budget, deadline);
         let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| &mut state.limits);
         // One call of the guest into the host carries no more than the guest can hold.
         store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
         store.set_epoch_deadline(1);
-        // Each tick the guest makes way for other requests, or ends.
         store.epoch_deadline_callback(|context| {
-            if Instant::now() >= context.data().deadline {
-                return Err(wasmtime::Error::new(Stopped::Deadline));
-            }
-            Ok(UpdateDeadline::Yield(1))
+            context.data().check_deadline()?;
+            Ok(UpdateDeadline::Continue(1))
         });
-        let call = self.call(&mut store, inputs);
-        match tokio::time::timeout_at((deadline + BACKSTOP).into(), call).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => Err(why(&error, store.data())),
-            Err(_) => Err(GuestFailure::TimedOut),
-        }
+        let answer = self
+            .call(&mut store, inputs)
+            .unwrap_or_else(|error| Err(why(&error, store.data())));
+        *worker = store.into_data().worker;
+        answer
     }
 
-    async fn call(
+    fn call(
         &self,
         store: &mut Store<GuestState>,
         inputs: Vec<(String, Tensor)>,
     ) -> wasmtime::Result<Result<Vec<(String, Tensor)>, GuestFailure>> {
-        let model = self.pre.instantiate_async(&mut *store).await?;
+        let model = self.pre.instantiate(&mut *store)?;
         let mut named = Vec::with_capacity(inputs.len());
         for (name, tensor) in inputs {
             named.push(NamedTensor {
@@ -184,8 +208,7 @@ impl GuestModule {
         }
         let answer = model
             .rimward_inference_handler()
-            .call_infer(&mut *store, &named)
-            .await?;
+            .call_infer(&mut *store, &named)?;
         let outputs = match answer {
             Ok(outputs) => outputs,
             Err(error) => return Ok(Err(returned(error))),

@@ -20,7 +20,7 @@ use super::bindings::wasi::nn::tensor::{self, HostTensor, TensorType};
 use super::guest::clip;
 use super::state::{GuestState, Stopped};
 use super::tensors::{from_nn_type, to_nn_type};
-use crate::host::backend::{BackendError, FaultCode, LoadedModel, ModelTensor};
+use crate::host::backend::{self, BackendError, FaultCode, LoadedModel, ModelTensor};
 use crate::host::tensor::Buffer;
 
 /// The name under which a module finds its package's model, whatever variant the device chose.
@@ -223,7 +223,7 @@ impl HostGraph for GuestState {
 impl inference::Host for GuestState {}
 
 impl HostGraphExecutionContext for GuestState {
-    async fn compute(
+    fn compute(
         &mut self,
         this: Resource<ExecutionContext>,
         inputs: Vec<(String, Resource<NnTensor>)>,
@@ -234,11 +234,10 @@ impl HostGraphExecutionContext for GuestState {
             Ok(inputs) => inputs,
             Err(error) => return self.fail(error.code.into(), error.message),
         };
-        let workers = self.world.workers.clone();
-        let outputs = match workers
-            .run(model, inputs, Arc::clone(&self.budget), self.deadline)
-            .await
-        {
+        let computed = backend::run(&*model, &mut self.worker, inputs, &self.budget);
+        // No engine can be cancelled; what it says too late is not waited for by anybody.
+        self.check_deadline()?;
+        let outputs = match computed {
             Ok(outputs) => outputs,
             Err(error) => return self.fail(error.code.into(), error.message),
         };

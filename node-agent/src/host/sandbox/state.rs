@@ -10,7 +10,7 @@ use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 
 use super::guest::GuestChannel;
-use crate::host::backend::{LoadedModel, Workers};
+use crate::host::backend::{LoadedModel, WorkerContext, Workers};
 use crate::host::engine::{
     CORE_INSTANCES_MAX, GUEST_MEMORY_BYTES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
 };
@@ -44,7 +44,7 @@ pub struct GuestWorld {
     pub model: Arc<dyn LoadedModel>,
     /// The chosen variant's own name.
     pub variant_name: String,
-    /// Where inference runs.
+    /// Where its guests run.
     pub workers: Workers,
     /// `runtime.config`.
     pub config: BTreeMap<String, String>,
@@ -63,6 +63,7 @@ pub(crate) struct GuestState {
     pub(super) world: Arc<GuestWorld>,
     pub(super) budget: Arc<TensorBudget>,
     pub(super) deadline: Instant,
+    pub(super) worker: WorkerContext,
     pub(super) log_lines_left: u32,
     pub(super) limits: MemoryLimits,
     host_calls_left: u32,
@@ -73,6 +74,7 @@ impl GuestState {
         world: Arc<GuestWorld>,
         budget: Arc<TensorBudget>,
         deadline: Instant,
+        worker: WorkerContext,
     ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
@@ -85,6 +87,7 @@ impl GuestState {
             world,
             budget,
             deadline,
+            worker,
             log_lines_left: super::guest::LOG_LINES_MAX,
             limits,
             host_calls_left: HOST_CALLS_MAX,
@@ -97,7 +100,11 @@ impl GuestState {
             return Err(wasmtime::Error::new(Stopped::HostCalls));
         };
         self.host_calls_left = left;
-        // Host calls have no epoch checks of their own.
+        self.check_deadline()
+    }
+
+    /// Host calls have no epoch checks of their own.
+    pub(super) fn check_deadline(&self) -> wasmtime::Result<()> {
         if Instant::now() >= self.deadline {
             return Err(wasmtime::Error::new(Stopped::Deadline));
         }
