@@ -5,9 +5,11 @@
 //! loop, which writes the status.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt as _};
 use rimward_artifact::Limits;
@@ -144,23 +146,37 @@ impl Resolver {
         let free = RUNNING_MAX.saturating_sub(self.running.len());
         let due: Vec<_> = due.take(free).collect();
         for (id, model) in due {
-            self.running.insert(id.clone());
             let work = resolve(self.client.clone(), self.options.clone(), (*model).clone());
-            let (id, finished, changed) = (id.clone(), self.finished.clone(), self.changed.clone());
-            self.tasks.spawn(async move {
-                let deadline = Duration::from_secs(DEADLINE_SECONDS);
-                let resolution = tokio::time::timeout(deadline, work)
-                    .await
-                    .unwrap_or_else(|_| Resolution::Failed {
-                        reason: HubReason::RegistryUnavailable,
-                        message: format!("the package was not read within {DEADLINE_SECONDS} s"),
-                    });
-                // The channel has room for everything that runs.
-                let _ = finished.send((id, resolution)).await;
-                changed.notify_one();
-            });
+            self.start(id.clone(), work);
         }
         self.metrics.set_queued(unresolved.len());
+    }
+
+    /// Whatever becomes of `work`, a result comes: one that never did would hold its place for good.
+    fn start(&mut self, id: ModelId, work: impl Future<Output = Resolution> + Send + 'static) {
+        self.running.insert(id.clone());
+        let (finished, changed) = (self.finished.clone(), self.changed.clone());
+        self.tasks.spawn(async move {
+            let deadline = Duration::from_secs(DEADLINE_SECONDS);
+            // What a panic may have left half done is dropped with `work`, which owns all it touches.
+            let work = AssertUnwindSafe(work).catch_unwind();
+            let resolution = match tokio::time::timeout(deadline, work).await {
+                Ok(Ok(resolution)) => resolution,
+                Ok(Err(_)) => failed(
+                    HubReason::RegistryUnavailable,
+                    "reading the package failed inside the operator, whose log says more; \
+                     it is tried again"
+                        .to_owned(),
+                ),
+                Err(_) => failed(
+                    HubReason::RegistryUnavailable,
+                    format!("the package was not read within {DEADLINE_SECONDS} s"),
+                ),
+            };
+            // The channel has room for everything that runs.
+            let _ = finished.send((id, resolution)).await;
+            changed.notify_one();
+        });
     }
 
     /// When something that failed is due again.
@@ -274,5 +290,87 @@ fn reason(error: &InspectError) -> HubReason {
         | InspectError::Config(_)
         | InspectError::Files(_) => HubReason::PackageInvalid,
         InspectError::Registry(_) => HubReason::RegistryUnavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use kube::Config;
+    use rimward_artifact::registry::ClientOptions;
+    use rimward_crds::Model;
+    use rimward_crds::reasons::HubReason;
+    use tokio::sync::Notify;
+
+    use super::{ModelId, RUNNING_MAX, Resolution, Resolver};
+    use crate::metrics::Metrics;
+
+    /// Its image is refused before anything is asked of a registry.
+    fn object(name: &str) -> Model {
+        serde_yaml::from_str(&format!(
+            "{{apiVersion: rimward.dev/v1alpha1, kind: Model, metadata: {{name: {name}, generation: 1}},
+               spec: {{family: digits, version: 1.0.0, image: 'not an image'}}}}"
+        ))
+        .unwrap()
+    }
+
+    fn failure(resolver: &Resolver, id: &ModelId) -> Option<HubReason> {
+        match resolver.result(id)? {
+            Resolution::Failed { reason, .. } => Some(*reason),
+            Resolution::Resolved { .. } => None,
+        }
+    }
+
+    /// Takes turns at `now` until nothing runs.
+    async fn settle(
+        resolver: &mut Resolver,
+        changed: &Notify,
+        unresolved: &BTreeMap<ModelId, &Model>,
+        now: Instant,
+    ) {
+        loop {
+            resolver.turn(unresolved, now);
+            if resolver.running.is_empty() {
+                return;
+            }
+            tokio::time::timeout(Duration::from_secs(10), changed.notified())
+                .await
+                .expect("what runs says when it ended");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_failed_try_that_is_tried_again_and_holds_no_place() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let config = Config::new("http://127.0.0.1:1".parse().unwrap());
+        let changed = Arc::new(Notify::new());
+        let mut resolver = Resolver::new(
+            crate::runtime::client(config).unwrap(),
+            ClientOptions::default(),
+            Arc::new(Metrics::default()),
+            changed.clone(),
+        );
+        let models: Vec<_> = (0..RUNNING_MAX)
+            .map(|nth| object(&format!("m{nth}")))
+            .collect();
+        let unresolved: BTreeMap<_, _> = models.iter().map(|it| (ModelId::of(it), it)).collect();
+        for id in unresolved.keys() {
+            resolver.start(id.clone(), async { panic!("in a resolve task") });
+        }
+        let now = Instant::now();
+        settle(&mut resolver, &changed, &unresolved, now).await;
+        for id in unresolved.keys() {
+            assert_eq!(failure(&resolver, id), Some(HubReason::RegistryUnavailable));
+        }
+        assert!(resolver.next_try(now).is_some(), "they wait for their turn");
+
+        let later = now + Duration::from_secs(2);
+        settle(&mut resolver, &changed, &unresolved, later).await;
+        for id in unresolved.keys() {
+            assert_eq!(failure(&resolver, id), Some(HubReason::ImageInvalid));
+        }
     }
 }
