@@ -5,6 +5,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod answers;
 mod backoff;
 mod edge;
 mod election;

@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use rimward_crds::direct;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+use crate::answers::BoundAnswers;
 
 /// How long a stopped role may take to finish what it is at.
 const STOP_SECONDS_MAX: u64 = 20;
@@ -98,7 +101,7 @@ impl CommonArgs {
     }
 }
 
-/// Makes a client whose every request is bounded in time.
+/// Makes a client whose every request is bounded in time, and every answer in length.
 ///
 /// # Errors
 /// [`kube::Error`] when the configuration's certificates cannot be used.
@@ -106,7 +109,8 @@ pub(crate) fn client(mut config: Config) -> Result<Client, kube::Error> {
     config.connect_timeout = Some(Duration::from_secs(CONNECT_SECONDS_MAX));
     config.read_timeout = Some(Duration::from_secs(READ_SECONDS_MAX));
     config.write_timeout = Some(Duration::from_secs(READ_SECONDS_MAX));
-    Client::try_from(config)
+    let bounded = ClientBuilder::try_from(config)?.with_layer(&BoundAnswers);
+    Ok(bounded.build())
 }
 
 /// Runs a role until it ends by itself or SIGTERM or SIGINT asks for it; a second signal ends it at once.
