@@ -55,14 +55,19 @@ fn guests() -> Result<()> {
         "format of wasm-models",
         step::cargo(&["fmt", "--all", "--check"]).args(manifest),
     )?;
+    let target = step::target_folder()?.join("wasm-models");
+    step::run(
+        "clippy of wasm-models",
+        step::cargo(&["clippy", "--quiet", "--all-targets", "--locked"])
+            .args(manifest)
+            .args(["--", "-D", "warnings"])
+            .env("CARGO_TARGET_DIR", &target),
+    )?;
     step::run(
         "unit tests of wasm-models",
         step::cargo(&["test", "--quiet", "--locked"])
             .args(manifest)
-            .env(
-                "CARGO_TARGET_DIR",
-                step::target_folder()?.join("wasm-models"),
-            ),
+            .env("CARGO_TARGET_DIR", &target),
     )
 }
 

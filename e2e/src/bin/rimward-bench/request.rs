@@ -19,11 +19,12 @@ const REPEATS: usize = 7;
 const BLOCK: Duration = Duration::from_millis(600);
 const BUSY_CONNECTIONS: usize = 4;
 
-const WHY_SLOWER: &str = "Hand-overs between threads, not arithmetic: the connection hands the request to the engine's worker \
-    and waits, while the client takes one of the two cores. Before the engine ran on its worker's own thread, \
-    strace counted about nine futex calls, five sched_yields, three madvises and two mprotects for one request; \
-    it was not counted again since. The madvises, the mprotects and about two page faults are the fresh \
-    instance given back to the pool: keeping the pool's pages resident is the next thing to try.";
+const WHY_SLOWER: &str = "A request changes threads twice, to its worker and back, where the echo answers in place: where the \
+    cores are idle between requests each change is a wake-up, which costs about as much as the whole echo. \
+    Of the host's processor time the worker takes two thirds (perf, in another run): 40 points in the engine, \
+    the module and wasmtime, 7 in the two mprotects of a module that grows its memory, 2 in the scan for the \
+    pages to restore, most of the rest in waking and being woken. An instance that is used again, for which \
+    the aim is meant, does not exist yet.";
 
 /// One side: where its requests go, and which process answers them.
 struct Side {

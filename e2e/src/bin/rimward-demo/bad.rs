@@ -21,12 +21,14 @@ pub(crate) async fn a_wrong_release_stops_in_preflight(
         "A release that answers wrongly: its own golden vectors stop it on the first canary node",
     );
     let good = stage.promoted().await?;
+    let south = generation(stage, "south").await?;
     release(narrator, stage, "wasm-models/fixtures/wrong", "1.2.0", true).await?;
     narrator
         .run(stage.apply(&["digits-1.2.0-wrong.yaml"])?)
         .await?;
     fails_for(narrator, stage, "golden vector").await?;
     narrator.held("`explain` ends in the device's own words");
+    stopped_on_the_canary(narrator, stage, "1.2.0", south).await?;
     back_on(narrator, stage, &good).await
 }
 
@@ -36,6 +38,7 @@ pub(crate) async fn a_flaky_release_is_taken_back_by_the_nodes(
 ) -> Result<()> {
     narrator.chapter("A release that passes its golden vectors and fails in use: the nodes take it back themselves");
     let good = stage.promoted().await?;
+    let south = generation(stage, "south").await?;
     release(narrator, stage, "wasm-models/fixtures/flaky", "1.3.0", true).await?;
     let load = stage.load(RATE)?;
     narrator
@@ -45,6 +48,7 @@ pub(crate) async fn a_flaky_release_is_taken_back_by_the_nodes(
     narrator.held("`explain` names the error rate");
     stage.none_lost(narrator, load)?;
     narrator.held("what the candidate failed, the previous revision answered");
+    stopped_on_the_canary(narrator, stage, "1.3.0", south).await?;
     back_on(narrator, stage, &good).await
 }
 
@@ -132,7 +136,55 @@ async fn fails_for(narrator: &Narrator, stage: &Stage, words: &str) -> Result<()
     Ok(())
 }
 
-/// Every node answers with the good revision, and the bad one is nowhere.
+/// How often the hub has changed what it asks of that cluster.
+async fn generation(stage: &Stage, cluster: &str) -> Result<i64> {
+    let assignment = stage
+        .kubectl()?
+        .get_json(["clusterassignment", cluster])
+        .await?;
+    assignment["metadata"]["generation"]
+        .as_i64()
+        .with_context(|| format!("ClusterAssignment {cluster} has no generation"))
+}
+
+/// One canary node tried the release and refused it; its neighbour and the other cluster were never asked to.
+async fn stopped_on_the_canary(
+    narrator: &Narrator,
+    stage: &Stage,
+    version: &str,
+    south_before: i64,
+) -> Result<()> {
+    let revisions = stage.kubectl()?.get_json(["modelrevisions"]).await?;
+    let bad = revisions["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|revision| revision["spec"]["model"]["version"] == version)
+        .with_context(|| format!("no ModelRevision of version {version}"))?;
+    ensure!(
+        bad["status"]["outcome"] == "Failed",
+        "the revision of {version} did not fail: {}",
+        bad["status"]
+    );
+    let nodes: Vec<_> = bad["status"]["problems"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|problem| (problem["cluster"].as_str(), problem["node"].as_str()))
+        .collect();
+    ensure!(
+        matches!(nodes[..], [(Some("north"), Some(_))]),
+        "more or others than one canary node refused {version}: {nodes:?}"
+    );
+    ensure!(
+        generation(stage, "south").await? == south_before,
+        "south was given {version}"
+    );
+    narrator.held("one canary node refused it; neither its neighbour nor south was ever given it");
+    Ok(())
+}
+
+/// The good revision is the promoted one still, and every node answers with it.
 async fn back_on(narrator: &Narrator, stage: &Stage, good: &str) -> Result<()> {
     let promoted = stage.promoted().await?;
     ensure!(promoted == good, "the bad release was promoted: {promoted}");
