@@ -3,7 +3,7 @@
 //! Owns every write of this agent. Writes on difference only; the Lease is the one thing renewed for
 //! its own sake. While the API server is away it waits: nothing that serves depends on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -97,6 +97,8 @@ async fn connect(cluster: &Cluster) -> anyhow::Result<Client> {
         }
     };
     config.connect_timeout = Some(Duration::from_secs(10));
+    // Its own retries of 429 and 503 take minutes; whoever asks here tries again by itself.
+    config.default_retry = false;
     Client::try_from(config).context("Kubernetes client")
 }
 
@@ -186,26 +188,20 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes the EdgeNode, or gives it its labels, where that differs.
+    /// Makes the EdgeNode, or gives it its labels, where that differs. While either cannot be read,
+    /// nothing is written.
     async fn ensure(&mut self) -> anyhow::Result<()> {
         let name = self.cluster.node_name.clone();
-        let mut labels = reader::node_labels(&self.client, &name).await;
-        labels.extend(self.cluster.labels.clone());
         let there = self
             .api
             .get_metadata_opt(&name)
             .await
             .with_context(|| format!("EdgeNode {name}"))?;
-        let has = there
-            .as_ref()
-            .and_then(|node| node.metadata.labels.as_ref());
-        let same = |has: &BTreeMap<String, String>| {
-            labels
-                .iter()
-                .all(|(key, value)| has.get(key) == Some(value))
-        };
-        let differs = there.is_none() || !has.map_or(labels.is_empty(), same);
-        if !differs {
+        let mut labels = reader::node_labels(&self.client, &name)
+            .await
+            .with_context(|| format!("labels of Node {name}"))?;
+        labels.extend(self.cluster.labels.clone());
+        if there.is_some_and(|there| has_just(&there.metadata, &labels)) {
             return Ok(());
         }
         let patch = json!({
@@ -223,6 +219,29 @@ impl Writer {
         self.written = node.status.unwrap_or_default();
         Ok(())
     }
+}
+
+/// Whether the object has these labels, and none else from this agent.
+fn has_just(there: &ObjectMeta, labels: &BTreeMap<String, String>) -> bool {
+    let has = |(key, value)| there.labels.as_ref().and_then(|has| has.get(key)) == Some(value);
+    let wanted: BTreeSet<&str> = labels.keys().map(String::as_str).collect();
+    applied_labels(there) == wanted && labels.iter().all(has)
+}
+
+/// The labels that this agent applied, by the server's own record of who owns which field.
+fn applied_labels(there: &ObjectMeta) -> BTreeSet<&str> {
+    let entries = there.managed_fields.iter().flatten();
+    entries
+        .filter(|entry| {
+            entry.manager.as_deref() == Some(FIELD_MANAGER)
+                && entry.operation.as_deref() == Some("Apply")
+                && entry.subresource.as_deref().unwrap_or_default().is_empty()
+        })
+        .filter_map(|entry| entry.fields_v1.as_ref())
+        .filter_map(|fields| fields.0.pointer("/f:metadata/f:labels")?.as_object())
+        .flat_map(|labels| labels.keys())
+        .filter_map(|key| key.strip_prefix("f:"))
+        .collect()
 }
 
 /// Renews the node's Lease for ever. Readers judge it by when it last changed, by their own clock.
@@ -261,5 +280,132 @@ async fn renew(leases: Api<Lease>, cluster: &Cluster) {
             last_warning = Some(Instant::now());
         }
         sleep(period).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fake_api::FakeApi;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    /// A writer as it is at the agent's start, with these labels from the command line.
+    fn writer(api: &FakeApi, given: &[(&str, &str)]) -> Writer {
+        let client = api.client();
+        Writer {
+            api: Api::all(client.clone()),
+            teller: Teller::new(client.clone(), "node-1"),
+            client,
+            cluster: Cluster {
+                node_name: "node-1".to_owned(),
+                labels: labels(given),
+                kubeconfig: None,
+                lease_seconds: 10,
+                resync: Duration::from_secs(600),
+            },
+            pictures: watch::channel(Picture::blank()).1,
+            seen: watch::channel(Seen::Unknown).1,
+            written: EdgeNodeStatus::default(),
+            known: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_cannot_be_read_keeps_its_labels() {
+        let api = FakeApi::start().await;
+        api.lock().node_labels = labels(&[("zone", "a")]);
+        writer(&api, &[]).ensure().await.unwrap();
+        assert_eq!(api.lock().edge_labels(), labels(&[("zone", "a")]));
+        let mut changed = writer(&api, &[("tier", "edge")]);
+        for code in [401, 429, 500, 503] {
+            api.lock().node = code;
+            changed.ensure().await.expect_err("the Node is unknown");
+            assert_eq!(api.lock().writes.len(), 1, "{code}");
+        }
+        for code in [403, 404] {
+            api.lock().node = 200;
+            changed.ensure().await.unwrap();
+            let both = labels(&[("tier", "edge"), ("zone", "a")]);
+            assert_eq!(api.lock().edge_labels(), both);
+            api.lock().node = code;
+            changed.ensure().await.unwrap();
+            assert_eq!(api.lock().edge_labels(), labels(&[("tier", "edge")]));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_cannot_be_read_is_tried_again_soon() {
+        let api = FakeApi::start().await;
+        api.lock().node = 500;
+        api.lock().node_labels = labels(&[("zone", "a")]);
+        let mut writer = writer(&api, &[]);
+        // A watch that has not spoken, and a picture that never changes: only the retry goes on.
+        let (_seen, seen) = watch::channel(Seen::Unknown);
+        let (_pictures, pictures) = watch::channel(Picture::blank());
+        (writer.seen, writer.pictures) = (seen, pictures);
+        let steps = async {
+            api.until(|state| state.node_reads >= 1).await;
+            assert!(api.lock().writes.is_empty());
+            api.lock().node = 200;
+            api.until(|state| !state.writes.is_empty()).await;
+            assert_eq!(api.lock().edge_labels(), labels(&[("zone", "a")]));
+        };
+        tokio::select! {
+            () = writer.run() => unreachable!("it writes for ever"),
+            () = steps => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn labels_that_are_gone_from_the_node_go_and_nothing_is_written_twice() {
+        let api = FakeApi::start().await;
+        api.lock().node_labels = labels(&[("zone", "a"), ("gpu", "yes")]);
+        let mut first = writer(&api, &[("tier", "edge")]);
+        let mut writes = 0;
+        let mut look = async |writer: &mut Writer, more: usize, want: &[(&str, &str)]| {
+            for _ in 0..3 {
+                writer.ensure().await.unwrap();
+            }
+            writes += more;
+            assert_eq!(api.lock().edge_labels(), labels(want));
+            assert_eq!(api.lock().writes.len(), writes);
+        };
+        let all = [("gpu", "yes"), ("tier", "edge"), ("zone", "a")];
+        look(&mut first, 1, &all).await;
+        // Somebody else's label is neither a difference nor taken away.
+        api.lock().label_by_hand("owner", "ann");
+        look(
+            &mut first,
+            0,
+            &[
+                ("gpu", "yes"),
+                ("owner", "ann"),
+                ("tier", "edge"),
+                ("zone", "a"),
+            ],
+        )
+        .await;
+        api.lock().node_labels.remove("gpu");
+        look(
+            &mut first,
+            1,
+            &[("owner", "ann"), ("tier", "edge"), ("zone", "a")],
+        )
+        .await;
+        // After a start, with nothing remembered.
+        look(
+            &mut writer(&api, &[("tier", "edge")]),
+            0,
+            &[("owner", "ann"), ("tier", "edge"), ("zone", "a")],
+        )
+        .await;
+        api.lock().node_labels.clear();
+        look(&mut writer(&api, &[]), 1, &[("owner", "ann")]).await;
     }
 }

@@ -5,6 +5,8 @@
 
 pub mod cluster;
 mod events;
+#[cfg(test)]
+pub(crate) mod fake_api;
 pub mod file;
 pub mod picture;
 mod status;
