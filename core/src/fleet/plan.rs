@@ -31,7 +31,8 @@ const ROUNDS_MAX: usize = 8;
 /// # Guarantees
 /// - The same arguments give the same plan.
 /// - Applying a plan, then planning again with the same `now`, gives the same plan, with nothing new in
-///   `outcomes` and `transitions`.
+///   `outcomes` and `transitions`. Only a chain of deployments, each waiting for what the one before sets
+///   free, is cut after 8 links, and goes on with the next plan.
 /// - No cluster is put on its way beyond its stage's budgets.
 /// - A failed revision is given to no cluster.
 /// - Every cluster that is not where the spec wants it is in `waiting`.
