@@ -131,7 +131,8 @@ impl Trouble {
     }
 }
 
-/// The labels of the Node of that name; none where there is no Node, or it may not be read.
+/// The labels of the Node of that name: an empty map where there is no Node, and `None` where it may not be
+/// read. That may be for good, or while the API server starts and has not read its roles yet.
 ///
 /// # Errors
 ///
@@ -139,13 +140,13 @@ impl Trouble {
 pub async fn node_labels(
     client: &Client,
     node_name: &str,
-) -> kube::Result<BTreeMap<String, String>> {
+) -> kube::Result<Option<BTreeMap<String, String>>> {
     let api: Api<Node> = Api::all(client.clone());
     match api.get_metadata(node_name).await {
-        Ok(node) => Ok(node.metadata.labels.unwrap_or_default()),
+        Ok(node) => Ok(Some(node.metadata.labels.unwrap_or_default())),
         Err(kube::Error::Api(answer)) if matches!(answer.code, 403 | 404) => {
             tracing::debug!(%answer, "no labels from the Node");
-            Ok(BTreeMap::new())
+            Ok((answer.code == 404).then(BTreeMap::new))
         }
         Err(error) => Err(error),
     }
