@@ -167,7 +167,8 @@ mod tests {
         assert_eq!(workers.written_off(), 1);
         assert_eq!(workers.run(soon(), |_| 7).await, Ok(7));
         end.send(()).unwrap();
-        while workers.written_off() > 0 && Instant::now() < soon() {
+        let patience = soon();
+        while workers.written_off() > 0 && Instant::now() < patience {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(workers.written_off(), 0);
