@@ -13,9 +13,18 @@ use hyper::body::{Body, Buf as _, Bytes, Frame, SizeHint};
 use hyper::{Request, Response};
 use tower::{BoxError, Layer, Service};
 
-/// The longest answer that is not a watch, in MiB. The longest that we ask for is a page of 500 objects: this
-/// leaves 128 KiB for each.
+/// The longest answer that is not a watch, in MiB. The longest that we ask for is a page of a list.
 const ANSWER_MIB_MAX: u64 = 64;
+
+/// Objects in one page of a list: however long each of them is, the page stays below the longest answer. A page
+/// of 500 objects, as is usual, ends at 128 KiB each.
+pub(crate) const PAGE_OBJECTS_MAX: u32 = 32;
+
+/// The longest object, in KiB: etcd's own limit on what it stores, which for our kinds is their JSON, managed fields
+/// included. The rest of the answer is the list around them.
+const OBJECT_KIB_MAX: u64 = 1536;
+
+const _: () = assert!(PAGE_OBJECTS_MAX as u64 * OBJECT_KIB_MAX < ANSWER_MIB_MAX * 1024);
 
 /// The longest line of a watch, in MiB. A line is one object, of which etcd takes at most 1.5 MiB; as JSON
 /// it can be longer. A watch as a whole has no end.
@@ -90,6 +99,22 @@ impl fmt::Display for OverLimit {
 }
 
 impl Error for OverLimit {}
+
+/// Says whether an answer was longer than its limit.
+pub(crate) fn is_over_limit(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(<dyn Error + 'static>::is::<OverLimit>)
+}
+
+/// Says whether a request failed for want of a connection, so that no server can have acted on it.
+pub(crate) fn never_left(error: &(dyn Error + 'static)) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<hyper_util::client::legacy::Error>())
+        .any(hyper_util::client::legacy::Error::is_connect)
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
 
 /// Puts the limits around a client's service.
 #[derive(Clone, Copy, Debug)]
@@ -247,7 +272,9 @@ mod tests {
         limit_mib: u64,
     ) {
         let result = tokio::time::timeout(Duration::from_secs(60), request).await;
-        let error = result.expect("ends by itself").err().unwrap().to_string();
+        let error = result.expect("ends by itself").err().unwrap();
+        assert!(super::is_over_limit(&error) && !super::never_left(&error));
+        let error = error.to_string();
         assert!(
             error.contains(&format!("limit of {limit_mib} MiB")),
             "{error}"
@@ -291,6 +318,20 @@ mod tests {
     async fn the_endless_refusal_of_a_watch_ends_at_its_limit() {
         let (client, sent) = endless("403 Forbidden").await;
         check(first_event(client), &sent, ANSWER_MIB_MAX).await;
+    }
+
+    #[tokio::test]
+    async fn a_request_without_a_connection_never_left() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}", closed.local_addr().unwrap());
+        drop(closed);
+        let mut config = Config::new(uri.parse().unwrap());
+        config.proxy_url = None;
+        let maps: Api<ConfigMap> = Api::all(crate::runtime::client(config).unwrap());
+        let error = maps.list(&ListParams::default()).await.unwrap_err();
+        assert!(super::never_left(&error), "{error:?}");
+        assert!(!super::is_over_limit(&error));
     }
 
     #[test]

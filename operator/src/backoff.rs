@@ -23,6 +23,8 @@ pub(crate) struct Backoffs<K> {
 struct Failed {
     times: u32,
     not_before: Instant,
+    /// The end of its wait was told.
+    told: bool,
 }
 
 impl<K> Default for Backoffs<K> {
@@ -50,6 +52,7 @@ impl<K: Ord + Hash> Backoffs<K> {
             Failed {
                 times: times.saturating_add(1),
                 not_before,
+                told: false,
             },
         );
         wait
@@ -65,6 +68,32 @@ impl<K: Ord + Hash> Backoffs<K> {
         self.failed
             .get(key)
             .is_none_or(|failed| failed.not_before <= now)
+    }
+
+    /// Says whether the key failed and did not succeed since.
+    pub(crate) fn has_failed(&self, key: &K) -> bool {
+        self.failed.contains_key(key)
+    }
+
+    /// Keys whose wait ended since this was last asked.
+    pub(crate) fn ended(&mut self, now: Instant) -> Vec<K>
+    where
+        K: Clone,
+    {
+        let failed = self.failed.iter_mut();
+        let ended = failed.filter(|(_, failed)| !failed.told && failed.not_before <= now);
+        ended
+            .map(|(key, failed)| {
+                failed.told = true;
+                key.clone()
+            })
+            .collect()
+    }
+
+    /// Forgets keys that nobody tried again for so long after their wait.
+    pub(crate) fn forget_idle(&mut self, now: Instant, idle: Duration) {
+        self.failed
+            .retain(|_, failed| now.saturating_duration_since(failed.not_before) < idle);
     }
 
     /// When the next waiting key may be tried.
@@ -102,6 +131,23 @@ mod tests {
         backoffs.succeeded(&"a");
         assert!(backoffs.may_try(&"a", now));
         assert_eq!(backoffs.next(now), None);
+    }
+
+    #[test]
+    fn the_end_of_each_wait_is_told_once_and_idle_ones_are_forgotten() {
+        let mut backoffs = Backoffs::default();
+        let now = Instant::now();
+        backoffs.failed("a", now);
+        assert_eq!(backoffs.ended(now), [""; 0]);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(backoffs.ended(later), ["a"]);
+        assert_eq!(backoffs.ended(later), [""; 0]);
+        backoffs.failed("a", later);
+        assert_eq!(backoffs.ended(later + Duration::from_secs(2)), ["a"]);
+        backoffs.forget_idle(later + Duration::from_secs(9), Duration::from_secs(60));
+        assert!(backoffs.has_failed(&"a"));
+        backoffs.forget_idle(later + Duration::from_secs(99), Duration::from_secs(60));
+        assert!(!backoffs.has_failed(&"a"));
     }
 
     #[test]

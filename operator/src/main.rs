@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod answers;
 mod backoff;
+mod cache;
 mod edge;
 mod election;
 mod events;
@@ -15,6 +16,8 @@ mod metrics;
 mod objects;
 mod probes;
 mod runtime;
+#[cfg(test)]
+mod testing;
 
 /// Puts signed models on edge clusters, and takes a bad one back.
 #[derive(Debug, Parser)]

@@ -1,11 +1,49 @@
-//! What both roles know of objects beside their kinds: where heartbeats are, and which of two versions is older.
+//! What both roles know of objects beside their kinds: their names, where heartbeats are, which of two versions is
+//! older, and what of an object nobody reads.
 //!
 //! Pure. Must never fetch or write.
 
-use kube::Resource;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt as _};
+
+use crate::metrics::Kind;
 
 /// Namespace of the clusters' heartbeat Leases on the hub.
 pub(crate) const CLUSTERS_NAMESPACE: &str = "rimward-clusters";
+
+/// Where `kubectl apply` keeps the whole object a second time.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Names one object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ObjectKey {
+    /// Its kind.
+    pub(crate) kind: Kind,
+    /// Its namespace; none where the kind has none.
+    pub(crate) namespace: Option<String>,
+    /// Its name.
+    pub(crate) name: String,
+}
+
+impl ObjectKey {
+    /// Names an object.
+    pub(crate) fn of<K: Resource>(kind: Kind, object: &K) -> Self {
+        Self {
+            kind,
+            namespace: object.meta().namespace.clone(),
+            name: object.name_any(),
+        }
+    }
+}
+
+/// Drops what nobody reads and what may be longer than all the rest: who owns which field, and the object's second
+/// copy.
+pub(crate) fn strip(meta: &mut ObjectMeta) {
+    meta.managed_fields = None;
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+}
 
 /// The version of an object as a number; none when it has none, or one that is no number.
 ///
@@ -32,6 +70,20 @@ mod tests {
             lease
         };
         is_older(&lease(left), &lease(right))
+    }
+
+    #[test]
+    fn what_nobody_reads_is_dropped_and_other_annotations_stay() {
+        let mut lease = Lease::default();
+        let meta = &mut lease.metadata;
+        meta.managed_fields = Some(Vec::new());
+        let annotations = [(super::LAST_APPLIED, "{}"), ("rimward.dev/hold", "snow")];
+        let owned = annotations.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        meta.annotations = Some(owned.into());
+        super::strip(meta);
+        assert_eq!(meta.managed_fields, None);
+        let left: Vec<_> = meta.annotations.iter().flatten().collect();
+        assert_eq!(left, [(&"rimward.dev/hold".to_owned(), &"snow".to_owned())]);
     }
 
     #[test]

@@ -101,7 +101,8 @@ impl CommonArgs {
     }
 }
 
-/// Makes a client whose every request is bounded in time, and every answer in length.
+/// Makes a client whose every request is bounded in time, and every answer in length. A request is sent once: kube's own
+/// retries would send a write ten times to a server that is failing, and hide for how long.
 ///
 /// # Errors
 /// [`kube::Error`] when the configuration's certificates cannot be used.
@@ -109,6 +110,7 @@ pub(crate) fn client(mut config: Config) -> Result<Client, kube::Error> {
     config.connect_timeout = Some(Duration::from_secs(CONNECT_SECONDS_MAX));
     config.read_timeout = Some(Duration::from_secs(READ_SECONDS_MAX));
     config.write_timeout = Some(Duration::from_secs(READ_SECONDS_MAX));
+    config.default_retry = false;
     let bounded = ClientBuilder::try_from(config)?.with_layer(&BoundAnswers);
     Ok(bounded.build())
 }

@@ -1,15 +1,15 @@
-//! Every write of the hub, and the memory of what was written.
+//! Every write of the hub, and what became of it.
 //!
 //! Owns how objects are written: server-side apply under one field manager, on the resource version that was
 //! planned on, so that a stale writer loses. Must never decide what to write.
 //!
-//! It remembers the version that each write left. A plan may only begin when the caches show them all
-//! ([`Writer::settle`]): else two plans in a row could spend one budget on two clusters.
+//! What a write left is in the caches before the write returns, so that the next plan sees it; what is not known of a
+//! write, and when one that was refused may be tried again, is [`Debts`]'.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use futures::{StreamExt as _, TryStreamExt as _};
 use kube::api::{
     DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
 };
@@ -21,48 +21,62 @@ use rimward_crds::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
 use super::FIELD_MANAGER;
-use super::observe::{Caches, ObjectKey};
+use super::debts::{Debts, Unsettled, Wrote};
+use super::observe::Caches;
+use crate::answers;
 use crate::metrics::{Category, Kind, Metrics};
-use crate::objects;
+use crate::objects::{self, ObjectKey};
 
 /// How long one write may take.
-const WRITE_SECONDS_MAX: u64 = 15;
-/// How long to wait for a cache before the object is asked for directly.
-const SETTLE_SECONDS: u64 = 2;
-/// Objects in one page of a list.
-const PAGE_OBJECTS_MAX: u32 = 500;
+pub(super) const WRITE_SECONDS_MAX: u64 = 15;
+/// Objects in the longest page of a list of metadata; where they are long, pages become shorter.
+const METADATA_PAGE_OBJECTS_MAX: u32 = 512;
+/// Objects that are asked for at once.
+const LOOKS_MAX: usize = 4;
+/// How often what is not known is looked through.
+const LOOK: Duration = Duration::from_millis(500);
 
-/// A write did not happen.
-#[derive(Debug, Error)]
-pub(crate) enum WriteError {
-    /// Somebody wrote since, or the object is gone: plan again.
-    #[error("{kind:?} {name}: somebody else wrote first")]
-    Conflict {
-        /// Its kind.
-        kind: Kind,
-        /// Its name.
-        name: String,
-    },
-    /// The server refused or did not answer.
-    #[error("{kind:?} {name}: {message}")]
-    Api {
-        /// Its kind.
-        kind: Kind,
-        /// Its name.
-        name: String,
-        /// Its words.
-        message: String,
-    },
+/// What became of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Outcome {
+    /// It stands, and the caches have it.
+    Done(Stands),
+    /// Somebody wrote since, or the object is gone, or it is there already: plan again.
+    Conflict,
+    /// The server would not have it, in its words; or it never got there.
+    Refused(String),
+    /// Nobody knows: no answer came, or one that does not tell. It may have been taken, or be taken yet.
+    Unknown(String),
+    /// It was not tried: the last try was refused and its pause is not over.
+    Paused,
+}
+
+/// What a write left behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stands {
+    /// Its version; none when the object is gone.
+    pub(crate) version: Option<u128>,
+    /// Its generation, which a report on it will carry.
+    pub(crate) generation: Option<i64>,
+}
+
+impl Outcome {
+    /// It stands.
+    pub(crate) const fn is_done(&self) -> bool {
+        matches!(self, Self::Done(_))
+    }
 }
 
 /// Writes objects.
 pub(crate) struct Writer {
     client: Client,
     metrics: Arc<Metrics>,
-    written: Mutex<BTreeMap<ObjectKey, u128>>,
+    caches: Arc<Caches>,
+    debts: Debts,
 }
 
 /// What of an object's metadata a write needs.
@@ -96,6 +110,10 @@ impl Target {
         }
         metadata
     }
+
+    fn version(&self) -> Option<u128> {
+        self.resource_version.as_ref()?.parse().ok()
+    }
 }
 
 fn resource(kind: Kind) -> Option<ApiResource> {
@@ -112,24 +130,22 @@ fn resource(kind: Kind) -> Option<ApiResource> {
 
 impl Writer {
     /// Makes a writer that has written nothing.
-    pub(crate) fn new(client: Client, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(client: Client, metrics: Arc<Metrics>, caches: Arc<Caches>) -> Self {
         Self {
             client,
             metrics,
-            written: Mutex::default(),
+            caches,
+            debts: Debts::default(),
         }
     }
 
     /// Applies a status.
-    ///
-    /// # Errors
-    /// [`WriteError`].
-    pub(crate) async fn status(
-        &self,
-        target: &Target,
-        status: &impl Serialize,
-    ) -> Result<(), WriteError> {
-        let (api, resource) = self.api(&target.key)?;
+    pub(crate) async fn status(&self, target: &Target, status: &impl Serialize) -> Outcome {
+        let (api, resource, status) = match (self.api(&target.key), serde_json::to_value(status)) {
+            (Ok((api, resource)), Ok(status)) => (api, resource, status),
+            (Err(words), _) => return Outcome::Refused(words),
+            (_, Err(error)) => return Outcome::Refused(error.to_string()),
+        };
         let body = json!({
             "apiVersion": resource.api_version,
             "kind": resource.kind,
@@ -140,19 +156,16 @@ impl Writer {
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let patch = Patch::Apply(&body);
         let write = api.patch_status(&target.key.name, &params, &patch);
-        self.done(&target.key, write).await
+        self.done(&target.key, target.version(), Wrote::Status(status), write)
+            .await
     }
 
     /// Applies an assignment's entries.
-    ///
-    /// # Errors
-    /// [`WriteError`].
-    pub(crate) async fn entries(
-        &self,
-        target: &Target,
-        spec: &ClusterAssignmentSpec,
-    ) -> Result<(), WriteError> {
-        let (api, resource) = self.api(&target.key)?;
+    pub(crate) async fn entries(&self, target: &Target, spec: &ClusterAssignmentSpec) -> Outcome {
+        let (api, resource) = match self.api(&target.key) {
+            Ok(found) => found,
+            Err(words) => return Outcome::Refused(words),
+        };
         let ClusterAssignmentSpec { models } = spec;
         let mut body = json!({
             "apiVersion": resource.api_version,
@@ -161,6 +174,8 @@ impl Writer {
             "spec": {"models": models},
         });
         let name = &target.key.name;
+        let wrote = Wrote::Entries(Arc::new(spec.clone()));
+        let based_on = target.version();
         if models.is_empty() {
             // An apply that takes the last entry away leaves `spec: null`, which the schema refuses.
             body["metadata"]["uid"] = json!(target.uid);
@@ -169,44 +184,38 @@ impl Writer {
                 ..PatchParams::default()
             };
             let patch = Patch::Merge(&body);
-            return self
-                .done(&target.key, api.patch(name, &params, &patch))
-                .await;
+            let write = api.patch(name, &params, &patch);
+            return self.done(&target.key, based_on, wrote, write).await;
         }
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let patch = Patch::Apply(&body);
-        self.done(&target.key, api.patch(name, &params, &patch))
-            .await
+        let write = api.patch(name, &params, &patch);
+        self.done(&target.key, based_on, wrote, write).await
     }
 
     /// Makes an object. One that is there already is a conflict.
-    ///
-    /// # Errors
-    /// [`WriteError`].
-    pub(crate) async fn create<K: Resource + Serialize>(
-        &self,
-        kind: Kind,
-        object: &K,
-    ) -> Result<(), WriteError> {
+    pub(crate) async fn create<K: Resource + Serialize>(&self, kind: Kind, object: &K) -> Outcome {
         let key = ObjectKey::of(kind, object);
-        let (api, _) = self.api(&key)?;
-        let object: DynamicObject = serde_json::to_value(object)
-            .and_then(serde_json::from_value)
-            .map_err(|error| refused(&key, error.to_string()))?;
+        let made = serde_json::to_value(object).and_then(serde_json::from_value::<DynamicObject>);
+        let (api, object) = match (self.api(&key), made) {
+            (Ok((api, _)), Ok(object)) => (api, object),
+            (Err(words), _) => return Outcome::Refused(words),
+            (_, Err(error)) => return Outcome::Refused(error.to_string()),
+        };
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PostParams::default()
         };
         let write = api.create(&params, &object);
-        self.done(&key, write).await
+        self.done(&key, None, Wrote::Made, write).await
     }
 
     /// Deletes the very object that was seen. One that is gone already is fine.
-    ///
-    /// # Errors
-    /// [`WriteError`].
-    pub(crate) async fn delete(&self, target: &Target) -> Result<(), WriteError> {
-        let (api, _) = self.api(&target.key)?;
+    pub(crate) async fn delete(&self, target: &Target) -> Outcome {
+        let (api, _) = match self.api(&target.key) {
+            Ok(found) => found,
+            Err(words) => return Outcome::Refused(words),
+        };
         let params = DeleteParams::background().preconditions(Preconditions {
             uid: target.uid.clone(),
             resource_version: target.resource_version.clone(),
@@ -218,12 +227,13 @@ impl Writer {
                 Err(error) => Err(error),
             }
         };
-        self.finish(&target.key, delete).await
+        let based_on = target.version();
+        self.finish(&target.key, based_on, Wrote::Deleted, delete)
+            .await
     }
 
-    fn api(&self, key: &ObjectKey) -> Result<(Api<DynamicObject>, ApiResource), WriteError> {
-        let resource = resource(key.kind)
-            .ok_or_else(|| refused(key, "the hub does not write it".to_owned()))?;
+    fn api(&self, key: &ObjectKey) -> Result<(Api<DynamicObject>, ApiResource), String> {
+        let resource = resource(key.kind).ok_or_else(|| "the hub does not write it".to_owned())?;
         let client = self.client.clone();
         let api = match &key.namespace {
             Some(namespace) => Api::namespaced_with(client, namespace, &resource),
@@ -235,126 +245,393 @@ impl Writer {
     async fn done(
         &self,
         key: &ObjectKey,
+        based_on: Option<u128>,
+        wrote: Wrote,
         write: impl Future<Output = Result<DynamicObject, kube::Error>>,
-    ) -> Result<(), WriteError> {
-        self.finish(key, async { write.await.map(Some) }).await
+    ) -> Outcome {
+        let write = async { write.await.map(Some) };
+        self.finish(key, based_on, wrote, write).await
     }
 
     async fn finish(
         &self,
         key: &ObjectKey,
+        based_on: Option<u128>,
+        wrote: Wrote,
         write: impl Future<Output = Result<Option<DynamicObject>, kube::Error>>,
-    ) -> Result<(), WriteError> {
+    ) -> Outcome {
+        let asked = Instant::now();
+        if !self.debts.may_write(key, self.caches.version(key), asked) {
+            return Outcome::Paused;
+        }
+        // Whoever drops this future while the request is under way does not know either.
+        let under_way = self.debts.begin(key, based_on, wrote, asked);
         let result = tokio::time::timeout(Duration::from_secs(WRITE_SECONDS_MAX), write).await;
-        let error = match result {
+        let outcome = match result {
             Ok(Ok(object)) => {
                 self.metrics.wrote(key.kind);
-                if let Some(version) = object.as_ref().and_then(objects::version) {
-                    self.remember(key.clone(), version);
-                }
-                return Ok(());
-            }
-            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
-                self.metrics.failed(Category::Conflict);
-                return Err(WriteError::Conflict {
-                    kind: key.kind,
-                    name: key.name.clone(),
+                let stands = object.as_ref().map(|object| Stands {
+                    version: objects::version(object),
+                    generation: object.metadata.generation,
                 });
+                if let Some(object) = object {
+                    self.caches.wrote(key.kind, object);
+                }
+                Outcome::Done(stands.unwrap_or_default())
             }
-            Ok(Err(error)) => refused(key, error.to_string()),
-            // It may have arrived all the same: the caches will tell.
-            Err(_) => refused(key, format!("no answer within {WRITE_SECONDS_MAX} s")),
+            Ok(Err(error)) => judge(&error),
+            Err(_) => Outcome::Unknown(format!("no answer within {WRITE_SECONDS_MAX} s")),
         };
-        self.metrics.failed(Category::Api);
-        Err(error)
+        let pause = under_way.end(&outcome, self.caches.version(key), Instant::now());
+        let (kind, name) = (key.kind, &key.name);
+        match &outcome {
+            Outcome::Done(_) | Outcome::Paused => {}
+            Outcome::Conflict => {
+                self.metrics.failed(Category::Conflict);
+                tracing::info!(?kind, name, "somebody else wrote first, planning again");
+            }
+            Outcome::Refused(words) => {
+                self.metrics.failed(Category::Api);
+                let pause_seconds = pause.as_secs();
+                tracing::warn!(?kind, name, error = words, pause_seconds, "write refused");
+            }
+            Outcome::Unknown(words) => {
+                self.metrics.failed(Category::Api);
+                tracing::warn!(
+                    ?kind,
+                    name,
+                    error = words,
+                    "nobody knows what became of a write"
+                );
+            }
+        }
+        outcome
     }
 
-    fn remember(&self, key: ObjectKey, version: u128) {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let latest = written.entry(key).or_default();
-        *latest = version.max(*latest);
+    /// What may have been written of an object, if that is not known; none once a read or a later write settled it.
+    #[allow(
+        dead_code,
+        reason = "for a planner that holds the places of such writes"
+    )]
+    pub(crate) fn unsettled(&self, key: &ObjectKey) -> Option<Unsettled> {
+        self.debts.unsettled(key, self.caches.version(key))
     }
 
-    /// Waits for the caches to show what the server holds now, whoever wrote it: what a new leader does first.
+    /// Lays what the server holds now over what the caches show, whoever wrote it: what a new leader does first.
     ///
     /// # Errors
-    /// [`WriteError`] when a list is refused.
-    pub(crate) async fn catch_up(&self) -> Result<(), WriteError> {
+    /// In words, when a request failed.
+    pub(crate) async fn catch_up(&self) -> Result<(), String> {
         for kind in [
             Kind::ClusterAssignment,
             Kind::ModelDeployment,
             Kind::ModelRevision,
         ] {
-            let any = ObjectKey {
-                kind,
-                namespace: None,
-                name: "*".to_owned(),
-            };
-            let (api, _) = self.api(&any)?;
-            let mut params = ListParams::default().limit(PAGE_OBJECTS_MAX);
-            loop {
-                let list = api.list_metadata(&params);
-                let list = tokio::time::timeout(Duration::from_secs(WRITE_SECONDS_MAX), list)
-                    .await
-                    .map_err(|_| refused(&any, "no answer in time".to_owned()))?
-                    .map_err(|error| refused(&any, error.to_string()))?;
-                for object in &list.items {
-                    if let Some(version) = objects::version(object) {
-                        self.remember(ObjectKey::of(kind, object), version);
-                    }
+            let lagging = self.lagging(kind).await?;
+            let looks = lagging.iter().map(|key| async move {
+                if let Some(object) = self.look(key).await? {
+                    self.caches.wrote(kind, object);
                 }
-                match list.metadata.continue_ {
-                    Some(token) if !token.is_empty() => params = params.continue_token(&token),
-                    _ => break,
-                }
-            }
+                Ok::<_, String>(())
+            });
+            let looks = futures::stream::iter(looks).buffer_unordered(LOOKS_MAX);
+            looks.try_collect::<Vec<()>>().await?;
         }
         Ok(())
     }
 
-    /// Returns once the caches show every write.
-    pub(crate) async fn settle(&self, caches: &Caches) {
+    /// Objects that the server holds in a newer version than the caches.
+    async fn lagging(&self, kind: Kind) -> Result<Vec<ObjectKey>, String> {
+        let any = ObjectKey {
+            kind,
+            namespace: None,
+            name: "*".to_owned(),
+        };
+        let (api, _) = self.api(&any)?;
+        let (mut lagging, mut token) = (Vec::new(), None::<String>);
+        let mut page = METADATA_PAGE_OBJECTS_MAX;
         loop {
-            let lagging = self.lagging(caches);
-            if lagging.is_empty() {
-                return;
+            let mut params = ListParams::default().limit(page);
+            params.continue_token.clone_from(&token);
+            let list = match bounded(api.list_metadata(&params)).await {
+                Err(Some(error)) if answers::is_over_limit(&error) && page > 1 => {
+                    page /= 2;
+                    continue;
+                }
+                list => list.map_err(|error| words(kind, error))?,
+            };
+            for object in &list.items {
+                let key = ObjectKey::of(kind, object);
+                if objects::version(object) > self.caches.version(&key) {
+                    lagging.push(key);
+                }
             }
+            token = list.metadata.continue_.filter(|token| !token.is_empty());
+            if token.is_none() {
+                return Ok(lagging);
+            }
+            page = METADATA_PAGE_OBJECTS_MAX.min(page * 2);
+        }
+    }
+
+    async fn look(&self, key: &ObjectKey) -> Result<Option<DynamicObject>, String> {
+        let (api, _) = self.api(key)?;
+        let object = bounded(api.get_opt(&key.name)).await;
+        object.map_err(|error| words(key.kind, error))
+    }
+
+    /// Settles, by asking, what nobody knows and what no watch shows; wakes the loop for objects whose pause is over.
+    /// Runs beside the loop: planning waits for none of it.
+    pub(crate) async fn settle(&self, stop: &CancellationToken) {
+        loop {
             tokio::select! {
-                () = caches.changed.notified() => continue,
-                () = tokio::time::sleep(Duration::from_secs(SETTLE_SECONDS)) => {}
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK) => {}
             }
-            // An object that was deleted since is never seen again.
-            for key in self.lagging(caches) {
-                if self.is_gone(&key).await {
-                    let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-                    written.remove(&key);
-                } else {
-                    tracing::warn!(kind = ?key.kind, name = key.name, "cache lags behind a write");
+            self.settle_once(Instant::now()).await;
+        }
+    }
+
+    async fn settle_once(&self, now: Instant) {
+        let caches = &self.caches;
+        let ended = self.debts.ended(now, |key| caches.version(key));
+        caches.feed.mark(ended);
+        let due = self.debts.due(caches.unshown(), now);
+        let looks = due.into_iter().map(|look| async move {
+            let asked = Instant::now();
+            let answer = self.look(&look.key).await;
+            (look, asked, answer)
+        });
+        let mut looks = futures::stream::iter(looks).buffer_unordered(LOOKS_MAX);
+        while let Some((look, asked, answer)) = looks.next().await {
+            let key = look.key;
+            match answer {
+                Ok(object) => {
+                    let version = object.as_ref().and_then(objects::version);
+                    match look.unshown {
+                        Some(written) => caches.asked(&key, written, object),
+                        None => {
+                            if let Some(object) = object {
+                                caches.wrote(key.kind, object);
+                            }
+                        }
+                    }
+                    if self.debts.looked(&key, version, asked) {
+                        caches.feed.mark([key]);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(kind = ?key.kind, name = key.name, error, "object not read");
                 }
             }
         }
     }
+}
 
-    fn lagging(&self, caches: &Caches) -> Vec<ObjectKey> {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.retain(|key, version| caches.version(key).is_none_or(|seen| seen < *version));
-        written.keys().cloned().collect()
-    }
-
-    async fn is_gone(&self, key: &ObjectKey) -> bool {
-        let Ok((api, _)) = self.api(key) else {
-            return true;
-        };
-        let get = api.get_metadata_opt(&key.name);
-        let found = tokio::time::timeout(Duration::from_secs(WRITE_SECONDS_MAX), get).await;
-        matches!(found, Ok(Ok(None)))
+/// Bounds a request in time; the error of one that took too long is none.
+async fn bounded<T>(
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Option<kube::Error>> {
+    match tokio::time::timeout(Duration::from_secs(WRITE_SECONDS_MAX), request).await {
+        Ok(result) => result.map_err(Some),
+        Err(_) => Err(None),
     }
 }
 
-fn refused(key: &ObjectKey, message: String) -> WriteError {
-    WriteError::Api {
-        kind: key.kind,
-        name: key.name.clone(),
-        message,
+fn words(kind: Kind, error: Option<kube::Error>) -> String {
+    match error {
+        Some(error) => format!("{kind:?}: {error}"),
+        None => format!("{kind:?}: no answer within {WRITE_SECONDS_MAX} s"),
+    }
+}
+
+/// What an error says of a write: whether it may have been taken all the same.
+fn judge(error: &kube::Error) -> Outcome {
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 404 | 409) => Outcome::Conflict,
+        // The server may have given up on etcd, or a proxy on the server, after it was taken.
+        kube::Error::Api(status) if status.code >= 500 || status.code == 408 => {
+            Outcome::Unknown(error.to_string())
+        }
+        kube::Error::Api(_)
+        | kube::Error::BuildRequest(_)
+        | kube::Error::HttpError(_)
+        | kube::Error::Auth(_) => Outcome::Refused(error.to_string()),
+        error if answers::never_left(error) => Outcome::Refused(error.to_string()),
+        error => Outcome::Unknown(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+    use std::sync::{Arc, Mutex};
+    use std::time::{Duration, Instant};
+
+    use axum::http::Method;
+    use futures::FutureExt as _;
+    use kube::ResourceExt as _;
+    use rimward_crds::{ClusterAssignment, ClusterAssignmentSpec};
+    use serde_json::{Value, json};
+
+    use super::{Outcome, Stands, Target, Writer};
+    use crate::hub::debts::Wrote;
+    use crate::hub::feed::Dirty;
+    use crate::hub::observe::Caches;
+    use crate::metrics::{Kind, Metrics};
+    use crate::objects::ObjectKey;
+    use crate::testing::{self, refusal};
+
+    /// One assignment on a server. A PATCH answers the next of `codes` (0: never), and is taken if `taken` says so.
+    #[derive(Default)]
+    struct Server {
+        version: AtomicU64,
+        code: AtomicU16,
+        asked: Mutex<Vec<String>>,
+    }
+
+    const OK: u16 = 200;
+    /// Takes the write, and never answers.
+    const TAKEN: u16 = 1;
+    const GONE: u16 = 2;
+
+    impl Server {
+        fn object(&self) -> Value {
+            let version = self.version.load(Ordering::SeqCst);
+            json!({
+                "apiVersion": "rimward.dev/v1alpha1", "kind": "ClusterAssignment",
+                "metadata": {
+                    "name": "a", "uid": "1", "resourceVersion": version.to_string(), "generation": 3,
+                    "managedFields": [{"manager": "rimward-hub"}],
+                },
+                "spec": {"models": []},
+            })
+        }
+
+        fn start(version: u64) -> (Arc<Self>, Arc<Caches>, Arc<Writer>) {
+            let server = Arc::new(Self::default());
+            server.version.store(version, Ordering::SeqCst);
+            server.code.store(OK, Ordering::SeqCst);
+            let answers = server.clone();
+            let uri = testing::serve(move |asked| {
+                let server = answers.clone();
+                async move {
+                    let code = server.code.load(Ordering::SeqCst);
+                    let mut log = server.asked.lock().unwrap();
+                    log.push(format!("{} {}?{}", asked.method, asked.path, asked.query));
+                    match code {
+                        GONE => return Some(refusal(404, "NotFound")),
+                        OK | TAKEN if asked.method != Method::GET => {
+                            server.version.fetch_add(1, Ordering::SeqCst);
+                        }
+                        _ => {}
+                    }
+                    match code {
+                        _ if asked.method == Method::GET => Some((200, server.object())),
+                        OK => Some((200, server.object())),
+                        TAKEN => None,
+                        code => Some(refusal(code, "Because")),
+                    }
+                }
+                .boxed()
+            });
+            let caches = Arc::new(Caches::unwatched());
+            let client = testing::client(&uri);
+            let writer = Writer::new(client, Arc::new(Metrics::default()), caches.clone());
+            let object = serde_json::from_value(server.object()).unwrap();
+            caches.wrote(Kind::ClusterAssignment, object);
+            caches.feed.take();
+            (server, caches, Arc::new(writer))
+        }
+    }
+
+    fn key() -> ObjectKey {
+        ObjectKey {
+            kind: Kind::ClusterAssignment,
+            namespace: None,
+            name: "a".to_owned(),
+        }
+    }
+
+    async fn write(writer: &Writer, caches: &Caches) -> Outcome {
+        let seen = caches.get::<ClusterAssignment>(&key()).unwrap();
+        let target = Target::of(Kind::ClusterAssignment, &*seen);
+        writer
+            .entries(&target, &ClusterAssignmentSpec::default())
+            .await
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_seen_at_once_and_nobody_waits_for_a_watch() {
+        let (_server, caches, writer) = Server::start(5);
+        let stands = Stands {
+            version: Some(6),
+            generation: Some(3),
+        };
+        assert_eq!(write(&writer, &caches).await, Outcome::Done(stands));
+        let seen = caches.get::<ClusterAssignment>(&key()).unwrap();
+        assert_eq!(seen.resource_version().as_deref(), Some("6"));
+        assert_eq!(seen.0.as_ref().unwrap().metadata.managed_fields, None);
+        assert_eq!(caches.feed.take(), Dirty::Keys([key()].into()));
+    }
+
+    #[tokio::test]
+    async fn an_object_that_was_deleted_before_a_watch_showed_our_write_is_found_by_asking() {
+        let (server, caches, writer) = Server::start(5);
+        assert!(write(&writer, &caches).await.is_done());
+        server.code.store(GONE, Ordering::SeqCst);
+        caches.feed.take();
+        let now = Instant::now();
+        writer.settle_once(now).await;
+        assert!(
+            caches.get::<ClusterAssignment>(&key()).is_some(),
+            "the watch will mostly tell"
+        );
+        writer.settle_once(now + Duration::from_secs(3)).await;
+        assert!(caches.get::<ClusterAssignment>(&key()).is_none());
+        assert_eq!(caches.feed.take(), Dirty::Keys([key()].into()));
+        assert_eq!(caches.unshown(), []);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_was_taken_without_an_answer_is_held_until_a_read_shows_it() {
+        let (server, caches, writer) = Server::start(5);
+        server.code.store(TAKEN, Ordering::SeqCst);
+        let written = tokio::time::timeout(Duration::from_secs(2), write(&writer, &caches)).await;
+        assert!(written.is_err(), "it hangs");
+        let unsettled = writer.unsettled(&key()).unwrap();
+        let nothing = Arc::new(ClusterAssignmentSpec::default());
+        assert_eq!(unsettled.may_be, [Wrote::Entries(nothing)]);
+        let now = Instant::now();
+        writer.settle_once(now).await;
+        writer.settle_once(now + Duration::from_secs(3)).await;
+        assert!(writer.unsettled(&key()).is_none());
+        assert_eq!(caches.version(&key()), Some(6));
+        assert_eq!(caches.feed.take(), Dirty::Keys([key()].into()));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_fails_tells_nothing_and_one_that_refuses_is_not_asked_again_at_once() {
+        for (code, unknown) in [(500, true), (504, true), (403, false), (422, false)] {
+            let (server, caches, writer) = Server::start(5);
+            server.code.store(code, Ordering::SeqCst);
+            let outcome = write(&writer, &caches).await;
+            assert_eq!(
+                matches!(outcome, Outcome::Unknown(_)),
+                unknown,
+                "{code}: {outcome:?}"
+            );
+            assert_eq!(
+                matches!(outcome, Outcome::Refused(_)),
+                !unknown,
+                "{code}: {outcome:?}"
+            );
+            assert_eq!(writer.unsettled(&key()).is_some(), unknown, "{code}");
+            assert_eq!(write(&writer, &caches).await, Outcome::Paused);
+            assert_eq!(server.asked.lock().unwrap().len(), 1);
+        }
+        let (server, caches, writer) = Server::start(5);
+        server.code.store(409, Ordering::SeqCst);
+        assert_eq!(write(&writer, &caches).await, Outcome::Conflict);
     }
 }

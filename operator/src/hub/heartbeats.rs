@@ -3,16 +3,38 @@
 //! Owns when a heartbeat Lease last *changed*. What its `renewTime` says is never compared with a clock of
 //! ours: clocks at the edge are wrong. Pure: time is handed in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use rimward_core::fleet::Connection;
+
+/// What is known of a cluster's heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectionState {
+    /// It has no Lease, or one that was made beforehand and never renewed.
+    NeverJoined,
+    /// It has a Lease that did not change since we first saw it: a first sight proves nothing.
+    Unheard {
+        /// How long we have been listening.
+        waited_seconds: u64,
+    },
+    /// Unheard, and its status already said that it is offline: it stays so until it beats, lest every restart of
+    /// the hub take dead clusters for living ones.
+    Silent,
+    /// Its Lease changed while we looked.
+    Heard {
+        /// How long ago.
+        seconds_ago: u64,
+    },
+}
 
 /// Heartbeats by the name of their cluster.
 #[derive(Debug)]
 pub(crate) struct Heartbeats {
-    beats: BTreeMap<String, Beat>,
+    beats: BTreeMap<Arc<str>, Beat>,
+    /// When each that is not silent becomes so, if it does not beat.
+    silences: BTreeSet<(Instant, Arc<str>)>,
     grace: Duration,
 }
 
@@ -22,135 +44,276 @@ struct Beat {
     changed: Instant,
     /// It changed while we looked; a first sight alone proves nothing.
     lives: bool,
+    /// Its silence was told.
+    silent: bool,
 }
 
 impl Heartbeats {
-    /// Starts without knowledge. `grace` is how long a cluster may be silent.
+    /// Starts without knowledge. `grace` is the shortest silence that matters to anyone.
     pub(crate) fn new(grace: Duration) -> Self {
         Self {
             beats: BTreeMap::new(),
+            silences: BTreeSet::new(),
             grace,
         }
     }
 
-    /// Notes a Lease as it stands now. Says whether that is news to a plan: the first beat, or the first
-    /// after a silence. A plain beat wakes nobody.
+    /// Notes a Lease as it stands now. Says whether that is news to a plan: the first sight, the first beat, or the
+    /// first after a silence. A plain beat wakes nobody.
     pub(crate) fn note(&mut self, name: &str, renewed: Option<MicroTime>, now: Instant) -> bool {
         let Some(renewed) = renewed else {
-            return self.beats.remove(name).is_some();
+            return self.forget(name);
         };
-        match self.beats.get_mut(name) {
-            Some(beat) if beat.renewed == renewed => false,
-            Some(beat) => {
-                let news = !beat.lives || now.duration_since(beat.changed) >= self.grace;
-                *beat = Beat {
-                    renewed,
-                    changed: now,
-                    lives: true,
-                };
-                news
-            }
-            None => {
-                let beat = Beat {
-                    renewed,
-                    changed: now,
-                    lives: false,
-                };
-                self.beats.insert(name.to_owned(), beat);
-                true
-            }
+        let before = self.beats.get(name);
+        if before.is_some_and(|beat| beat.renewed == renewed) {
+            return false;
         }
+        let news = before.is_none_or(|beat| {
+            !beat.lives || beat.silent || now.duration_since(beat.changed) >= self.grace
+        });
+        let lives = before.is_some();
+        let name: Arc<str> = match self.beats.get_key_value(name) {
+            Some((name, beat)) => {
+                self.silences
+                    .remove(&(beat.changed + self.grace, name.clone()));
+                name.clone()
+            }
+            None => name.into(),
+        };
+        self.silences.insert((now + self.grace, name.clone()));
+        let beat = Beat {
+            renewed,
+            changed: now,
+            lives,
+            silent: false,
+        };
+        self.beats.insert(name, beat);
+        news
     }
 
     /// Forgets a Lease that is no more.
     pub(crate) fn forget(&mut self, name: &str) -> bool {
-        self.beats.remove(name).is_some()
+        let Some((name, beat)) = self.beats.remove_entry(name) else {
+            return false;
+        };
+        self.silences.remove(&(beat.changed + self.grace, name));
+        true
     }
 
-    /// What a cluster's heartbeat says. `was_offline`: its status said so before we looked; it stays so
-    /// until it beats, lest every restart of the hub take dead clusters for living ones.
-    ///
-    /// The age never exceeds the grace: how much longer a silence lasts changes no plan, and words that
-    /// count seconds would be written again and again.
-    pub(crate) fn connection(&self, name: &str, was_offline: bool, now: Instant) -> Connection {
-        let Some(beat) = self.beats.get(name) else {
-            return Connection::NeverJoined;
-        };
-        let age = if was_offline && !beat.lives {
-            self.grace
-        } else {
-            now.duration_since(beat.changed).min(self.grace)
-        };
-        Connection::Beat {
-            age_seconds: age.as_secs(),
+    /// Forgets Leases that a new list does not name; returns their names.
+    pub(crate) fn keep(&mut self, named: &BTreeSet<String>) -> Vec<String> {
+        let gone = self.beats.keys().filter(|name| !named.contains(&***name));
+        let gone: Vec<String> = gone.map(|name| (**name).to_owned()).collect();
+        for name in &gone {
+            self.forget(name);
         }
+        gone
+    }
+
+    /// What a cluster's heartbeat says. `was_offline`: its status said so.
+    pub(crate) fn state(&self, name: &str, was_offline: bool, now: Instant) -> ConnectionState {
+        let beat = self.beats.get(name);
+        beat.map_or(ConnectionState::NeverJoined, |beat| {
+            beat.state(was_offline, now)
+        })
+    }
+
+    #[allow(
+        dead_code,
+        reason = "for a planner that is told of all clusters at once"
+    )]
+    /// What every cluster's heartbeat says, by name. Those that are not named never joined.
+    pub(crate) fn states(
+        &self,
+        was_offline: impl Fn(&str) -> bool,
+        now: Instant,
+    ) -> impl Iterator<Item = (&str, ConnectionState)> {
+        let beats = self.beats.iter();
+        beats.map(move |(name, beat)| (&**name, beat.state(was_offline(name), now)))
+    }
+
+    /// Names of clusters that became silent since this was last asked.
+    pub(crate) fn fallen_silent(&mut self, now: Instant) -> Vec<String> {
+        let mut fallen = Vec::new();
+        while let Some((at, name)) = self.silences.pop_first() {
+            if at > now {
+                self.silences.insert((at, name));
+                break;
+            }
+            if let Some(beat) = self.beats.get_mut(&name) {
+                beat.silent = true;
+            }
+            fallen.push((*name).to_owned());
+        }
+        fallen
     }
 
     /// When the next cluster becomes silent for too long, if it does not beat.
-    pub(crate) fn next_silence(&self, now: Instant) -> Option<Instant> {
-        self.beats
-            .values()
-            .map(|beat| beat.changed + self.grace)
-            .filter(|at| *at > now)
-            .min()
+    pub(crate) fn next_silence(&self) -> Option<Instant> {
+        self.silences.first().map(|(at, _)| *at)
+    }
+
+    #[allow(
+        dead_code,
+        reason = "for a planner whose policies have graces of their own"
+    )]
+    /// Sets the shortest silence that matters to anyone: policies have graces of their own. Says whether it was
+    /// another.
+    pub(crate) fn set_grace(&mut self, grace: Duration) -> bool {
+        if grace == self.grace {
+            return false;
+        }
+        self.grace = grace;
+        let heard = self.beats.iter().filter(|(_, beat)| !beat.silent);
+        self.silences = heard
+            .map(|(name, beat)| (beat.changed + grace, name.clone()))
+            .collect();
+        true
+    }
+}
+
+impl Beat {
+    fn state(&self, was_offline: bool, now: Instant) -> ConnectionState {
+        let seconds = now.duration_since(self.changed).as_secs();
+        if self.lives {
+            ConnectionState::Heard {
+                seconds_ago: seconds,
+            }
+        } else if was_offline {
+            ConnectionState::Silent
+        } else {
+            ConnectionState::Unheard {
+                waited_seconds: seconds,
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::ConnectionState::{Heard, NeverJoined, Silent, Unheard};
     use super::Heartbeats;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
     use k8s_openapi::jiff::Timestamp;
-    use rimward_core::fleet::Connection;
     use std::time::{Duration, Instant};
 
     fn at(second: i64) -> Option<MicroTime> {
         Timestamp::from_second(second).ok().map(MicroTime)
     }
 
-    fn beat(age_seconds: u64) -> Connection {
-        Connection::Beat { age_seconds }
+    fn beats() -> (Heartbeats, impl Fn(u64) -> Instant) {
+        let start = Instant::now();
+        let after = move |seconds| start + Duration::from_secs(seconds);
+        (Heartbeats::new(Duration::from_secs(300)), after)
     }
 
     #[test]
     fn silence_is_counted_from_the_last_change_whatever_the_clock_of_the_edge_says() {
-        let start = Instant::now();
-        let after = |seconds| start + Duration::from_secs(seconds);
-        let mut beats = Heartbeats::new(Duration::from_secs(300));
-        assert!(beats.note("a", at(4_000_000_000), start));
-        assert_eq!(beats.connection("a", false, after(10)), beat(10));
+        let (mut beats, after) = beats();
+        assert!(beats.note("a", at(4_000_000_000), after(0)));
         assert!(
             !beats.note("a", at(4_000_000_000), after(20)),
             "nothing changed"
         );
-        assert_eq!(beats.connection("a", false, after(20)), beat(20));
-        // The clock of the edge was set back: a beat all the same.
+        assert_eq!(
+            beats.state("a", false, after(20)),
+            Unheard { waited_seconds: 20 }
+        );
+        // The clock of the edge was set back: a beat all the same, and the first that we hear.
         assert!(beats.note("a", at(5), after(30)));
         assert!(
             !beats.note("a", at(6), after(40)),
             "a plain beat wakes nobody"
         );
-        assert_eq!(beats.connection("a", false, after(41)), beat(1));
-        assert_eq!(beats.next_silence(after(41)), Some(after(340)));
-        assert_eq!(beats.connection("a", false, after(9_999)), beat(300));
+        assert_eq!(beats.state("a", false, after(41)), Heard { seconds_ago: 1 });
+        assert_eq!(beats.next_silence(), Some(after(340)));
+        assert_eq!(
+            beats.state("a", false, after(9_999)),
+            Heard { seconds_ago: 9_959 }
+        );
         assert!(beats.note("a", at(7), after(9_999)), "a return is news");
     }
 
     #[test]
     fn a_lease_made_beforehand_is_no_heartbeat() {
-        let now = Instant::now();
-        let mut beats = Heartbeats::new(Duration::from_secs(300));
-        assert!(!beats.note("a", None, now));
-        assert_eq!(beats.connection("a", false, now), Connection::NeverJoined);
+        let (mut beats, after) = beats();
+        assert!(!beats.note("a", None, after(0)));
+        assert_eq!(beats.state("a", false, after(0)), NeverJoined);
     }
 
     #[test]
     fn a_cluster_that_was_offline_before_a_restart_stays_so_until_it_beats() {
-        let now = Instant::now();
-        let mut beats = Heartbeats::new(Duration::from_secs(300));
-        beats.note("a", at(1), now);
-        assert_eq!(beats.connection("a", true, now), beat(300));
-        beats.note("a", at(2), now);
-        assert_eq!(beats.connection("a", true, now), beat(0));
+        let (mut beats, after) = beats();
+        beats.note("a", at(1), after(0));
+        assert_eq!(beats.state("a", true, after(7)), Silent);
+        beats.note("a", at(2), after(8));
+        assert_eq!(beats.state("a", true, after(9)), Heard { seconds_ago: 1 });
+    }
+
+    #[test]
+    fn each_silence_and_each_return_is_told_once() {
+        let (mut beats, after) = beats();
+        for name in ["a", "b", "c"] {
+            beats.note(name, at(1), after(0));
+        }
+        beats.note("b", at(2), after(100));
+        assert!(beats.forget("c"));
+        assert_eq!(beats.fallen_silent(after(299)), [""; 0]);
+        assert_eq!(beats.fallen_silent(after(300)), ["a"]);
+        assert_eq!(beats.fallen_silent(after(300)), [""; 0], "told");
+        assert_eq!(beats.next_silence(), Some(after(400)));
+        assert_eq!(beats.fallen_silent(after(400)), ["b"]);
+        assert_eq!(beats.next_silence(), None);
+        assert!(beats.note("b", at(3), after(401)), "it returned");
+        assert!(!beats.note("b", at(4), after(402)));
+        let all: Vec<_> = beats.states(|name| name == "a", after(402)).collect();
+        assert_eq!(all, [("a", Silent), ("b", Heard { seconds_ago: 0 })]);
+    }
+
+    #[test]
+    fn leases_that_a_new_list_does_not_name_are_gone() {
+        let (mut beats, after) = beats();
+        for name in ["a", "b"] {
+            beats.note(name, at(1), after(0));
+        }
+        assert_eq!(beats.keep(&["b".to_owned()].into()), ["a"]);
+        assert_eq!(beats.state("a", false, after(1)), NeverJoined);
+        assert_eq!(beats.fallen_silent(after(999)), ["b"]);
+    }
+
+    #[test]
+    fn a_policy_with_a_shorter_patience_hears_of_silence_earlier() {
+        let (mut beats, after) = beats();
+        beats.note("a", at(1), after(0));
+        assert!(beats.set_grace(Duration::from_secs(10)));
+        assert!(!beats.set_grace(Duration::from_secs(10)));
+        assert_eq!(beats.fallen_silent(after(10)), ["a"]);
+        assert!(beats.note("a", at(2), after(11)));
+        beats.forget("a");
+        assert_eq!(beats.next_silence(), None, "nothing is left behind");
+    }
+
+    #[test]
+    fn ten_thousand_clusters_are_asked_for_in_no_time() {
+        let (mut beats, after) = beats();
+        let names: Vec<_> = (0..10_000).map(|nth| format!("cluster-{nth}")).collect();
+        for second in 0..3 {
+            for name in &names {
+                beats.note(name, at(second), after(second.unsigned_abs()));
+            }
+        }
+        let began = Instant::now();
+        let heard = beats.states(|_| false, after(5));
+        assert_eq!(
+            heard.filter(|it| it.1 == Heard { seconds_ago: 3 }).count(),
+            10_000
+        );
+        assert_eq!(beats.fallen_silent(after(200)).len(), 0);
+        // Some milliseconds when nothing is optimised; far from a second.
+        assert!(
+            began.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            began.elapsed()
+        );
     }
 }

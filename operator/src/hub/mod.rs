@@ -4,10 +4,10 @@
 //!
 //! | step | file |
 //! |---|---|
-//! | observe | `observe.rs`, `heartbeats.rs`, and off the loop `models.rs` (registries) |
+//! | observe | `observe.rs`, `heartbeats.rs`, `feed.rs`, and off the loop `models.rs` (registries) |
 //! | parse | `parse/`, `revisions.rs`, `kubeconfig.rs` |
 //! | plan | `plan.rs` puts together what core's planner needs |
-//! | apply | `reconcile.rs` has the order, `entries.rs` the words, `apply.rs` the requests |
+//! | apply | `reconcile.rs` has the order, `entries.rs` the words, `apply.rs` the requests, `debts.rs` what is not known of them |
 //! | status | `status/` what it shall say, `report.rs` what differs |
 //! | push | `push.rs`: sessions of Push clusters |
 
@@ -27,7 +27,9 @@ use crate::probes::{self, Readiness};
 use crate::runtime::CommonArgs;
 
 mod apply;
+mod debts;
 mod entries;
+mod feed;
 mod heartbeats;
 mod kubeconfig;
 mod models;
@@ -120,7 +122,11 @@ async fn lead(
             // Everything that a leader knows is made anew: what an earlier time in the lead knew is old.
             let hub = reconcile::Hub {
                 caches: caches.clone(),
-                writer: Arc::new(apply::Writer::new(client.clone(), metrics.clone())),
+                writer: Arc::new(apply::Writer::new(
+                    client.clone(),
+                    metrics.clone(),
+                    caches.clone(),
+                )),
                 events: events.clone(),
                 metrics: metrics.clone(),
                 resolver: models::Resolver::new(
@@ -132,7 +138,7 @@ async fn lead(
                         ..ClientOptions::default()
                     },
                     metrics.clone(),
-                    caches.changed.clone(),
+                    caches.feed.clone(),
                 ),
                 push: push::PushSessions::new(
                     client.clone(),
@@ -146,7 +152,7 @@ async fn lead(
                         readiness: readiness.clone(),
                         metrics: metrics.clone(),
                     },
-                    caches.changed.clone(),
+                    caches.feed.clone(),
                 ),
                 reporter: report::Reporter::new(metrics.clone()),
                 resync: Duration::from_secs(args.common.resync_seconds.into()),

@@ -18,11 +18,13 @@ use rimward_artifact::reference::Reference;
 use rimward_artifact::registry::{ClientError, ClientOptions, Credentials};
 use rimward_crds::Model;
 use rimward_crds::reasons::HubReason;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::feed::Feed;
 use crate::backoff::Backoffs;
-use crate::metrics::{Category, Metrics};
+use crate::metrics::{Category, Kind, Metrics};
+use crate::objects::ObjectKey;
 
 /// Resolutions at once.
 const RUNNING_MAX: usize = 4;
@@ -47,6 +49,14 @@ impl ModelId {
             name: model.name_any(),
             uid: model.uid().unwrap_or_default(),
             generation: model.metadata.generation.unwrap_or(0),
+        }
+    }
+
+    fn key(&self) -> ObjectKey {
+        ObjectKey {
+            kind: Kind::Model,
+            namespace: Some(self.namespace.clone()),
+            name: self.name.clone(),
         }
     }
 }
@@ -88,16 +98,16 @@ pub(crate) struct Resolver {
     running: BTreeSet<ModelId>,
     results: BTreeMap<ModelId, Resolution>,
     backoffs: Backoffs<ModelId>,
-    changed: Arc<Notify>,
+    changed: Arc<Feed>,
 }
 
 impl Resolver {
-    /// `changed` is notified when a result is there.
+    /// `changed` is told the Model when a result is there.
     pub(crate) fn new(
         client: Client,
         options: ClientOptions,
         metrics: Arc<Metrics>,
-        changed: Arc<Notify>,
+        changed: Arc<Feed>,
     ) -> Self {
         let (finished, done) = mpsc::channel(RUNNING_MAX);
         Self {
@@ -174,8 +184,9 @@ impl Resolver {
                 ),
             };
             // The channel has room for everything that runs.
+            let key = id.key();
             let _ = finished.send((id, resolution)).await;
-            changed.notify_one();
+            changed.mark([key]);
         });
     }
 
@@ -303,9 +314,9 @@ mod tests {
     use rimward_artifact::registry::ClientOptions;
     use rimward_crds::Model;
     use rimward_crds::reasons::HubReason;
-    use tokio::sync::Notify;
 
     use super::{ModelId, RUNNING_MAX, Resolution, Resolver};
+    use crate::hub::feed::Feed;
     use crate::metrics::Metrics;
 
     /// Its image is refused before anything is asked of a registry.
@@ -327,7 +338,7 @@ mod tests {
     /// Takes turns at `now` until nothing runs.
     async fn settle(
         resolver: &mut Resolver,
-        changed: &Notify,
+        changed: &Feed,
         unresolved: &BTreeMap<ModelId, &Model>,
         now: Instant,
     ) {
@@ -336,7 +347,7 @@ mod tests {
             if resolver.running.is_empty() {
                 return;
             }
-            tokio::time::timeout(Duration::from_secs(10), changed.notified())
+            tokio::time::timeout(Duration::from_secs(10), changed.changed())
                 .await
                 .expect("what runs says when it ended");
         }
@@ -346,7 +357,7 @@ mod tests {
     async fn a_panic_is_a_failed_try_that_is_tried_again_and_holds_no_place() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let config = Config::new("http://127.0.0.1:1".parse().unwrap());
-        let changed = Arc::new(Notify::new());
+        let changed = Arc::new(Feed::default());
         let mut resolver = Resolver::new(
             crate::runtime::client(config).unwrap(),
             ClientOptions::default(),

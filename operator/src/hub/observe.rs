@@ -1,35 +1,37 @@
 //! What the hub sees: every object of its kinds, from watches.
 //!
 //! Owns the caches. Only reads. One object that does not parse stops no other: it is in the cache as
-//! invalid, with its name and what is wrong.
+//! invalid, with its name and what is wrong. Nothing is listed anew but by a watch that lost its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::DynamicObject;
 use kube::core::DeserializeGuard;
 use kube::core::error_boundary::InvalidObject;
-use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt as _, watcher as watch_stream};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use rimward_crds::{
     ClusterAssignment, EdgeCluster, Model, ModelDeployment, ModelRevision, RolloutPolicy,
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::feed::Feed;
 use super::heartbeats::Heartbeats;
+use crate::answers::PAGE_OBJECTS_MAX;
+use crate::cache::{Cache, Guarded};
 use crate::metrics::{Kind, Metrics};
-use crate::objects::{self, CLUSTERS_NAMESPACE};
+use crate::objects::{CLUSTERS_NAMESPACE, ObjectKey};
 
 /// One kind's objects.
-pub(crate) struct Seen<K>(Vec<Arc<DeserializeGuard<K>>>);
+pub(crate) struct Seen<K>(Vec<Guarded<K>>);
 
 impl<K> Seen<K> {
     /// Those that parse.
@@ -53,42 +55,49 @@ pub(crate) struct Snapshot {
     pub(crate) assignments: Seen<ClusterAssignment>,
 }
 
-/// Names one object of the hub's kinds.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ObjectKey {
-    /// Its kind.
-    pub(crate) kind: Kind,
-    /// Its namespace; none where the kind has none.
-    pub(crate) namespace: Option<String>,
-    /// Its name.
-    pub(crate) name: String,
+/// A kind that the hub keeps in memory.
+pub(crate) trait Watched: Sized {
+    /// Names it.
+    const KIND: Kind;
+
+    /// Where its objects are.
+    fn cache(caches: &Caches) -> &Cache<Self>;
 }
 
-impl ObjectKey {
-    /// Names an object.
-    pub(crate) fn of<K: Resource>(kind: Kind, object: &K) -> Self {
-        Self {
-            kind,
-            namespace: object.meta().namespace.clone(),
-            name: object.name_any(),
+macro_rules! watched {
+    ($($kind:ident in $field:ident),* $(,)?) => {$(
+        impl Watched for $kind {
+            const KIND: Kind = Kind::$kind;
+
+            fn cache(caches: &Caches) -> &Cache<Self> {
+                &caches.$field
+            }
         }
-    }
+    )*};
 }
 
-type Cache<K> = Store<DeserializeGuard<K>>;
+watched! {
+    EdgeCluster in edge_clusters,
+    Model in models,
+    ModelDeployment in deployments,
+    RolloutPolicy in policies,
+    ModelRevision in revisions,
+    ClusterAssignment in assignments,
+}
 
 /// The caches, kept up to date by tasks that live as long as the [`JoinSet`] they were spawned on.
 pub(crate) struct Caches {
-    edge_clusters: Cache<EdgeCluster>,
-    models: Cache<Model>,
-    deployments: Cache<ModelDeployment>,
-    policies: Cache<RolloutPolicy>,
-    revisions: Cache<ModelRevision>,
-    assignments: Cache<ClusterAssignment>,
-    leases: Cache<Lease>,
+    edge_clusters: Arc<Cache<EdgeCluster>>,
+    models: Arc<Cache<Model>>,
+    deployments: Arc<Cache<ModelDeployment>>,
+    policies: Arc<Cache<RolloutPolicy>>,
+    revisions: Arc<Cache<ModelRevision>>,
+    assignments: Arc<Cache<ClusterAssignment>>,
     heartbeats: Arc<Mutex<Heartbeats>>,
-    /// Notified when anything changed that a plan may depend on. One permit: changes coalesce.
-    pub(crate) changed: Arc<Notify>,
+    /// One for each watch: whether it has listed everything once.
+    listed: Vec<watch::Receiver<bool>>,
+    /// What changed: objects, and clusters (as their Leases) that joined, fell silent or returned.
+    pub(crate) feed: Arc<Feed>,
 }
 
 impl Caches {
@@ -99,30 +108,46 @@ impl Caches {
         metrics: &Arc<Metrics>,
         tasks: &mut JoinSet<()>,
     ) -> Self {
-        let changed = Arc::new(Notify::new());
         let grace = Duration::from_secs(offline_grace_seconds.into());
         let heartbeats = Arc::new(Mutex::new(Heartbeats::new(grace)));
+        let feed = Arc::new(Feed::default());
         let mut watches = Watches {
+            client,
             metrics,
-            changed: &changed,
+            feed: &feed,
+            listed: Vec::new(),
             tasks,
         };
-        let beats = heartbeats.clone();
-        let leases = watches.spawn(
-            Kind::Lease,
-            Api::namespaced(client.clone(), CLUSTERS_NAMESPACE),
-            move |event| note(&beats, event),
-        );
+        watches.hear(heartbeats.clone());
         Self {
-            edge_clusters: watches.spawn(Kind::EdgeCluster, Api::all(client.clone()), |_| true),
-            models: watches.spawn(Kind::Model, Api::all(client.clone()), |_| true),
-            deployments: watches.spawn(Kind::ModelDeployment, Api::all(client.clone()), |_| true),
-            policies: watches.spawn(Kind::RolloutPolicy, Api::all(client.clone()), |_| true),
-            revisions: watches.spawn(Kind::ModelRevision, Api::all(client.clone()), |_| true),
-            assignments: watches.spawn(Kind::ClusterAssignment, Api::all(client.clone()), |_| true),
-            leases,
+            edge_clusters: watches.keep(),
+            models: watches.keep(),
+            deployments: watches.keep(),
+            policies: watches.keep(),
+            revisions: watches.keep(),
+            assignments: watches.keep(),
             heartbeats,
-            changed,
+            listed: watches.listed,
+            feed,
+        }
+    }
+
+    /// Caches that no watch fills.
+    #[cfg(test)]
+    pub(crate) fn unwatched() -> Self {
+        fn empty<K: Watched + Resource>() -> Arc<Cache<K>> {
+            Arc::new(Cache::new(K::KIND))
+        }
+        Self {
+            edge_clusters: empty(),
+            models: empty(),
+            deployments: empty(),
+            policies: empty(),
+            revisions: empty(),
+            assignments: empty(),
+            heartbeats: Arc::new(Mutex::new(Heartbeats::new(Duration::from_secs(300)))),
+            listed: Vec::new(),
+            feed: Arc::default(),
         }
     }
 
@@ -131,138 +156,251 @@ impl Caches {
     /// # Errors
     /// When a watch ended, which only a stop does.
     pub(crate) async fn wait_until_ready(&self) -> anyhow::Result<()> {
-        let Self {
-            edge_clusters,
-            models,
-            deployments,
-            policies,
-            revisions,
-            assignments,
-            leases,
-            heartbeats: _,
-            changed: _,
-        } = self;
-        edge_clusters.wait_until_ready().await?;
-        models.wait_until_ready().await?;
-        deployments.wait_until_ready().await?;
-        policies.wait_until_ready().await?;
-        revisions.wait_until_ready().await?;
-        assignments.wait_until_ready().await?;
-        leases.wait_until_ready().await?;
+        for listed in &self.listed {
+            listed.clone().wait_for(|listed| *listed).await?;
+        }
         Ok(())
+    }
+
+    /// One object as it is seen now, or as we wrote it since; none when it is not there.
+    #[allow(dead_code, reason = "read by a loop that looks only at what changed")]
+    pub(crate) fn get<K: Watched + Resource>(&self, key: &ObjectKey) -> Option<Guarded<K>> {
+        K::cache(self).get(key)
+    }
+
+    /// All objects of a kind, by name.
+    pub(crate) fn all<K: Watched + Resource>(&self) -> Seen<K> {
+        Seen(K::cache(self).all())
     }
 
     /// Everything as it is seen now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot {
-            edge_clusters: Seen(self.edge_clusters.state()),
-            models: Seen(self.models.state()),
-            deployments: Seen(self.deployments.state()),
-            policies: Seen(self.policies.state()),
-            revisions: Seen(self.revisions.state()),
-            assignments: Seen(self.assignments.state()),
+            edge_clusters: self.all(),
+            models: self.all(),
+            deployments: self.all(),
+            policies: self.all(),
+            revisions: self.all(),
+            assignments: self.all(),
         }
     }
 
     /// The resource version in which an object is seen now; none when it is not seen.
     pub(crate) fn version(&self, key: &ObjectKey) -> Option<u128> {
-        let ObjectKey {
-            kind,
-            namespace,
-            name,
-        } = key;
-        let namespace = namespace.as_deref();
-        match kind {
-            Kind::EdgeCluster => version(&self.edge_clusters, namespace, name),
-            Kind::Model => version(&self.models, namespace, name),
-            Kind::ModelDeployment => version(&self.deployments, namespace, name),
-            Kind::RolloutPolicy => version(&self.policies, namespace, name),
-            Kind::ModelRevision => version(&self.revisions, namespace, name),
-            Kind::ClusterAssignment => version(&self.assignments, namespace, name),
-            Kind::Lease => version(&self.leases, namespace, name),
-            Kind::EdgeNode | Kind::Event => None,
+        match key.kind {
+            Kind::EdgeCluster => self.edge_clusters.version(key),
+            Kind::Model => self.models.version(key),
+            Kind::ModelDeployment => self.deployments.version(key),
+            Kind::RolloutPolicy => self.policies.version(key),
+            Kind::ModelRevision => self.revisions.version(key),
+            Kind::ClusterAssignment => self.assignments.version(key),
+            Kind::EdgeNode | Kind::Lease | Kind::Event => None,
         }
+    }
+
+    /// Lays an object that a write of ours was answered with over what is seen.
+    pub(crate) fn wrote(&self, kind: Kind, object: DynamicObject) {
+        let changed = match kind {
+            Kind::EdgeCluster => wrote(&self.edge_clusters, object),
+            Kind::Model => wrote(&self.models, object),
+            Kind::ModelDeployment => wrote(&self.deployments, object),
+            Kind::RolloutPolicy => wrote(&self.policies, object),
+            Kind::ModelRevision => wrote(&self.revisions, object),
+            Kind::ClusterAssignment => wrote(&self.assignments, object),
+            Kind::EdgeNode | Kind::Lease | Kind::Event => None,
+        };
+        self.feed.mark(changed);
+    }
+
+    /// Our own writes that no watch showed yet, and the versions they left.
+    pub(crate) fn unshown(&self) -> Vec<(ObjectKey, u128)> {
+        let mut unshown = self.edge_clusters.unshown();
+        unshown.append(&mut self.models.unshown());
+        unshown.append(&mut self.deployments.unshown());
+        unshown.append(&mut self.policies.unshown());
+        unshown.append(&mut self.revisions.unshown());
+        unshown.append(&mut self.assignments.unshown());
+        unshown
+    }
+
+    /// Takes what a server that was asked for an unshown object answered: see [`Cache::asked`].
+    pub(crate) fn asked(&self, key: &ObjectKey, version: u128, answer: Option<DynamicObject>) {
+        let changed = match key.kind {
+            Kind::EdgeCluster => asked(&self.edge_clusters, key, version, answer),
+            Kind::Model => asked(&self.models, key, version, answer),
+            Kind::ModelDeployment => asked(&self.deployments, key, version, answer),
+            Kind::RolloutPolicy => asked(&self.policies, key, version, answer),
+            Kind::ModelRevision => asked(&self.revisions, key, version, answer),
+            Kind::ClusterAssignment => asked(&self.assignments, key, version, answer),
+            Kind::EdgeNode | Kind::Lease | Kind::Event => None,
+        };
+        self.feed.mark(changed);
     }
 
     /// Reads the heartbeats.
     pub(crate) fn heartbeats<T>(&self, read: impl FnOnce(&Heartbeats) -> T) -> T {
-        read(
-            &self
-                .heartbeats
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        read(&lock(&self.heartbeats))
     }
 }
 
-fn version<K>(cache: &Cache<K>, namespace: Option<&str>, name: &str) -> Option<u128>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    let mut reference = ObjectRef::new(name);
-    if let Some(namespace) = namespace {
-        reference = reference.within(namespace);
-    }
-    objects::version(&*cache.get(&reference)?)
+fn lock(heartbeats: &Mutex<Heartbeats>) -> std::sync::MutexGuard<'_, Heartbeats> {
+    heartbeats.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Hands a Lease to the heartbeats; says whether that is news to a plan.
-fn note(heartbeats: &Mutex<Heartbeats>, event: &Event<DeserializeGuard<Lease>>) -> bool {
-    let mut heartbeats = heartbeats.lock().unwrap_or_else(PoisonError::into_inner);
-    match event {
-        Event::Apply(lease) | Event::InitApply(lease) => {
-            let renewed = lease
-                .0
-                .as_ref()
-                .ok()
-                .and_then(|lease| lease.spec.as_ref()?.renew_time.clone());
-            heartbeats.note(&lease.name_any(), renewed, Instant::now())
-        }
-        Event::Delete(lease) => heartbeats.forget(&lease.name_any()),
-        Event::Init => false,
-        Event::InitDone => true,
-    }
+/// An object whose JSON does not even have our metadata is nothing that we wrote.
+fn parsed<K: Resource + DeserializeOwned>(object: DynamicObject) -> Option<DeserializeGuard<K>> {
+    let value = serde_json::to_value(object).ok()?;
+    serde_json::from_value(value).ok()
+}
+
+fn wrote<K: Resource + DeserializeOwned>(
+    cache: &Cache<K>,
+    object: DynamicObject,
+) -> Option<ObjectKey> {
+    cache.wrote(parsed(object)?)
+}
+
+fn asked<K: Resource + DeserializeOwned>(
+    cache: &Cache<K>,
+    key: &ObjectKey,
+    version: u128,
+    answer: Option<DynamicObject>,
+) -> Option<ObjectKey> {
+    let answer = match answer {
+        Some(object) => Some(parsed(object)?),
+        None => None,
+    };
+    cache.asked(key, version, answer)
 }
 
 struct Watches<'a> {
+    client: &'a Client,
     metrics: &'a Arc<Metrics>,
-    changed: &'a Arc<Notify>,
+    feed: &'a Arc<Feed>,
+    listed: Vec<watch::Receiver<bool>>,
     tasks: &'a mut JoinSet<()>,
 }
 
 impl Watches<'_> {
-    /// Starts one watch that never ends: kube begins it again with a growing wait.
-    fn spawn<K>(
+    /// Starts one watch that never ends and fills a cache.
+    fn keep<K>(&mut self) -> Arc<Cache<K>>
+    where
+        K: Watched + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+        K: Send + Sync + 'static,
+    {
+        let cache = Arc::new(Cache::new(K::KIND));
+        let (kept, feed) = (cache.clone(), self.feed.clone());
+        let api = Api::all(self.client.clone());
+        self.follow(K::KIND, api, move |event: Option<Event<_>>| {
+            if let Some(event) = event {
+                feed.mark(kept.apply(event));
+            }
+            None
+        });
+        cache
+    }
+
+    /// Starts the watch of the heartbeats. Silence is told when its time has come, like anything else that changed.
+    fn hear(&mut self, heartbeats: Arc<Mutex<Heartbeats>>) {
+        let feed = self.feed.clone();
+        let api = Api::namespaced(self.client.clone(), CLUSTERS_NAMESPACE);
+        let mut named = None;
+        self.follow(Kind::Lease, api, move |event| {
+            let now = Instant::now();
+            let mut beats = lock(&heartbeats);
+            let mut turned = beats.fallen_silent(now);
+            let news = event.and_then(|event| note(&mut beats, &mut named, &event, now));
+            turned.extend(news.into_iter().flatten());
+            let next = beats.next_silence();
+            drop(beats);
+            feed.mark(turned.into_iter().map(lease));
+            next
+        });
+    }
+
+    /// Follows one kind for ever, and says when it was listed: kube begins the watch again with a growing wait. `on`
+    /// is told every event, and is asked anew at the time that it named last.
+    fn follow<K>(
         &mut self,
         kind: Kind,
         api: Api<DeserializeGuard<K>>,
-        mut news: impl FnMut(&Event<DeserializeGuard<K>>) -> bool + Send + 'static,
-    ) -> Cache<K>
-    where
+        mut on: impl FnMut(Option<Event<DeserializeGuard<K>>>) -> Option<Instant> + Send + 'static,
+    ) where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
-        let (reader, writer) = reflector::store();
-        let (metrics, changed) = (self.metrics.clone(), self.changed.clone());
+        let (done, listed) = watch::channel(false);
+        self.listed.push(listed);
+        let metrics = self.metrics.clone();
         self.tasks.spawn(async move {
-            let stream = watch_stream(api, watcher::Config::default())
-                .default_backoff()
-                .reflect(writer);
-            let mut stream = std::pin::pin!(stream);
-            while let Some(event) = stream.next().await {
-                match event {
-                    Ok(event) => {
-                        if news(&event) {
-                            changed.notify_one();
+            let config = watcher::Config::default().page_size(PAGE_OBJECTS_MAX);
+            let mut stream = std::pin::pin!(watcher(api, config).default_backoff());
+            let mut next: Option<Instant> = None;
+            loop {
+                let wake = async {
+                    match next {
+                        Some(next) => tokio::time::sleep_until(next.into()).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let event = tokio::select! {
+                    () = wake => None,
+                    event = stream.next() => match event {
+                        None => return,
+                        Some(Ok(event)) => Some(event),
+                        Some(Err(error)) => {
+                            metrics.watch_failed(kind);
+                            tracing::warn!(?kind, %error, "watch");
+                            continue;
                         }
                     }
-                    Err(error) => {
-                        metrics.watch_failed(kind);
-                        tracing::warn!(?kind, %error, "watch");
-                    }
+                };
+                let all = matches!(event, Some(Event::InitDone));
+                next = on(event);
+                if all {
+                    done.send_replace(true);
                 }
             }
         });
-        reader
+    }
+}
+
+fn lease(cluster: String) -> ObjectKey {
+    ObjectKey {
+        kind: Kind::Lease,
+        namespace: Some(CLUSTERS_NAMESPACE.to_owned()),
+        name: cluster,
+    }
+}
+
+/// Hands a Lease to the heartbeats; returns which clusters are news to a plan. `named` collects a whole list.
+fn note(
+    beats: &mut Heartbeats,
+    named: &mut Option<BTreeSet<String>>,
+    event: &Event<DeserializeGuard<Lease>>,
+    now: Instant,
+) -> Option<Vec<String>> {
+    match event {
+        Event::Apply(lease) | Event::InitApply(lease) => {
+            let name = lease.name_any();
+            let parsed = lease.0.as_ref().ok();
+            let renewed = parsed.and_then(|lease| lease.spec.as_ref()?.renew_time.clone());
+            let news = beats.note(&name, renewed, now);
+            if let Some(named) = named
+                && matches!(event, Event::InitApply(_))
+            {
+                named.insert(name.clone());
+            }
+            news.then(|| vec![name])
+        }
+        Event::Delete(lease) => {
+            let name = lease.name_any();
+            beats.forget(&name).then(|| vec![name])
+        }
+        Event::Init => {
+            *named = Some(BTreeSet::new());
+            None
+        }
+        Event::InitDone => named.take().map(|named| beats.keep(&named)),
     }
 }
 
@@ -282,4 +420,84 @@ pub(crate) fn by_deployment(
             .insert(revision.name_any(), revision.clone());
     }
     grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use futures::FutureExt as _;
+    use kube::ResourceExt as _;
+    use rimward_crds::EdgeCluster;
+    use serde_json::{Value, json};
+    use tokio::task::JoinSet;
+
+    use super::Caches;
+    use crate::answers::PAGE_OBJECTS_MAX;
+    use crate::hub::feed::Dirty;
+    use crate::metrics::{Kind, Metrics};
+    use crate::testing;
+
+    fn cluster(nth: u32) -> Value {
+        json!({
+            "apiVersion": "rimward.dev/v1alpha1", "kind": "EdgeCluster",
+            "metadata": {
+                "name": format!("c{nth}"), "uid": nth.to_string(), "resourceVersion": "5",
+                "managedFields": [{"manager": "kubectl"}],
+            },
+            "spec": if nth == 0 { json!({"connection": {"mode": "Sideways"}}) } else { json!({"connection": {"mode": "Pull"}}) },
+        })
+    }
+
+    #[tokio::test]
+    async fn lists_come_in_short_pages_and_what_is_kept_is_stripped_and_named_once() {
+        let asked = Arc::new(Mutex::new(BTreeSet::new()));
+        let log = asked.clone();
+        let uri = testing::serve(move |asked| {
+            let log = log.clone();
+            async move {
+                if asked.query.contains("watch=true") {
+                    return None;
+                }
+                log.lock().unwrap().insert(asked.query.clone());
+                let (mut items, mut token) = (Vec::new(), "");
+                if asked.path.ends_with("/edgeclusters") {
+                    let second = asked.query.contains("continue=more");
+                    let page = if second { 2..4 } else { 0..2 };
+                    items = page.map(cluster).collect();
+                    token = if second { "" } else { "more" };
+                }
+                let metadata = json!({"resourceVersion": "7", "continue": token});
+                Some((200, json!({"metadata": metadata, "items": items})))
+            }
+            .boxed()
+        });
+        let mut tasks = JoinSet::new();
+        let metrics = Arc::new(Metrics::default());
+        let caches = Caches::start(&testing::client(&uri), 300, &metrics, &mut tasks);
+        let ready = tokio::time::timeout(Duration::from_secs(20), caches.wait_until_ready());
+        ready.await.expect("it lists").unwrap();
+
+        let seen = caches.all::<EdgeCluster>();
+        let valid: Vec<_> = seen.valid().map(|cluster| cluster.name_any()).collect();
+        assert_eq!(valid, ["c1", "c2", "c3"]);
+        let invalid = seen.invalid().next().unwrap();
+        assert_eq!(invalid.metadata.name.as_deref(), Some("c0"));
+        for object in &caches.snapshot().edge_clusters.0 {
+            assert_eq!(kube::Resource::meta(&**object).managed_fields, None);
+        }
+        assert_eq!(caches.feed.take(), Dirty::Everything, "at first");
+        let limit = format!("limit={PAGE_OBJECTS_MAX}");
+        for query in &*asked.lock().unwrap() {
+            assert!(query.contains(&limit), "{query}");
+        }
+        caches.feed.mark([super::lease("c1".to_owned())]);
+        let Dirty::Keys(keys) = caches.feed.take() else {
+            panic!("everything again");
+        };
+        assert_eq!(keys.len(), 1);
+        assert!(keys.iter().all(|key| key.kind == Kind::Lease));
+    }
 }

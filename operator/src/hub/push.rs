@@ -13,13 +13,14 @@ use kube::{Api, Client, ResourceExt as _};
 use rimward_core::ids::ClusterName;
 use rimward_crds::reasons::HubReason;
 use rimward_crds::{ConnectionMode, EdgeCluster, SecretKeyReference};
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::feed::Feed;
 use super::kubeconfig;
 use crate::edge::session::{self, SessionOptions};
-use crate::metrics::{Category, Metrics};
+use crate::metrics::{Category, Kind, Metrics};
+use crate::objects::ObjectKey;
 use crate::runtime;
 
 /// How often the Secret and the cluster's API server are looked at.
@@ -44,7 +45,7 @@ struct Hub {
     namespace: String,
     options: SessionOptions,
     metrics: Arc<Metrics>,
-    changed: Arc<Notify>,
+    changed: Arc<Feed>,
     problems: Mutex<BTreeMap<String, Problem>>,
 }
 
@@ -62,13 +63,13 @@ impl Drop for Running {
 }
 
 impl PushSessions {
-    /// `namespace` is the operator's own: no other namespace's Secrets are read. `changed` is notified when a
-    /// problem comes or goes.
+    /// `namespace` is the operator's own: no other namespace's Secrets are read. `changed` is told the
+    /// cluster when a problem comes or goes.
     pub(crate) fn new(
         client: Client,
         namespace: String,
         options: SessionOptions,
-        changed: Arc<Notify>,
+        changed: Arc<Feed>,
     ) -> Self {
         let metrics = options.metrics.clone();
         Self {
@@ -164,7 +165,11 @@ impl Hub {
             Some(problem) => problems.insert(name.to_owned(), problem),
             None => problems.remove(name),
         };
-        self.changed.notify_one();
+        self.changed.mark([ObjectKey {
+            kind: Kind::EdgeCluster,
+            namespace: None,
+            name: name.to_owned(),
+        }]);
     }
 
     async fn kubeconfig(&self, reference: &SecretKeyReference) -> Result<Vec<u8>, Problem> {

@@ -22,12 +22,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures::StreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
+use rimward_core::fleet::Connection;
 use rimward_core::ids::DeploymentKey;
 use rimward_core::time::Timestamp;
 use rimward_crds::{ClusterAssignment, ClusterAssignmentSpec, ModelDeploymentStatus};
 use tokio_util::sync::CancellationToken;
 
-use super::apply::{Target, WriteError, Writer};
+use super::apply::{Outcome, Target, Writer};
+use super::heartbeats::{ConnectionState, Heartbeats};
 use super::models::{ModelId, Resolver};
 use super::observe::Caches;
 use super::plan::{self, Planned};
@@ -39,7 +41,7 @@ use crate::metrics::{Kind, Metrics};
 
 /// Changes that come within this time are planned together.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// The wait after a round in which something could not be written.
+/// The wait after a first look that failed.
 const RETRY: Duration = Duration::from_secs(2);
 /// Writes at once within one step.
 const WRITES_MAX: usize = 8;
@@ -68,21 +70,24 @@ impl Hub {
                 () = tokio::time::sleep(RETRY) => {}
             }
         }
-        loop {
-            let turn = async {
-                self.writer.settle(&self.caches).await;
-                self.turn().await
-            };
-            let wait = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                wait = turn => wait,
-            };
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = self.caches.changed.notified() => tokio::time::sleep(DEBOUNCE).await,
-                () = tokio::time::sleep(wait) => {}
+        self.caches.feed.mark_everything();
+        let (writer, caches) = (self.writer.clone(), self.caches.clone());
+        let turns = async {
+            loop {
+                // Everything is looked at in each turn.
+                let _ = caches.feed.take();
+                let wait = self.turn().await;
+                tokio::select! {
+                    () = caches.feed.changed() => tokio::time::sleep(DEBOUNCE).await,
+                    () = tokio::time::sleep(wait) => {}
+                }
             }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = writer.settle(&stop) => {}
+            () = turns => {}
         }
         self.push.stop().await;
         Ok(())
@@ -109,33 +114,32 @@ impl Hub {
             &seen,
             self.offline_grace_seconds,
             |name, was_offline| {
-                self.caches
-                    .heartbeats(|beats| beats.connection(name, was_offline, began))
+                let state = |beats: &Heartbeats| beats.state(name, was_offline, began);
+                connection(self.caches.heartbeats(state), self.offline_grace_seconds)
             },
             now,
         );
         let mut failed = Failed::default();
         self.revisions(&planned, &mut failed).await;
         self.deployments(&planned, &mut failed).await;
-        self.assignments(&planned, &mut failed).await;
+        self.assignments(&planned, &failed).await;
         self.transitions(&planned, &failed).await;
         let push = self.push.problems();
         let statuses = self
             .reporter
             .statuses(&seen, &planned, &self.resolver, &push);
-        let (told, errors) = statuses.write(&self.writer, &self.events).await;
+        let (told, _) = statuses.write(&self.writer, &self.events).await;
         self.reporter.note(told);
-        failed.others(errors);
-        self.collect(&planned, &mut failed).await;
+        self.collect(&planned, &failed).await;
         self.metrics.planned(began.elapsed().as_secs_f64());
-        self.next(&planned, &failed, now)
+        self.next(&planned, now)
     }
 
     /// Steps 1 and 2.
     async fn revisions(&self, planned: &Planned<'_>, failed: &mut Failed) {
         for (key, revision) in &planned.new_revisions {
             let write = self.writer.create(Kind::ModelRevision, revision).await;
-            failed.note(key, write);
+            failed.note(key, &write);
         }
         for (key, revisions) in &planned.revisions {
             let changes = planned.plan.deployments.get(key).map(|plan| &plan.outcomes);
@@ -159,7 +163,7 @@ impl Hub {
                 let next = status::revision::revision(revision, change, now);
                 if next != old {
                     let target = Target::of(Kind::ModelRevision, revision);
-                    failed.note(key, self.writer.status(&target, &next).await);
+                    failed.note(key, &self.writer.status(&target, &next).await);
                 }
             }
         }
@@ -183,13 +187,13 @@ impl Hub {
             };
             if next != standing(object.status.as_ref()) {
                 let target = Target::of(Kind::ModelDeployment, *object);
-                failed.note(key, self.writer.status(&target, &next).await);
+                failed.note(key, &self.writer.status(&target, &next).await);
             }
         }
     }
 
     /// Step 4. An assignment is first made empty, so that a cluster can watch it before it gets anything.
-    async fn assignments(&self, planned: &Planned<'_>, failed: &mut Failed) {
+    async fn assignments(&self, planned: &Planned<'_>, failed: &Failed) {
         let contents = entries::Contents {
             deployments: &planned.deployments,
             revisions: &planned.revisions,
@@ -215,23 +219,20 @@ impl Hub {
         let creates = creates
             .iter()
             .map(|assignment| self.writer.create(Kind::ClusterAssignment, assignment));
-        let created: Vec<_> = futures::stream::iter(creates)
+        let _: Vec<_> = futures::stream::iter(creates)
             .buffer_unordered(WRITES_MAX)
             .collect()
             .await;
         let applies = applies
             .iter()
             .map(|(target, spec)| self.writer.entries(target, spec));
-        let applied: Vec<_> = futures::stream::iter(applies)
+        let _: Vec<_> = futures::stream::iter(applies)
             .buffer_unordered(WRITES_MAX)
             .collect()
             .await;
-        for write in created.into_iter().chain(applied) {
-            failed.other(write);
-        }
         for assignment in &planned.orphans {
             let target = Target::of(Kind::ClusterAssignment, *assignment);
-            failed.other(self.writer.delete(&target).await);
+            let _ = self.writer.delete(&target).await;
         }
     }
 
@@ -258,7 +259,7 @@ impl Hub {
     }
 
     /// Step 6. Only what nothing names, on the hub as it is seen or as it was just planned.
-    async fn collect(&self, planned: &Planned<'_>, failed: &mut Failed) {
+    async fn collect(&self, planned: &Planned<'_>, failed: &Failed) {
         for (key, object) in &planned.deployments {
             if failed.deployments.contains(key) || !planned.plan.deployments.contains_key(key) {
                 continue;
@@ -270,23 +271,21 @@ impl Hub {
             for name in revisions::collectable(object, existing, &in_use) {
                 if let Some(revision) = existing.get(&name) {
                     let target = Target::of(Kind::ModelRevision, revision);
-                    failed.other(self.writer.delete(&target).await);
+                    let _ = self.writer.delete(&target).await;
                 }
             }
         }
     }
 
-    fn next(&self, planned: &Planned<'_>, failed: &Failed, now: Timestamp) -> Duration {
+    fn next(&self, planned: &Planned<'_>, now: Timestamp) -> Duration {
         let instant = Instant::now();
-        let until = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(instant));
-        let silence = until(self.caches.heartbeats(|beats| beats.next_silence(instant)));
-        let retry = until(self.resolver.next_try(instant));
+        let retry = self.resolver.next_try(instant);
+        let retry = retry.map(|at| at.saturating_duration_since(instant));
         let wake = planned
             .plan
             .wake_at
             .map(|at| Duration::from_secs(at.seconds_since(now).max(1)));
-        let failed = failed.any.then_some(RETRY);
-        [silence, retry, wake, failed]
+        [retry, wake]
             .into_iter()
             .flatten()
             .fold(self.resync, Duration::min)
@@ -294,36 +293,35 @@ impl Hub {
     }
 }
 
-/// What could not be written in this turn.
+/// Deployments for which something could not be written in this turn.
 #[derive(Debug, Default)]
 struct Failed {
     deployments: BTreeSet<DeploymentKey>,
-    any: bool,
 }
 
 impl Failed {
-    fn note(&mut self, key: &DeploymentKey, write: Result<(), WriteError>) {
-        if write.is_err() {
+    fn note(&mut self, key: &DeploymentKey, write: &Outcome) {
+        if !write.is_done() {
             self.deployments.insert(key.clone());
         }
-        self.other(write);
     }
+}
 
-    fn other(&mut self, write: Result<(), WriteError>) {
-        if let Err(error) = write {
-            self.any = true;
-            match error {
-                WriteError::Conflict { .. } => tracing::info!(%error, "planning again"),
-                WriteError::Api { .. } => tracing::warn!(%error, "write"),
-            }
+/// The age never exceeds the grace: how much longer a silence lasts changes no plan, and words that count
+/// seconds would be written again and again.
+fn connection(state: ConnectionState, grace_seconds: u32) -> Connection {
+    let grace = u64::from(grace_seconds);
+    let age_seconds = match state {
+        ConnectionState::NeverJoined => return Connection::NeverJoined,
+        ConnectionState::Silent => grace,
+        ConnectionState::Unheard {
+            waited_seconds: seconds,
         }
-    }
-
-    fn others(&mut self, writes: Vec<WriteError>) {
-        for error in writes {
-            self.other(Err(error));
-        }
-    }
+        | ConnectionState::Heard {
+            seconds_ago: seconds,
+        } => seconds.min(grace),
+    };
+    Connection::Beat { age_seconds }
 }
 
 fn wall_clock() -> Timestamp {

@@ -15,13 +15,14 @@ use rimward_crds::reasons::{HubReason, condition};
 use rimward_crds::{Condition, EdgeCluster, Model, ModelDeployment, ModelRevision, RolloutPolicy};
 use serde_json::{Value, json};
 
-use super::apply::{Target, WriteError, Writer};
+use super::apply::{Outcome, Target, Writer};
 use super::models::{ModelId, Resolver};
-use super::observe::{ObjectKey, Snapshot};
+use super::observe::Snapshot;
 use super::plan::Planned;
 use super::status::{self, Says};
 use crate::events::{Events, Notice};
 use crate::metrics::{Category, Kind, Metrics};
+use crate::objects::ObjectKey;
 
 /// Status writes at once.
 const WRITES_MAX: usize = 8;
@@ -232,26 +233,29 @@ impl Statuses {
     }
 
     /// Writes them, and tells of those that were written: events, and what [`Reporter::note`] is to know.
-    pub(crate) async fn write(self, writer: &Writer, events: &Events) -> (Told, Vec<WriteError>) {
+    pub(crate) async fn write(self, writer: &Writer, events: &Events) -> (Told, Vec<Outcome>) {
         let writes = self.0.into_iter().map(|change| async move {
-            writer.status(&change.target, &change.status).await?;
+            let outcome = writer.status(&change.target, &change.status).await;
+            if !outcome.is_done() {
+                return Err(outcome);
+            }
             if let Some(notice) = &change.notice {
                 events.publish(&change.about, notice).await;
             }
             Ok(change.said.map(|said| (change.target.key, said)))
         });
-        let results: Vec<Result<_, WriteError>> = futures::stream::iter(writes)
+        let results: Vec<Result<_, Outcome>> = futures::stream::iter(writes)
             .buffer_unordered(WRITES_MAX)
             .collect()
             .await;
-        let (mut told, mut errors) = (Told::new(), Vec::new());
+        let (mut told, mut failed) = (Told::new(), Vec::new());
         for result in results {
             match result {
                 Ok(said) => told.extend(said),
-                Err(error) => errors.push(error),
+                Err(outcome) => failed.push(outcome),
             }
         }
-        (told, errors)
+        (told, failed)
     }
 }
 

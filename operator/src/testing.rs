@@ -1,0 +1,91 @@
+//! A stand-in for an API server, for tests of what is done with its answers. What real ones answer is told by the
+//! stories in `e2e/`.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use futures::future::BoxFuture;
+use kube::{Client, Config};
+use serde_json::{Value, json};
+
+/// A request, as far as tests care.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: String,
+}
+
+/// An answer; none is a server that never answers.
+pub(crate) type Answer = Option<(u16, Value)>;
+
+/// Serves on a thread of its own, whatever the test does with its own, until the test's process ends. Returns where.
+pub(crate) fn serve(
+    answer: impl Fn(Asked) -> BoxFuture<'static, Answer> + Send + Sync + 'static,
+) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let answer = Arc::new(answer);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let router = Router::new().fallback(move |method: Method, uri: Uri| {
+                let asked = Asked {
+                    method,
+                    path: uri.path().to_owned(),
+                    query: uri.query().unwrap_or_default().to_owned(),
+                };
+                let answer = answer(asked);
+                async move {
+                    match answer.await {
+                        Some(answer) => response(answer),
+                        None => std::future::pending().await,
+                    }
+                }
+            });
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let service = hyper_util::service::TowerToHyperService::new(router.clone());
+                let stream = hyper_util::rt::TokioIo::new(stream);
+                let connection = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(connection.serve_connection(stream, service));
+            }
+        });
+    });
+    uri
+}
+
+fn response((code, body): (u16, Value)) -> Response {
+    let code = StatusCode::from_u16(code).unwrap();
+    let json = [("content-type", "application/json")];
+    (code, json, body.to_string()).into_response()
+}
+
+/// What an API server says when it refuses.
+pub(crate) fn refusal(code: u16, reason: &str) -> (u16, Value) {
+    let body = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": format!("refused: {reason}"), "reason": reason, "code": code,
+    });
+    (code, body)
+}
+
+/// The configuration of a client of `uri`.
+pub(crate) fn config(uri: &str) -> Config {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut config = Config::new(uri.parse().unwrap());
+    config.proxy_url = None;
+    config
+}
+
+/// A client of `uri`.
+pub(crate) fn client(uri: &str) -> Client {
+    crate::runtime::client(config(uri)).unwrap()
+}
