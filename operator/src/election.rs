@@ -1,17 +1,23 @@
 //! One leader among replicas, by a Lease.
 //!
 //! Owns the leader's Lease. A replica judges the holder by its *own* monotonic time since the Lease last
-//! changed, never by comparing clocks (docs/adr/0021). The leader's work is dropped at once when renewing
-//! failed for two thirds of the Lease's time, so that it stops before another can begin.
+//! changed, never by comparing clocks (docs/adr/0021). The leader's work is dropped when renewing failed for two
+//! thirds of the Lease's time, so that it stops before another can begin.
+//!
+//! The Lease has a thread, a runtime and connections of its own: however long the work keeps every other thread
+//! busy, it is renewed. Must never share a task with the work.
 
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{Category, Metrics};
@@ -74,50 +80,165 @@ impl Seen {
     }
 }
 
+/// One time in the lead.
+#[derive(Clone, Debug)]
+pub(crate) struct Leadership {
+    /// Cancelled when the process shall stop.
+    pub(crate) stop: CancellationToken,
+    /// Counts the times in the lead: who lost it and won it again meanwhile is another leader.
+    term: u64,
+    until: Until,
+}
+
+impl Leadership {
+    /// Says whether another replica cannot lead yet. To be asked before each write: whoever was kept from running, by
+    /// a long piece of work or with the whole process, may learn of the loss only later.
+    pub(crate) fn holds(&self) -> bool {
+        let until = self.until.get();
+        until.is_some_and(|(term, until)| term == self.term && Instant::now() < until)
+    }
+
+    /// One that does not end.
+    #[cfg(test)]
+    pub(crate) fn endless() -> Self {
+        let until = Until::default();
+        until.set(Some((0, Instant::now() + Duration::from_secs(86_400))));
+        Self {
+            stop: CancellationToken::new(),
+            term: 0,
+            until,
+        }
+    }
+}
+
+/// In which term this replica leads, and until when if its Lease is not renewed again; none while it does not.
+#[derive(Clone, Debug, Default)]
+struct Until(Arc<Mutex<Option<(u64, Instant)>>>);
+
+impl Until {
+    fn get(&self) -> Option<(u64, Instant)> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, until: Option<(u64, Instant)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+}
+
 /// Stands for election until `shutdown`, and does `work` while leading. `work` gets a token that is
-/// cancelled when the process shall stop; when leadership is lost its future is dropped at once.
-/// `standing_by` is called whenever the API server answered that somebody else leads.
+/// cancelled when the process shall stop; when leadership is lost its future is dropped as soon as it waits for
+/// anything. `connect` makes the client for the Lease. `standing_by` is called whenever the API server answered that
+/// somebody else leads.
 ///
 /// # Errors
-/// What `work` failed with. API errors only delay.
-pub(crate) async fn lead<F, Fut>(
-    client: &Client,
-    candidate: &Candidate,
-    metrics: &Metrics,
-    standing_by: impl Fn(),
+/// What `work` failed with, or `connect`. API errors only delay.
+pub(crate) async fn lead<C, F, Fut>(
+    connect: C,
+    candidate: Candidate,
+    metrics: &Arc<Metrics>,
+    standing_by: impl Fn() + Send + 'static,
     shutdown: &CancellationToken,
     mut work: F,
 ) -> anyhow::Result<()>
 where
-    F: FnMut(CancellationToken) -> Fut,
+    C: Future<Output = anyhow::Result<Client>> + Send + 'static,
+    F: FnMut(Leadership) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let leases: Api<Lease> = Api::namespaced(client.clone(), &candidate.namespace);
-    let mut elector = Elector::new(leases, candidate);
-    while !shutdown.is_cancelled() {
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            () = elector.win(metrics, &standing_by) => {}
-        }
-        tracing::info!(
-            identity = candidate.identity,
-            lease = candidate.lease,
-            "leads"
-        );
+    let identity = candidate.identity.clone();
+    let until = Until::default();
+    let (says, mut leads) = watch::channel(None);
+    let (ended, end) = oneshot::channel();
+    let give_back = CancellationToken::new();
+    // Whatever becomes of this future, the thread ends.
+    let _guard = give_back.clone().drop_guard();
+    let thread = Thread {
+        candidate,
+        metrics: metrics.clone(),
+        until: until.clone(),
+        says,
+        give_back: give_back.clone(),
+    };
+    std::thread::Builder::new()
+        .name("lease".to_owned())
+        .spawn(move || {
+            let result = thread.run(connect, standing_by);
+            let _ = ended.send(result);
+        })
+        .context("the Lease's thread")?;
+    let result = loop {
+        let won = tokio::select! {
+            () = shutdown.cancelled() => break Ok(()),
+            won = leads.wait_for(Option::is_some) => won.ok().and_then(|won| *won),
+        };
+        let Some(term) = won else {
+            break Ok(());
+        };
+        tracing::info!(identity, "leads");
         metrics.set_leader(true);
+        let leadership = Leadership {
+            stop: shutdown.child_token(),
+            term,
+            until: until.clone(),
+        };
         let result = tokio::select! {
             biased;
-            () = elector.lose(metrics) => None,
-            result = work(shutdown.child_token()) => Some(result),
+            _ = leads.wait_for(|leads| *leads != Some(term)) => None,
+            result = work(leadership) => Some(result),
         };
         metrics.set_leader(false);
         if let Some(result) = result {
-            elector.release().await;
-            return result;
+            break result;
         }
-        tracing::warn!(identity = candidate.identity, "lost the lead; work stopped");
+        tracing::warn!(identity, "lost the lead; work stopped");
+    };
+    give_back.cancel();
+    let thread = end.await.context("the Lease's thread ended by itself")?;
+    result.and(thread)
+}
+
+/// What stands for election, on a thread of its own.
+struct Thread {
+    candidate: Candidate,
+    metrics: Arc<Metrics>,
+    until: Until,
+    /// The term in which this replica leads.
+    says: watch::Sender<Option<u64>>,
+    give_back: CancellationToken,
+}
+
+impl Thread {
+    fn run(
+        self,
+        connect: impl Future<Output = anyhow::Result<Client>>,
+        standing_by: impl Fn(),
+    ) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("asynchronous runtime of the Lease")?;
+        runtime.block_on(async {
+            // Made here: a client's connections are driven by the runtime that it was made on.
+            let client = connect.await?;
+            let leases = Api::namespaced(client, &self.candidate.namespace);
+            let mut elector = Elector::new(leases, &self.candidate, &self.until);
+            let stands = async {
+                loop {
+                    elector.win(&self.metrics, &standing_by).await;
+                    self.says.send_replace(Some(elector.term));
+                    elector.lose(&self.metrics).await;
+                    self.until.set(None);
+                    self.says.send_replace(None);
+                }
+            };
+            self.give_back.run_until_cancelled(stands).await;
+            self.until.set(None);
+            if self.says.borrow().is_some() {
+                elector.release().await;
+            }
+            Ok(())
+        })
     }
-    Ok(())
 }
 
 struct Elector<'a> {
@@ -125,13 +246,17 @@ struct Elector<'a> {
     candidate: &'a Candidate,
     lasts: Duration,
     seen: Seen,
+    term: u64,
+    until: &'a Until,
 }
 
 impl<'a> Elector<'a> {
-    fn new(leases: Api<Lease>, candidate: &'a Candidate) -> Self {
+    fn new(leases: Api<Lease>, candidate: &'a Candidate, until: &'a Until) -> Self {
         Self {
             leases,
             candidate,
+            term: 0,
+            until,
             lasts: Duration::from_secs(candidate.lease_seconds.max(3).into()),
             seen: Seen::default(),
         }
@@ -140,8 +265,13 @@ impl<'a> Elector<'a> {
     /// Returns once the Lease is ours.
     async fn win(&mut self, metrics: &Metrics, standing_by: impl Fn()) {
         loop {
+            let asked = Instant::now();
             match self.attempt().await {
-                Ok(true) => return,
+                Ok(true) => {
+                    self.term += 1;
+                    self.renewed(asked);
+                    return;
+                }
                 Ok(false) => standing_by(),
                 Err(problem) => {
                     metrics.failed(Category::Api);
@@ -154,23 +284,31 @@ impl<'a> Elector<'a> {
 
     /// Renews; returns once the Lease is somebody else's, or could not be renewed in time.
     async fn lose(&mut self, metrics: &Metrics) {
-        let mut renewed = Instant::now();
         loop {
             tokio::time::sleep(self.lasts / 5).await;
             let asked = Instant::now();
             match self.attempt().await {
-                Ok(true) => renewed = asked,
+                Ok(true) => self.renewed(asked),
                 Ok(false) => return,
                 Err(problem) => {
                     metrics.failed(Category::Api);
                     tracing::warn!(lease = self.candidate.lease, problem, "lease not renewed");
                 }
             }
-            // A third is left for what is in flight to be refused or to arrive.
-            if renewed.elapsed() > self.lasts * 2 / 3 {
+            if self
+                .until
+                .get()
+                .is_none_or(|(_, until)| Instant::now() > until)
+            {
                 return;
             }
         }
+    }
+
+    /// A third of the Lease's time is left for what is in flight to be refused or to arrive.
+    fn renewed(&self, asked: Instant) {
+        self.until
+            .set(Some((self.term, asked + self.lasts * 2 / 3)));
     }
 
     /// One try to take or keep the Lease, within a fifth of its time.
@@ -273,8 +411,162 @@ fn params() -> PostParams {
 
 #[cfg(test)]
 mod tests {
-    use super::{Lease, LeaseSpec, MicroTime, Seen, Step, Timestamp};
+    use super::{Candidate, Lease, LeaseSpec, MicroTime, Seen, Step, Timestamp, lead};
+    use crate::metrics::Metrics;
+    use crate::testing::{self, refusal};
+    use axum::http::Method;
+    use futures::FutureExt as _;
+    use serde_json::{Value, json};
+    use std::sync::{Arc, Mutex};
     use std::time::{Duration, Instant};
+    use tokio_util::sync::CancellationToken;
+
+    /// Serves one Lease.
+    fn server() -> (String, Arc<Mutex<Option<Value>>>) {
+        let lease = Arc::new(Mutex::new(None::<Value>));
+        let stands = lease.clone();
+        let uri = testing::serve(move |asked| {
+            let mut stands = stands.lock().unwrap();
+            let version = |lease: &Value| lease["metadata"]["resourceVersion"].clone();
+            let mut next = asked.body;
+            let answer = match (asked.method, &*stands) {
+                (Method::GET, Some(lease)) => (200, lease.clone()),
+                (Method::GET, None) => refusal(404, "NotFound"),
+                (Method::PUT, Some(lease)) if version(lease) != version(&next) => {
+                    refusal(409, "Conflict")
+                }
+                (Method::POST, Some(_)) => refusal(409, "AlreadyExists"),
+                (_, before) => {
+                    let before = before
+                        .as_ref()
+                        .and_then(|it| version(it).as_str()?.parse().ok());
+                    let now = before.unwrap_or(0_u64) + 1;
+                    next["metadata"]["resourceVersion"] = json!(now.to_string());
+                    *stands = Some(next.clone());
+                    (200, next)
+                }
+            };
+            async move { Some(answer) }.boxed()
+        });
+        (uri, lease)
+    }
+
+    fn candidate(identity: &str) -> Candidate {
+        Candidate {
+            namespace: "system".to_owned(),
+            lease: "leader".to_owned(),
+            identity: identity.to_owned(),
+            lease_seconds: 3,
+        }
+    }
+
+    /// Stands for election on a runtime of its own, and leads until `stop`.
+    fn rival(uri: &str, stop: &CancellationToken) -> std::thread::JoinHandle<()> {
+        let client = client(uri);
+        let stop = stop.clone();
+        std::thread::spawn(move || {
+            let metrics = Arc::new(Metrics::default());
+            let candidate = candidate("rival");
+            let election = lead(
+                client,
+                candidate,
+                &metrics,
+                || {},
+                &stop,
+                |term| async move {
+                    term.stop.cancelled().await;
+                    Ok(())
+                },
+            );
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.unwrap().block_on(election).unwrap();
+        })
+    }
+
+    fn client(uri: &str) -> impl Future<Output = anyhow::Result<kube::Client>> + Send + use<> {
+        let uri = uri.to_owned();
+        async move { Ok(testing::client(&uri)) }
+    }
+
+    #[tokio::test]
+    async fn work_that_keeps_its_thread_longer_than_the_lease_lasts_keeps_the_lead() {
+        let (uri, lease) = server();
+        let metrics = Arc::new(Metrics::default());
+        let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
+        let mut rivals = Vec::new();
+        let work = lead(
+            client(&uri),
+            candidate("me"),
+            &metrics,
+            || {},
+            &shutdown,
+            |term| {
+                rivals.push(rival(&uri, &stop));
+                async move {
+                    let began = Instant::now();
+                    while began.elapsed() < Duration::from_secs(8) {
+                        std::thread::sleep(Duration::from_millis(500));
+                        assert!(term.holds(), "after {:?}", began.elapsed());
+                    }
+                    Ok(())
+                }
+            },
+        );
+        work.await.unwrap();
+        let spec = lease.lock().unwrap().clone().unwrap()["spec"].clone();
+        assert_eq!(spec["leaseTransitions"], 1, "nobody else led: {spec}");
+        assert_eq!(spec["holderIdentity"], "", "it was given back");
+        stop.cancel();
+        for rival in rivals {
+            rival.join().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_is_overtaken_stops_and_does_not_hold_what_it_had() {
+        let (uri, lease) = server();
+        let metrics = Arc::new(Metrics::default());
+        let (shutdown, terms) = (CancellationToken::new(), Mutex::new(Vec::new()));
+        let work = |term: super::Leadership| {
+            assert!(term.holds());
+            let mut terms = terms.lock().unwrap();
+            terms.push(term.clone());
+            if terms.len() == 2 {
+                shutdown.cancel();
+            }
+            let mut lease = lease.lock().unwrap();
+            let lease = lease.as_mut().unwrap();
+            let first = terms.len() == 1;
+            if first {
+                lease["spec"]["holderIdentity"] = json!("other");
+                lease["metadata"]["resourceVersion"] = json!("99");
+            }
+            async move {
+                if first {
+                    std::future::pending::<()>().await;
+                }
+                Ok(())
+            }
+        };
+        let (candidate, standing) = (candidate("me"), lease.clone());
+        let standing_by = move || {
+            // The other dies.
+            standing.lock().unwrap().as_mut().unwrap()["spec"]["holderIdentity"] = json!("");
+        };
+        let election = lead(
+            client(&uri),
+            candidate,
+            &metrics,
+            standing_by,
+            &shutdown,
+            work,
+        );
+        let ended = tokio::time::timeout(Duration::from_secs(30), election).await;
+        ended.expect("it leads again").unwrap();
+        let terms = terms.lock().unwrap();
+        assert_eq!(terms.len(), 2);
+        assert!(terms.iter().all(|term| !term.holds()));
+    }
 
     const LASTS: Duration = Duration::from_secs(15);
 

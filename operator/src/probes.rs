@@ -55,7 +55,7 @@ struct Shared {
 }
 
 /// Runs a role with its probes beside it, until the role ends. Whatever ended the role, `shutdown` is told and
-/// the probes end too.
+/// the probes end too. They have a task of their own: a role that is busy answers.
 ///
 /// # Errors
 /// The role's own, or that the address cannot be bound: then the role does not begin.
@@ -69,13 +69,14 @@ where
 {
     let (readiness, metrics) = (Readiness::default(), Arc::new(Metrics::default()));
     let probes = serve(listen, readiness.clone(), metrics.clone(), shutdown.clone()).await?;
+    let probes = tokio::spawn(probes);
     let role = async {
         let result = role(readiness, metrics).await;
         shutdown.cancel();
         result
     };
     let (probes, role) = tokio::join!(probes, role);
-    role.and(probes)
+    role.and(probes.context("probes")?)
 }
 
 /// Serves until `shutdown`. Binds before it returns the future, so that a taken port is an error at start.
@@ -87,7 +88,7 @@ async fn serve(
     readiness: Readiness,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
-) -> anyhow::Result<impl Future<Output = anyhow::Result<()>>> {
+) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
     let listener = TcpListener::bind(listen)
         .await
         .with_context(|| format!("--listen {listen}"))?;
@@ -200,6 +201,27 @@ mod tests {
         let ended = tokio::time::timeout(WITHIN, role).await.expect("it ends");
         assert_eq!(ended.unwrap_err().to_string(), "no more");
         assert!(stop.is_cancelled());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_role_that_is_busy_answers_its_probes() {
+        let (stop, listen) = (CancellationToken::new(), free());
+        let role = beside(listen, &stop, |_, _| async move {
+            let asked = std::thread::spawn(move || {
+                use std::io::{Read as _, Write as _};
+                let mut socket = std::net::TcpStream::connect(listen).unwrap();
+                socket.set_read_timeout(Some(WITHIN)).unwrap();
+                let ask = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+                socket.write_all(ask).unwrap();
+                let mut answer = String::new();
+                socket.read_to_string(&mut answer).map(|_| answer)
+            });
+            // Nothing else of this task runs until it has its answer.
+            let answer = asked.join().unwrap();
+            assert!(answer.unwrap().starts_with("HTTP/1.1 200"));
+            Ok(())
+        });
+        role.await.unwrap();
     }
 
     #[tokio::test]

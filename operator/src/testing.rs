@@ -16,6 +16,7 @@ pub(crate) struct Asked {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) query: String,
+    pub(crate) body: Value,
 }
 
 /// An answer; none is a server that never answers.
@@ -35,20 +36,22 @@ pub(crate) fn serve(
             .build()
             .unwrap();
         runtime.block_on(async move {
-            let router = Router::new().fallback(move |method: Method, uri: Uri| {
-                let asked = Asked {
-                    method,
-                    path: uri.path().to_owned(),
-                    query: uri.query().unwrap_or_default().to_owned(),
-                };
-                let answer = answer(asked);
-                async move {
-                    match answer.await {
-                        Some(answer) => response(answer),
-                        None => std::future::pending().await,
+            let router =
+                Router::new().fallback(move |method: Method, uri: Uri, body: axum::body::Bytes| {
+                    let asked = Asked {
+                        method,
+                        path: uri.path().to_owned(),
+                        query: uri.query().unwrap_or_default().to_owned(),
+                        body: serde_json::from_slice(&body).unwrap_or_default(),
+                    };
+                    let answer = answer(asked);
+                    async move {
+                        match answer.await {
+                            Some(answer) => response(answer),
+                            None => std::future::pending().await,
+                        }
                     }
-                }
-            });
+                });
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();

@@ -79,16 +79,25 @@ async fn lead(
         readiness: readiness.clone(),
         metrics: metrics.clone(),
     };
-    let standing_by = || readiness.set(true);
-    election::lead(&edge, &candidate, &metrics, standing_by, shutdown, |stop| {
-        let (hub, edge) = (hub.clone(), edge.clone());
-        let (cluster, options) = (cluster.clone(), options.clone());
-        async move {
-            session::run(hub, edge, cluster, options, stop)
-                .await
-                .context("sync session")
-        }
-    })
+    let common = args.common.clone();
+    let connect = async move { common.client().await };
+    let standing_by = move || readiness.set(true);
+    election::lead(
+        connect,
+        candidate,
+        &metrics,
+        standing_by,
+        shutdown,
+        |term| {
+            let (hub, edge) = (hub.clone(), edge.clone());
+            let (cluster, options) = (cluster.clone(), options.clone());
+            async move {
+                session::run(hub, edge, cluster, options, term.stop)
+                    .await
+                    .context("sync session")
+            }
+        },
+    )
     .await
 }
 

@@ -27,6 +27,7 @@ use super::FIELD_MANAGER;
 use super::debts::{Debts, Unsettled, Wrote};
 use super::observe::Caches;
 use crate::answers;
+use crate::election::Leadership;
 use crate::metrics::{Category, Kind, Metrics};
 use crate::objects::{self, ObjectKey};
 
@@ -51,7 +52,7 @@ pub(crate) enum Outcome {
     Refused(String),
     /// Nobody knows: no answer came, or one that does not tell. It may have been taken, or be taken yet.
     Unknown(String),
-    /// It was not tried: the last try was refused and its pause is not over.
+    /// It was not tried: the last try was refused and its pause is not over, or this replica leads no more.
     Paused,
 }
 
@@ -76,6 +77,7 @@ pub(crate) struct Writer {
     client: Client,
     metrics: Arc<Metrics>,
     caches: Arc<Caches>,
+    leadership: Leadership,
     debts: Debts,
 }
 
@@ -130,11 +132,17 @@ fn resource(kind: Kind) -> Option<ApiResource> {
 
 impl Writer {
     /// Makes a writer that has written nothing.
-    pub(crate) fn new(client: Client, metrics: Arc<Metrics>, caches: Arc<Caches>) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        metrics: Arc<Metrics>,
+        caches: Arc<Caches>,
+        leadership: Leadership,
+    ) -> Self {
         Self {
             client,
             metrics,
             caches,
+            leadership,
             debts: Debts::default(),
         }
     }
@@ -261,7 +269,7 @@ impl Writer {
         write: impl Future<Output = Result<Option<DynamicObject>, kube::Error>>,
     ) -> Outcome {
         let asked = Instant::now();
-        if !self.debts.may_write(key, self.caches.version(key), asked) {
+        if !self.leadership.holds() || !self.debts.may_write(key, self.caches.version(key), asked) {
             return Outcome::Paused;
         }
         // Whoever drops this future while the request is under way does not know either.
@@ -475,6 +483,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{Outcome, Stands, Target, Writer};
+    use crate::election::Leadership;
     use crate::hub::debts::Wrote;
     use crate::hub::feed::Dirty;
     use crate::hub::observe::Caches;
@@ -537,7 +546,8 @@ mod tests {
             });
             let caches = Arc::new(Caches::unwatched());
             let client = testing::client(&uri);
-            let writer = Writer::new(client, Arc::new(Metrics::default()), caches.clone());
+            let (metrics, leadership) = (Arc::new(Metrics::default()), Leadership::endless());
+            let writer = Writer::new(client, metrics, caches.clone(), leadership);
             let object = serde_json::from_value(server.object()).unwrap();
             caches.wrote(Kind::ClusterAssignment, object);
             caches.feed.take();

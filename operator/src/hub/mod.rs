@@ -112,13 +112,14 @@ async fn lead(
         metrics.clone(),
     ));
     // A replica that stands by has its caches already.
+    let common = args.common.clone();
     election::lead(
-        &client,
-        &candidate,
+        async move { common.client().await },
+        candidate,
         &metrics,
         || {},
         shutdown,
-        |stop| {
+        |leadership| {
             // Everything that a leader knows is made anew: what an earlier time in the lead knew is old.
             let hub = reconcile::Hub {
                 caches: caches.clone(),
@@ -126,6 +127,7 @@ async fn lead(
                     client.clone(),
                     metrics.clone(),
                     caches.clone(),
+                    leadership.clone(),
                 )),
                 events: events.clone(),
                 metrics: metrics.clone(),
@@ -158,7 +160,7 @@ async fn lead(
                 resync: Duration::from_secs(args.common.resync_seconds.into()),
                 offline_grace_seconds: args.offline_grace_seconds,
             };
-            hub.run(stop)
+            hub.run(leadership.stop)
         },
     )
     .await

@@ -429,7 +429,7 @@ mod tests {
     use std::time::Duration;
 
     use futures::FutureExt as _;
-    use kube::ResourceExt as _;
+    use kube::ResourceExt;
     use rimward_crds::EdgeCluster;
     use serde_json::{Value, json};
     use tokio::task::JoinSet;
@@ -481,7 +481,7 @@ mod tests {
         ready.await.expect("it lists").unwrap();
 
         let seen = caches.all::<EdgeCluster>();
-        let valid: Vec<_> = seen.valid().map(|cluster| cluster.name_any()).collect();
+        let valid: Vec<_> = seen.valid().map(ResourceExt::name_any).collect();
         assert_eq!(valid, ["c1", "c2", "c3"]);
         let invalid = seen.invalid().next().unwrap();
         assert_eq!(invalid.metadata.name.as_deref(), Some("c0"));
