@@ -156,7 +156,7 @@ fn standing(cluster: &Cluster, key: &DeploymentKey, alive: bool) -> Standing {
             unavailable: true,
         };
     };
-    let answering = report.nodes.desired.saturating_sub(report.nodes.offline);
+    let answering = report.nodes.desired.saturating_sub(report.nodes.silent);
     let over = report.phase == Phase::Failed || report.nodes.rejected() > 0;
     let nobody = answering == 0 && report.nodes.desired > 0;
     let arrived = over || report.nodes.updated >= answering && !nobody;

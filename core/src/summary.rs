@@ -15,16 +15,20 @@ pub struct Counts {
     pub desired: u32,
     /// Committed to the revision that the entry names.
     pub updated: u32,
-    /// Serving a committed version, whichever it is.
-    pub ready: u32,
+    /// On their way to it, or without a go-ahead.
+    pub pending: u32,
     /// Refusing the update for now, by a hold.
     pub held: u32,
-    /// Silent: no heartbeat for longer than the grace.
-    pub offline: u32,
+    /// Not heard, and not before they could have got the revision.
+    pub silent: u32,
+    /// Fell silent after they may have got the revision.
+    pub suspect: u32,
     /// Rejected the revision and serve nothing in its stead.
     pub failed: u32,
     /// Rejected the revision and serve their last good one.
     pub rolled_back: u32,
+    /// Serving a committed version, whichever it is: beside the others, which add up.
+    pub ready: u32,
 }
 
 impl Counts {
@@ -34,13 +38,31 @@ impl Counts {
         self.failed.saturating_add(self.rolled_back)
     }
 
+    /// These counts with whatever is nowhere else counted as pending.
+    #[must_use]
+    pub fn with_pending(self) -> Self {
+        let elsewhere = [
+            self.updated,
+            self.held,
+            self.silent,
+            self.suspect,
+            self.failed,
+            self.rolled_back,
+        ];
+        let elsewhere = elsewhere.into_iter().fold(0, u32::saturating_add);
+        Self {
+            pending: self.desired.saturating_sub(elsewhere),
+            ..self
+        }
+    }
+
     /// All that answer are on the revision and serve; at least one does, unless none is desired.
     ///
     /// Silent ones are left out: one dead device must not block a fleet. On return it gets its
     /// go-ahead within the budget.
     #[must_use]
     pub fn complete(&self) -> bool {
-        let expected = self.desired.saturating_sub(self.offline);
+        let expected = self.desired.saturating_sub(self.silent);
         self.rejected() == 0
             && self.updated >= expected
             && self.ready >= expected
@@ -50,7 +72,7 @@ impl Counts {
     /// All that answer serve something good, and at least one answers, unless none is desired.
     #[must_use]
     pub fn available(&self) -> bool {
-        let expected = self.desired.saturating_sub(self.offline);
+        let expected = self.desired.saturating_sub(self.silent);
         self.ready >= expected && (expected > 0 || self.desired == 0)
     }
 }
@@ -62,20 +84,24 @@ impl Add for Counts {
         let Self {
             desired,
             updated,
-            ready,
+            pending,
             held,
-            offline,
+            silent,
+            suspect,
             failed,
             rolled_back,
+            ready,
         } = other;
         Self {
             desired: self.desired.saturating_add(desired),
             updated: self.updated.saturating_add(updated),
-            ready: self.ready.saturating_add(ready),
+            pending: self.pending.saturating_add(pending),
             held: self.held.saturating_add(held),
-            offline: self.offline.saturating_add(offline),
+            silent: self.silent.saturating_add(silent),
+            suspect: self.suspect.saturating_add(suspect),
             failed: self.failed.saturating_add(failed),
             rolled_back: self.rolled_back.saturating_add(rolled_back),
+            ready: self.ready.saturating_add(ready),
         }
     }
 }
@@ -91,8 +117,10 @@ impl Sum for Counts {
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub enum Phase {
-    /// Rejected, or its progress deadline ran out.
+    /// Rejected: the content is condemned.
     Failed,
+    /// A deadline ran out, which says nothing about the content.
+    TimedOut,
     /// Refused for now by a hold.
     Held,
     /// No go-ahead yet.

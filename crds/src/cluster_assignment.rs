@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{Condition, LabelSelector};
+use crate::common::{Condition, LabelSelector, first_attempt, is_zero};
 use crate::edge_cluster::{Capabilities, NodeSummary, Versions};
 use crate::quantity::CountOrPercent;
 use crate::workload::{Health, PackageRef, Runtime};
@@ -61,6 +61,17 @@ pub struct AssignedModel {
     /// Name of the ModelRevision.
     #[schemars(length(min = 1, max = 63))]
     pub revision: String,
+    /// Which attempt at the revision this is: with a new number its deadlines begin anew.
+    #[serde(default = "first_attempt")]
+    #[schemars(range(min = 1))]
+    pub attempt: u32,
+    /// Verdicts that devices gave under a lower attempt do not count any more; 0: all count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub forget_verdicts_before: u32,
+    /// The revision that this order took the place of: where the cluster goes back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub replaces: Option<String>,
     /// The revision's package.
     pub package: PackageRef,
     /// Limits under which it runs.
@@ -72,6 +83,10 @@ pub struct AssignedModel {
     pub node_selector: Option<LabelSelector>,
     /// Nodes that may be unavailable at once.
     pub max_unavailable: CountOrPercent,
+    /// Nodes that may be condemned or suspect before no further node gets its go-ahead.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub max_failures: u32,
     /// Run it, or take it away.
     pub action: Action,
     /// The stage in which the cluster got the revision.
@@ -123,7 +138,7 @@ pub struct ClusterAssignmentStatus {
 }
 
 /// How one deployment fares in the cluster, summed over its nodes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AssignedModelStatus {
     /// Namespace of the ModelDeployment.
@@ -136,6 +151,10 @@ pub struct AssignedModelStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub revision: Option<String>,
+    /// The attempt at it that this entry speaks of.
+    #[serde(default = "first_attempt")]
+    #[schemars(range(min = 1))]
+    pub attempt: u32,
     /// Nodes, counted.
     #[serde(default)]
     pub nodes: NodeCounts,
@@ -152,7 +171,23 @@ pub struct AssignedModelStatus {
     pub verdict: ModelVerdict,
 }
 
-/// Nodes of a cluster, counted for one deployment.
+impl Default for AssignedModelStatus {
+    fn default() -> Self {
+        Self {
+            namespace: String::new(),
+            name: String::new(),
+            revision: None,
+            attempt: first_attempt(),
+            nodes: NodeCounts::default(),
+            last_good_revision: None,
+            problems: Vec::new(),
+            verdict: ModelVerdict::default(),
+        }
+    }
+}
+
+/// Nodes of a cluster, counted for one deployment. The seven from `updated` to `rolledBack` add up to `desired`;
+/// `ready` is beside them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeCounts {
@@ -160,16 +195,20 @@ pub struct NodeCounts {
     pub desired: u32,
     /// Have committed the revision.
     pub updated: u32,
-    /// Serve some good revision.
-    pub ready: u32,
+    /// Are on their way to it, or wait for their go-ahead.
+    pub pending: u32,
     /// Refuse an update for now.
     pub held: u32,
-    /// Have not been heard of; they count as unavailable, but the revision does not wait for them.
-    pub offline: u32,
-    /// Rejected the revision.
+    /// Are not heard, and were not before they could have got the revision: nothing waits for them.
+    pub silent: u32,
+    /// Fell silent after their go-ahead: they keep their place until they answer.
+    pub suspect: u32,
+    /// Rejected the revision and serve nothing in its stead.
     pub failed: u32,
-    /// Tried the revision and went back.
+    /// Rejected the revision and serve an earlier one.
     pub rolled_back: u32,
+    /// Serve some good revision.
+    pub ready: u32,
 }
 
 /// What is wrong on one node.
@@ -220,8 +259,10 @@ pub enum VerdictPhase {
     Trial,
     /// All nodes took it.
     Passed,
-    /// A node rejected it, or its time ran out.
+    /// A node rejected it: its content is condemned.
     Failed,
+    /// A node's time ran out, which says nothing about its content.
+    TimedOut,
     /// Nodes refuse an update for now.
     Held,
 }

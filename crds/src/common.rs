@@ -63,6 +63,16 @@ pub enum SelectorOperator {
     DoesNotExist,
 }
 
+/// The first attempt: what an order without a number is.
+pub(crate) fn first_attempt() -> u32 {
+    1
+}
+
+/// Left out of objects when nothing is forgotten.
+pub(crate) fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// Schema of a bounded map of labels.
 pub(crate) fn label_map(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({

@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::Condition;
+use crate::common::{Condition, Time};
 
 /// One edge cluster that models can be placed on. Its labels are what placements select.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -21,7 +21,7 @@ use crate::common::Condition;
     printcolumn(name = "Joined", type_ = "string", json_path = ".status.conditions[?(@.type=='Joined')].status"),
     printcolumn(name = "Available", type_ = "string", json_path = ".status.conditions[?(@.type=='Available')].status"),
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes.total"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.size() <= 63").message("an EdgeCluster's name has at most 63 characters"),
 )]
@@ -85,7 +85,7 @@ pub struct EdgeClusterStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Joined, Available and Held; Ready, Reconciling and Stalled sum them up.
+    /// Joined, Available, Held and CredentialExpiring; Ready, Reconciling and Stalled sum them up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// UID of the cluster's kube-system namespace, pinned when it joined.
@@ -101,6 +101,9 @@ pub struct EdgeClusterStatus {
     /// What the cluster's nodes can do, summed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capabilities>,
+    /// When the credential between hub and cluster ends, as far as it says so itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential_expires_time: Option<Time>,
 }
 
 /// Versions of what runs in an edge cluster.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster_assignment::Action;
-use crate::common::Condition;
+use crate::common::{Condition, first_attempt, is_zero};
 use crate::workload::{Health, PackageRef, Runtime};
 
 /// What one node runs and how it fares. Made by its agent, named after the Node.
@@ -29,7 +29,7 @@ use crate::workload::{Health, PackageRef, Runtime};
     printcolumn(
         name = "Reason",
         type_ = "string",
-        json_path = ".status.conditions[?(@.type=='Ready')].message"
+        json_path = ".status.conditions[?(@.type=='Ready')].reason"
     ),
     printcolumn(
         name = "Age",
@@ -61,6 +61,14 @@ pub struct NodeModel {
     /// Name of the revision that the node may run.
     #[schemars(length(min = 1, max = 63))]
     pub revision: String,
+    /// Which attempt at the revision this is. A committed one needs nothing but the new number, a blocked one is
+    /// tried again at once.
+    #[serde(default = "first_attempt")]
+    #[schemars(range(min = 1))]
+    pub attempt: u32,
+    /// The device's own verdicts that it gave under a lower attempt do not count any more; 0: all count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub forget_verdicts_before: u32,
     /// The revision's package.
     pub package: PackageRef,
     /// Limits under which it runs.
@@ -142,7 +150,7 @@ pub struct TrustSummary {
 }
 
 /// How one deployment fares on the node.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeModelStatus {
     /// Namespace of the ModelDeployment.
@@ -155,6 +163,10 @@ pub struct NodeModelStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub revision: Option<String>,
+    /// The attempt at it that the node was told of last.
+    #[serde(default = "first_attempt")]
+    #[schemars(range(min = 1))]
+    pub attempt: u32,
     /// How far the node is with it.
     #[serde(default)]
     pub state: NodeModelState,
@@ -189,6 +201,26 @@ pub struct NodeModelStatus {
     /// How the revision was judged; written when its phase changes, then frozen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<NodeModelVerdict>,
+}
+
+impl Default for NodeModelStatus {
+    fn default() -> Self {
+        Self {
+            namespace: String::new(),
+            name: String::new(),
+            revision: None,
+            attempt: first_attempt(),
+            state: NodeModelState::default(),
+            reason: None,
+            message: None,
+            serving_revision: None,
+            variant: None,
+            backend: None,
+            endpoint: None,
+            last_good_revision: None,
+            verdict: None,
+        }
+    }
 }
 
 /// How far a node is with a revision.

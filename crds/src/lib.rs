@@ -29,6 +29,7 @@ pub mod model_revision;
 pub mod quantity;
 pub mod reasons;
 pub mod reference;
+pub mod rollout_action;
 pub mod rollout_policy;
 pub mod schema;
 pub mod workload;
@@ -48,16 +49,20 @@ pub use edge_node::{
 };
 pub use model::{Model, ModelSpec, ModelStatus, TensorInfo, VariantInfo};
 pub use model_deployment::{
-    ModelDeployment, ModelDeploymentSpec, ModelDeploymentStatus, Placement, ReadyCounts,
-    StagePhase, StageStatus,
+    DecidedAction, ModelDeployment, ModelDeploymentSpec, ModelDeploymentStatus, Placement,
+    ReadyCounts, StagePhase, StageStatus, UndoStatus,
 };
 pub use model_revision::{
     ModelRevision, ModelRevisionSpec, ModelRevisionStatus, RevisionModel, RevisionOutcome,
     RevisionProblem,
 };
 pub use quantity::{CountOrPercent, MemoryQuantity};
+pub use rollout_action::{
+    ActionOutcome, ActionVerb, RolloutAction, RolloutActionSpec, RolloutActionStatus,
+};
 pub use rollout_policy::{
-    NodePolicy, OnFailure, RolloutPolicy, RolloutPolicySpec, RolloutPolicyStatus, RolloutStage,
+    AfterUpdate, BeforeUpdate, HoldMode, HoldPolicy, NodePolicy, OfflinePolicy, OnFailure,
+    RollbackPolicy, RolloutPolicy, RolloutPolicySpec, RolloutPolicyStatus, RolloutStage,
     StageClusters,
 };
 pub use workload::{GoldenVectors, Health, PackageRef, Runtime};

@@ -4,7 +4,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{Condition, LabelSelector, LocalObjectReference, Time};
+use crate::common::{Condition, LabelSelector, LocalObjectReference, Time, first_attempt, is_zero};
+use crate::quantity::CountOrPercent;
+use crate::rollout_action::ActionOutcome;
 use crate::workload::{Health, Runtime};
 
 /// A model placed on edge clusters under one endpoint name.
@@ -59,6 +61,10 @@ pub struct ModelDeploymentSpec {
     #[serde(default = "deadline")]
     #[schemars(range(min = 10, max = 604_800))]
     pub progress_deadline_seconds: u32,
+    /// The floor of Available: clusters that must serve, a number or a share rounded down. Absent: as many as the
+    /// policy's budgets leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_available: Option<CountOrPercent>,
     /// Stops the rollout where it stands; what runs goes on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
@@ -102,6 +108,10 @@ pub struct ModelDeploymentStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub current_revision: Option<String>,
+    /// The revision that was promoted before the current one: where `Undo` goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub previous_revision: Option<String>,
     /// The revision being rolled out, or the promoted one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -113,6 +123,16 @@ pub struct ModelDeploymentStatus {
     /// The stage the rollout is in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stage: Option<StageStatus>,
+    /// Verdicts that devices gave under an attempt lower than this do not count any more; absent: all count.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub forget_verdicts_before: u32,
+    /// What runs instead of what the spec asks for, until the spec asks for something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undo: Option<UndoStatus>,
+    /// Actions that were decided and whose own status does not say so yet: with it, each is applied exactly once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
+    pub actions: Vec<DecidedAction>,
     /// Clusters, counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clusters: Option<ReadyCounts>,
@@ -125,8 +145,37 @@ pub struct ModelDeploymentStatus {
     pub waiting_for: Option<String>,
 }
 
-/// The stage of a rollout and when it began: what a planner needs after a restart.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// What runs instead of what the spec asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UndoStatus {
+    /// Name of the revision that the spec asks for.
+    #[schemars(length(max = 63))]
+    pub from: String,
+    /// Name of the revision that runs instead.
+    #[schemars(length(max = 63))]
+    pub to: String,
+}
+
+/// An action that was decided, written together with its effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DecidedAction {
+    /// UID of the RolloutAction.
+    #[schemars(length(min = 1, max = 64))]
+    pub uid: String,
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// What was decided.
+    pub outcome: ActionOutcome,
+    /// The decision in a sentence.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
+/// The stage of a rollout and the time it used: what a planner needs after a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StageStatus {
     /// Name of the stage.
@@ -138,15 +187,54 @@ pub struct StageStatus {
     pub of: u32,
     /// What is going on in it.
     pub phase: StagePhase,
-    /// When it began.
+    /// Which attempt at the revision this is, from 1.
+    #[schemars(range(min = 1))]
+    pub attempt: u32,
+    /// Seconds that were heard since all of its clusters were ready: what the bake time is measured in.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub baked_seconds: u32,
+    /// Seconds that were heard since it began.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub elapsed_seconds: u32,
+    /// Stages that a person let pass, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 17), inner(length(max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    pub passed: Vec<String>,
+    /// A person said that the hub shall not doubt its ears while this attempt goes on.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub doubt_overruled: bool,
+    /// A person took the revision back.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub aborted: bool,
+    /// When it began; to be read by people, nothing is decided by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_time: Option<Time>,
     /// When its last cluster was ready and baking began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bake_started_time: Option<Time>,
-    /// When a cluster last got further.
+    /// When a cluster last got further; to be read by people, nothing is decided by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_progress_time: Option<Time>,
+}
+
+impl Default for StageStatus {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            index: 0,
+            of: 0,
+            phase: StagePhase::default(),
+            attempt: first_attempt(),
+            baked_seconds: 0,
+            elapsed_seconds: 0,
+            passed: Vec::new(),
+            doubt_overruled: false,
+            aborted: false,
+            started_time: None,
+            bake_started_time: None,
+            last_progress_time: None,
+        }
+    }
 }
 
 /// What is going on in a stage. That someone paused the deployment is a condition beside it: the place of the
@@ -160,15 +248,18 @@ pub enum StagePhase {
     Baking,
     /// The last stage is over.
     Completed,
-    /// Too many failures: the rollout stands.
+    /// More clusters condemned the revision than the stage allows: the rollout stands, and the content is final.
     Failed,
+    /// Time, silence or blocks stopped it: nothing moves, and `retry` opens it again.
+    Stopped,
     /// Clusters go back to the promoted revision.
     RollingBack,
     /// Everything is back on the promoted revision.
     RolledBack,
 }
 
-/// Clusters or nodes, counted by where they are.
+/// Clusters or nodes, counted by where they are. The seven from `updated` to `rolledBack` add up to `desired`; `ready`
+/// is beside them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ReadyCounts {
@@ -176,14 +267,18 @@ pub struct ReadyCounts {
     pub desired: u32,
     /// Have taken the update revision.
     pub updated: u32,
-    /// Serve the revision they should.
-    pub ready: u32,
+    /// Are on their way to it, or wait for their turn.
+    pub pending: u32,
     /// Refuse an update for now.
     pub held: u32,
-    /// Have not been heard of.
-    pub offline: u32,
+    /// Are not heard, and were not before they could have got the update revision: nothing waits for them.
+    pub silent: u32,
+    /// Fell silent after they may have got the update revision: they keep their place until they answer.
+    pub suspect: u32,
     /// Rejected the update revision or ran out of time.
     pub failed: u32,
-    /// Went back to an earlier revision by themselves.
+    /// Had the update revision and went back to an earlier one.
     pub rolled_back: u32,
+    /// Serve the revision they should.
+    pub ready: u32,
 }

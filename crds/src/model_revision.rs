@@ -74,9 +74,13 @@ pub struct ModelRevisionStatus {
     /// Ready, Reconciling, Stalled.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// Pending, Promoted or Failed.
+    /// Pending, Promoted, Failed or Stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<RevisionOutcome>,
+    /// The attempt that ended so; absent: the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub attempt: Option<u32>,
     /// The stage it reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -120,6 +124,8 @@ pub enum RevisionOutcome {
     Pending,
     /// It went through all stages.
     Promoted,
-    /// A stage failed; it goes nowhere any more.
+    /// Its content was condemned; it goes nowhere any more.
     Failed,
+    /// Time, silence or blocks stopped it; `retry` opens it again under a new attempt.
+    Stopped,
 }

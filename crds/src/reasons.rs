@@ -23,6 +23,8 @@ pub mod condition {
     pub const HELD: &str = "Held";
     /// A Model's tag was resolved to a digest.
     pub const RESOLVED: &str = "Resolved";
+    /// The credential between hub and cluster ends soon.
+    pub const CREDENTIAL_EXPIRING: &str = "CredentialExpiring";
 }
 
 macro_rules! reasons {
@@ -180,6 +182,30 @@ reasons! {
         StagePassed,
         /// Clusters begin to go back (event).
         RollbackStarted,
+        /// No cluster belongs to the stage, and it does not say `allowEmpty`.
+        StageEmpty,
+        /// A cluster fell silent after it may have got the revision.
+        Suspect,
+        /// The present leader has not heard the cluster yet.
+        Unheard,
+        /// A large part of the fleet fell silent at once: the hub doubts its own ears, and nothing moves.
+        HubDoubtsItself,
+        /// A cluster's or a node's time for the revision ran out.
+        TimedOut,
+        /// The revision that the spec asks for was undone by a person.
+        Undone,
+        /// The revision was taken back by a person.
+        Aborted,
+        /// Fewer clusters are heard to run the revision than the stage wants before it passes.
+        MinProven,
+        /// The credential between hub and cluster ends within 30 days.
+        CredentialExpiring,
+        /// The credential between hub and cluster is good for more than 30 days, or does not say its end.
+        CredentialGood,
+        /// What a person asked for was done.
+        ActionApplied,
+        /// What a person asked for cannot be done.
+        ActionRefused,
     }
 }
 
@@ -209,6 +235,8 @@ reasons! {
         NotHeld,
         /// The node's agent has not been heard of.
         Silent,
+        /// The node's agent fell silent after the node got its go-ahead.
+        Suspect,
         /// The node rejected the revision.
         Rejected,
         /// The node cannot have the revision for now, and tries again.

@@ -1,8 +1,8 @@
 //! The CustomResourceDefinitions as they are installed: derived, then completed.
 //!
 //! kube's derive leaves out what the status contract needs (the default `status.observedGeneration: -1`), writes formats
-//! that the API server does not know (`uint32`), and cannot bound types of upstream (Condition). All of that
-//! is patched here, once, so that no kind can forget it.
+//! that the API server does not know (`uint32`), cannot bound types of upstream (Condition), and says of no list how it
+//! is merged. All of that is patched here, once, so that no kind can forget it.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -19,6 +19,7 @@ pub fn crds() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
         crate::ModelDeployment::crd(),
         crate::RolloutPolicy::crd(),
         crate::ModelRevision::crd(),
+        crate::RolloutAction::crd(),
         crate::ClusterAssignment::crd(),
         crate::EdgeNode::crd(),
     ]
@@ -61,6 +62,7 @@ fn walk(node: &mut Value) {
             map.remove("nullable");
             bound_integer(map);
             bound_conditions(map);
+            say_list_type(map);
             map.values_mut().for_each(walk);
         }
         Value::Array(items) => items.iter_mut().for_each(walk),
@@ -118,6 +120,15 @@ fn bound_conditions(map: &mut Map<String, Value>) {
         if let Value::Object(bounds) = bounds {
             property.extend(bounds);
         }
+    }
+}
+
+/// A list that does not say how it is merged is replaced as a whole. That is what the API server does with silence too,
+/// but said, so that nobody has to know.
+fn say_list_type(map: &mut Map<String, Value>) {
+    if map.get("type").and_then(Value::as_str) == Some("array") && map.contains_key("items") {
+        map.entry("x-kubernetes-list-type")
+            .or_insert(json!("atomic"));
     }
 }
 

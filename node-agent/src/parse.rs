@@ -226,6 +226,8 @@ pub(crate) mod tests {
             name: "digits".into(),
             endpoint_name: "digits".into(),
             revision: "digits-1".into(),
+            attempt: 1,
+            forget_verdicts_before: 0,
             package: PackageRef {
                 repository: "registry.example.com/models/digits".into(),
                 digest: format!("sha256:{}", "ab".repeat(32)),

@@ -147,16 +147,19 @@ pub(super) fn counts(cluster: &Cluster) -> String {
     let NodeCounts {
         desired,
         updated,
-        ready,
+        pending: _,
         held,
-        offline,
+        silent,
+        suspect,
         failed,
         rolled_back,
+        ready,
     } = cluster.nodes;
     let mut text = format!("{updated}/{desired} nodes updated, {ready} ready");
     for (count, what) in [
         (held, "held"),
-        (offline, "silent"),
+        (silent, "silent"),
+        (suspect, "suspect"),
         (failed, "failed"),
         (rolled_back, "rolled back"),
     ] {

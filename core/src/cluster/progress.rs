@@ -16,7 +16,7 @@ pub(super) fn progress<E>(
     nodes: &Counts,
     now: Timestamp,
 ) -> (Progress, Option<Timestamp>) {
-    let answering = nodes.desired.saturating_sub(nodes.offline);
+    let answering = nodes.desired.saturating_sub(nodes.silent);
     let only_held = nodes.held > 0 && nodes.updated.saturating_add(nodes.held) >= answering;
     let resting = nodes.complete() || only_held;
     let before = before.filter(|before| before.revision == entry.revision);

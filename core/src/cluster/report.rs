@@ -1,6 +1,6 @@
 //! What a cluster tells the hub of one model: sums, and the devices' own words for the worst problems.
 //!
-//! Owns the way up from nodes to a cluster. Silent nodes count as desired and offline only, since
+//! Owns the way up from nodes to a cluster. Silent nodes count as desired and silent only, since
 //! what they last said may be long over; a rejection alone outlives silence.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::summary::{Counts, Phase, Problem, Severity, worst_problems};
 
 /// The numbers of an entry's nodes.
 pub(super) fn counts<E: PartialEq>(entry: &Assigned<E>, members: &[Member<'_, E>]) -> Counts {
-    members
+    let sum: Counts = members
         .iter()
         .map(|member| {
             let alive = member.node.alive;
@@ -24,12 +24,14 @@ pub(super) fn counts<E: PartialEq>(entry: &Assigned<E>, members: &[Member<'_, E>
                 updated: u32::from(updated),
                 ready: u32::from(member.serving()),
                 held: u32::from(alive && !updated && rejected.is_none() && member.held()),
-                offline: u32::from(!alive),
+                silent: u32::from(!alive),
                 failed: u32::from(rejected.is_some_and(|model| !model.serving)),
                 rolled_back: u32::from(rejected.is_some_and(|model| model.serving)),
+                ..Counts::default()
             }
         })
-        .sum()
+        .sum();
+    sum.with_pending()
 }
 
 /// The whole report of an entry.

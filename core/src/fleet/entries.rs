@@ -180,7 +180,7 @@ fn aim<'a>(
         (Some(_), Outcome::Failed) if back => to_current().unwrap_or(Aim::Nothing),
         // An old promoted revision: it was away when its successor came.
         (Some(_), Outcome::Promoted) => to_current().unwrap_or(Aim::Keep),
-        (Some(_), Outcome::Pending | Outcome::Failed) => Aim::Keep,
+        (Some(_), Outcome::Pending | Outcome::Failed | Outcome::Stopped) => Aim::Keep,
     }
 }
 

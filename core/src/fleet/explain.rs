@@ -73,7 +73,7 @@ fn count(view: &View<'_>) -> Counts {
     for site in view.sites() {
         counts.desired += 1;
         counts.ready += u32::from(site.serving());
-        counts.offline += u32::from(!site.alive);
+        counts.silent += u32::from(!site.alive);
         counts.held += u32::from(site.cluster.held.is_some());
         let Some(target) = target else {
             continue;
@@ -89,7 +89,7 @@ fn count(view: &View<'_>) -> Counts {
                 .is_some_and(|current| site.settled(current));
         counts.rolled_back += u32::from(back);
     }
-    counts
+    counts.with_pending()
 }
 
 /// The cluster's nodes. Of a report on another revision, only what it says beside the revision counts.
@@ -104,7 +104,8 @@ fn nodes(view: &View<'_>, site: &Site<'_>) -> Counts {
             failed: 0,
             rolled_back: 0,
             ..report.nodes
-        },
+        }
+        .with_pending(),
     }
 }
 
@@ -222,7 +223,7 @@ fn on_its_way(site: &Site<'_>, target: &RevisionName) -> Waiting {
         return Waiting::NotReported;
     };
     let nodes = report.nodes;
-    let expected = nodes.desired.saturating_sub(nodes.offline);
+    let expected = nodes.desired.saturating_sub(nodes.silent);
     let problem = report.problems.first().cloned();
     if nodes.held > 0 && nodes.updated.saturating_add(nodes.held) >= expected {
         return Waiting::NodesHeld {

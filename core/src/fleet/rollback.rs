@@ -132,7 +132,7 @@ pub(super) fn after_failure(
         },
     };
     record.phase = match (deployment.policy.on_failure, before) {
-        (OnFailure::Pause, _) => StagePhase::Stopped,
+        (OnFailure::Pause, _) => StagePhase::Failed,
         (OnFailure::RollbackAll, StagePhase::RolledBack) => StagePhase::RolledBack,
         (OnFailure::RollbackAll, _) => {
             let mut counted = groups
@@ -148,7 +148,7 @@ pub(super) fn after_failure(
     };
     if record.phase != before {
         progress.transitions.extend(match record.phase {
-            StagePhase::Stopped => Some(Transition::Stopped {
+            StagePhase::Failed => Some(Transition::Stopped {
                 revision: target.clone(),
             }),
             StagePhase::RollingBack => Some(Transition::RollbackStarted {
@@ -158,7 +158,10 @@ pub(super) fn after_failure(
             StagePhase::RolledBack => Some(Transition::RolledBack {
                 revision: target.clone(),
             }),
-            StagePhase::Progressing | StagePhase::Baking | StagePhase::Completed => None,
+            StagePhase::Progressing
+            | StagePhase::Baking
+            | StagePhase::Completed
+            | StagePhase::Stopped => None,
         });
     }
     progress.record = Some(record);

@@ -172,7 +172,7 @@ fn is_complete(report: &ModelReport) -> bool {
 
 /// Nothing more is under way: every node that answers has the revision, or it failed.
 fn is_over(report: &ModelReport) -> bool {
-    let expected = report.nodes.desired.saturating_sub(report.nodes.offline);
+    let expected = report.nodes.desired.saturating_sub(report.nodes.silent);
     let nobody = expected == 0 && report.nodes.desired > 0;
     rejected(report) || report.nodes.updated >= expected && !nobody
 }

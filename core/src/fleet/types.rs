@@ -78,6 +78,8 @@ pub enum Outcome {
     Promoted,
     /// Failed in a stage. For ever: only a new revision helps.
     Failed,
+    /// Time, silence or blocks stopped it: a new attempt opens it again.
+    Stopped,
 }
 
 /// Where a deployment runs.
@@ -242,6 +244,8 @@ pub enum StagePhase {
     /// The revision went through every stage.
     Completed,
     /// The revision failed in this stage and nothing moves (`onFailure: Pause`).
+    Failed,
+    /// Time, silence or blocks stopped it, and nothing moves.
     Stopped,
     /// The revision failed in this stage and clusters go back (`onFailure: RollbackAll`).
     RollingBack,

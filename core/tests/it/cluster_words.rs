@@ -154,7 +154,7 @@ fn a_silent_node_counts_as_unavailable_and_gets_nothing() {
     let two = nodes([silent, on("r1")]);
     check(&plan("r2", 1, &two), &["r1", "r1"]);
     check(&plan("r2", 2, &two), &["r1", "r2"]);
-    assert_eq!(report(&plan("r2", 2, &two)).nodes.offline, 1);
+    assert_eq!(report(&plan("r2", 2, &two)).nodes.silent, 1);
 }
 
 #[test]

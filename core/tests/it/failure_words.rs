@@ -72,7 +72,7 @@ fn pause_stops_and_setting_back_or_a_new_revision_leaves_it() {
     check_told(&failed, &[("c0", "r2"), ("c1", "r1")]);
     assert_eq!(
         answer(&failed).stage.as_ref().unwrap().phase,
-        StagePhase::Stopped
+        StagePhase::Failed
     );
     assert!(matches!(waiting(&failed, "c1"), Waiting::Stopped { .. }));
     apply(&mut desired, &mut observed, &failed);

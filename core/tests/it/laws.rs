@@ -128,6 +128,7 @@ fn any_deployment(choices: &mut Choices) -> fleet::Deployment {
             StagePhase::Progressing,
             StagePhase::Baking,
             StagePhase::Completed,
+            StagePhase::Failed,
             StagePhase::Stopped,
             StagePhase::RollingBack,
             StagePhase::RolledBack,
@@ -205,7 +206,7 @@ fn any_report(revision: RevisionName, choices: &mut Choices) -> ModelReport {
         } else {
             0
         },
-        offline: if choices.chance(10) {
+        silent: if choices.chance(10) {
             up_to(choices)
         } else {
             0
@@ -220,6 +221,7 @@ fn any_report(revision: RevisionName, choices: &mut Choices) -> ModelReport {
         } else {
             0
         },
+        ..Counts::default()
     };
     let phase = choices.pick(&[Phase::Passed, Phase::Pending, Phase::Staging, Phase::Failed]);
     crate::fixtures::report(&revision.to_string(), nodes, phase)

@@ -83,6 +83,47 @@ fn every_number_of_a_spec_has_a_range_and_none_is_a_float() {
 }
 
 #[test]
+fn every_list_says_how_it_is_merged() {
+    check(|_, node| match node["type"].as_str() {
+        Some("array") if node["x-kubernetes-list-type"].is_null() => {
+            Some("a list without x-kubernetes-list-type")
+        }
+        Some("array")
+            if node["x-kubernetes-list-type"] == "map"
+                && node["x-kubernetes-list-map-keys"].is_null() =>
+        {
+            Some("a map without its keys")
+        }
+        _ => None,
+    });
+}
+
+/// A column of that name is read by eye and by scripts: one word of the closed list, as in every kind of Kubernetes.
+#[test]
+fn every_column_shows_what_its_header_says() {
+    for crd in rimward_crds::schema::crds().unwrap() {
+        for column in crd.spec.versions[0]
+            .additional_printer_columns
+            .iter()
+            .flatten()
+        {
+            let field = column.json_path.rsplit('.').next().unwrap();
+            for word in ["reason", "message", "status"] {
+                let headed = column.name.eq_ignore_ascii_case(word);
+                let shown = field == word && word != "status";
+                assert!(
+                    if headed { field == word } else { !shown },
+                    "{}: column {} shows {}",
+                    crd.spec.names.kind,
+                    column.name,
+                    column.json_path
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn a_status_never_written_does_not_look_finished() {
     for crd in rimward_crds::schema::crds().unwrap() {
         let schema = serde_json::to_value(&crd).unwrap();

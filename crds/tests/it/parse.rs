@@ -136,6 +136,7 @@ kinds! {
     an_admitted_model_deployment_parses: "ModelDeployment", ModelDeploymentSpec, ModelDeploymentStatus;
     an_admitted_rollout_policy_parses: "RolloutPolicy", RolloutPolicySpec, RolloutPolicyStatus;
     an_admitted_model_revision_parses: "ModelRevision", ModelRevisionSpec, ModelRevisionStatus;
+    an_admitted_rollout_action_parses: "RolloutAction", RolloutActionSpec, RolloutActionStatus;
     an_admitted_cluster_assignment_parses: "ClusterAssignment", ClusterAssignmentSpec, ClusterAssignmentStatus;
     an_admitted_edge_node_parses: "EdgeNode", EdgeNodeSpec, EdgeNodeStatus;
 }

@@ -18,6 +18,7 @@ fn parse_as_kind(kind: &str, value: Value) -> Result<(), String> {
         "ModelDeployment" => check::<crds::ModelDeployment>(value),
         "RolloutPolicy" => check::<crds::RolloutPolicy>(value),
         "ModelRevision" => check::<crds::ModelRevision>(value),
+        "RolloutAction" => check::<crds::RolloutAction>(value),
         "ClusterAssignment" => check::<crds::ClusterAssignment>(value),
         "EdgeNode" => check::<crds::EdgeNode>(value),
         other => Err(format!("no kind {other:?}")),

@@ -76,6 +76,7 @@ pub fn model(namespace: &str, name: &str, report: &Report, running: Running) -> 
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         revision: report.revision.as_ref().map(ToString::to_string),
+        attempt: 1,
         state: state(report.standing),
         reason: report
             .problem
@@ -105,12 +106,14 @@ pub fn refused(refused: &Refused) -> NodeModelStatus {
         namespace,
         name,
         revision,
+        attempt,
         ..
     } = &refused.entry;
     NodeModelStatus {
         namespace: cut(namespace, 63),
         name: cut(name, 52),
         revision: Some(cut(revision, 63)),
+        attempt: *attempt,
         state: NodeModelState::Blocked,
         reason: Some(refused.problem.reason.as_str().to_owned()),
         message: Some(cut(&refused.problem.message, MESSAGE_CHARS_MAX)),

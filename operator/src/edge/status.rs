@@ -103,14 +103,17 @@ fn model(key: &ModelKey, report: &ModelReport) -> AssignedModelStatus {
         namespace: key.namespace.to_string(),
         name: key.name.to_string(),
         revision: Some(revision.to_string()),
+        attempt: 1,
         nodes: NodeCounts {
             desired: nodes.desired,
             updated: nodes.updated,
-            ready: nodes.ready,
+            pending: nodes.pending,
             held: nodes.held,
-            offline: nodes.offline,
+            silent: nodes.silent,
+            suspect: nodes.suspect,
             failed: nodes.failed,
             rolled_back: nodes.rolled_back,
+            ready: nodes.ready,
         },
         last_good_revision: last_good.as_ref().map(ToString::to_string),
         problems: problems
@@ -124,6 +127,7 @@ fn model(key: &ModelKey, report: &ModelReport) -> AssignedModelStatus {
         verdict: ModelVerdict {
             phase: match phase {
                 Phase::Failed => VerdictPhase::Failed,
+                Phase::TimedOut => VerdictPhase::TimedOut,
                 Phase::Held => VerdictPhase::Held,
                 Phase::Pending => VerdictPhase::Pending,
                 Phase::Staging => VerdictPhase::Staging,

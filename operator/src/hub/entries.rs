@@ -119,6 +119,9 @@ fn spelled_out(
         name: key.name.to_string(),
         endpoint_name: endpoint_name.to_string(),
         revision: revision.to_string(),
+        attempt: 1,
+        forget_verdicts_before: 0,
+        replaces: None,
         package: package.clone(),
         runtime: runtime.clone(),
         health: health.clone(),
@@ -129,6 +132,7 @@ fn spelled_out(
                 CountOrPercent::Percent(u8::try_from(percent).unwrap_or(100))
             }
         },
+        max_failures: 0,
         action: match action {
             Action::Run => rimward_crds::Action::Run,
             Action::Remove => rimward_crds::Action::Remove,
@@ -138,7 +142,7 @@ fn spelled_out(
     })
 }
 
-/// Bytes of the revision's largest entry as JSON: names of the longest stage and policy counted.
+/// Bytes of the revision's largest entry as JSON: the longest names and numbers counted.
 pub(crate) fn bytes(deployment: &ModelDeployment, revision: &ModelRevision) -> u32 {
     let name = deployment.metadata.name.clone().unwrap_or_default();
     let entry = AssignedModel {
@@ -150,11 +154,15 @@ pub(crate) fn bytes(deployment: &ModelDeployment, revision: &ModelRevision) -> u
             .unwrap_or_else(|| name.clone()),
         name,
         revision: revision.metadata.name.clone().unwrap_or_default(),
+        attempt: u32::MAX,
+        forget_verdicts_before: u32::MAX,
+        replaces: Some("r".repeat(63)),
         package: revision.spec.package.clone(),
         runtime: revision.spec.runtime.clone(),
         health: revision.spec.health.clone(),
         node_selector: deployment.spec.placement.node_selector.clone(),
         max_unavailable: CountOrPercent::Count(100_000),
+        max_failures: 100_000,
         action: rimward_crds::Action::Remove,
         stage: Some("s".repeat(63)),
         progress_deadline_seconds: 604_800,

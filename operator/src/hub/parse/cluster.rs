@@ -109,6 +109,7 @@ fn model_report(model: &AssignedModelStatus) -> Result<Option<ModelReport>, Inva
         namespace: _,
         name: _,
         revision,
+        attempt: _,
         nodes,
         last_good_revision,
         problems,
@@ -126,6 +127,7 @@ fn model_report(model: &AssignedModelStatus) -> Result<Option<ModelReport>, Inva
             VerdictPhase::Trial => Phase::Trial,
             VerdictPhase::Passed => Phase::Passed,
             VerdictPhase::Failed => Phase::Failed,
+            VerdictPhase::TimedOut => Phase::TimedOut,
             VerdictPhase::Held => Phase::Held,
         },
         reason: verdict.reason.clone().unwrap_or_default(),
@@ -156,20 +158,24 @@ fn counts(nodes: &NodeCounts) -> Counts {
     let NodeCounts {
         desired,
         updated,
-        ready,
+        pending,
         held,
-        offline,
+        silent,
+        suspect,
         failed,
         rolled_back,
+        ready,
     } = *nodes;
     Counts {
         desired,
         updated,
-        ready,
+        pending,
         held,
-        offline,
+        silent,
+        suspect,
         failed,
         rolled_back,
+        ready,
     }
 }
 

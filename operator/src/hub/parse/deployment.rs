@@ -87,6 +87,7 @@ fn outcome(outcome: Option<RevisionOutcome>) -> Outcome {
     match outcome {
         Some(RevisionOutcome::Promoted) => Outcome::Promoted,
         Some(RevisionOutcome::Failed) => Outcome::Failed,
+        Some(RevisionOutcome::Stopped) => Outcome::Stopped,
         Some(RevisionOutcome::Pending) | None => Outcome::Pending,
     }
 }
@@ -121,7 +122,8 @@ fn phase(phase: rimward_crds::StagePhase) -> StagePhase {
         Api::Progressing => StagePhase::Progressing,
         Api::Baking => StagePhase::Baking,
         Api::Completed => StagePhase::Completed,
-        Api::Failed => StagePhase::Stopped,
+        Api::Failed => StagePhase::Failed,
+        Api::Stopped => StagePhase::Stopped,
         Api::RollingBack => StagePhase::RollingBack,
         Api::RolledBack => StagePhase::RolledBack,
     }

@@ -19,6 +19,9 @@ pub(crate) fn policy(
         nodes,
         stages,
         on_failure,
+        offline: _,
+        hold: _,
+        rollback: _,
     } = spec;
     let mut names = BTreeSet::new();
     for (index, stage) in stages.iter().enumerate() {
@@ -59,6 +62,8 @@ fn one(index: usize, stage: &RolloutStage) -> Result<Stage, Invalid> {
         max_concurrency,
         max_unavailable,
         max_failures,
+        min_proven: _,
+        allow_empty: _,
         bake_seconds,
         progress_deadline_seconds,
     } = stage;

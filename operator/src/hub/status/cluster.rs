@@ -94,6 +94,7 @@ pub(crate) fn cluster(
         capabilities: report
             .and_then(|report| report.capabilities.clone())
             .or(old.capabilities),
+        credential_expires_time: old.credential_expires_time,
     }
 }
 

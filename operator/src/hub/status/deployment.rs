@@ -57,6 +57,7 @@ pub(crate) fn planned(
         clusters: Some(counts(&plan.clusters)),
         nodes: Some(counts(&plan.nodes)),
         waiting_for: waiting.map(|words| clip(&words, WAITING_BYTES_MAX).to_owned()),
+        ..ModelDeploymentStatus::default()
     }
 }
 
@@ -161,13 +162,15 @@ fn stage(record: &StageRecord) -> StageStatus {
             fleet::StagePhase::Progressing => StagePhase::Progressing,
             fleet::StagePhase::Baking => StagePhase::Baking,
             fleet::StagePhase::Completed => StagePhase::Completed,
-            fleet::StagePhase::Stopped => StagePhase::Failed,
+            fleet::StagePhase::Failed => StagePhase::Failed,
+            fleet::StagePhase::Stopped => StagePhase::Stopped,
             fleet::StagePhase::RollingBack => StagePhase::RollingBack,
             fleet::StagePhase::RolledBack => StagePhase::RolledBack,
         },
         started_time: time(*started),
         bake_started_time: bake_started.and_then(time),
         last_progress_time: time(*last_progress),
+        ..StageStatus::default()
     }
 }
 
@@ -175,20 +178,24 @@ fn counts(counts: &Counts) -> ReadyCounts {
     let Counts {
         desired,
         updated,
-        ready,
+        pending,
         held,
-        offline,
+        silent,
+        suspect,
         failed,
         rolled_back,
+        ready,
     } = *counts;
     ReadyCounts {
         desired,
         updated,
-        ready,
+        pending,
         held,
-        offline,
+        silent,
+        suspect,
         failed,
         rolled_back,
+        ready,
     }
 }
 

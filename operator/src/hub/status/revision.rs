@@ -34,6 +34,7 @@ pub(crate) fn revision(
             Outcome::Pending => RevisionOutcome::Pending,
             Outcome::Promoted => RevisionOutcome::Promoted,
             Outcome::Failed => RevisionOutcome::Failed,
+            Outcome::Stopped => RevisionOutcome::Stopped,
         });
         status.stage = Some(stage.to_string());
         status.reason = Some(clip(reason, REASON_BYTES_MAX).to_owned());
@@ -46,6 +47,7 @@ pub(crate) fn revision(
         RevisionOutcome::Pending => (HubReason::Pending, false, false),
         RevisionOutcome::Promoted => (HubReason::Promoted, true, false),
         RevisionOutcome::Failed => (HubReason::StageFailed, false, true),
+        RevisionOutcome::Stopped => (HubReason::RolloutStopped, false, true),
     };
     let reason = reason.as_str();
     let generation = object.metadata.generation;
