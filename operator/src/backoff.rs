@@ -70,6 +70,11 @@ impl<K: Ord + Hash> Backoffs<K> {
             .is_none_or(|failed| failed.not_before <= now)
     }
 
+    /// When the key may be tried, if it failed.
+    pub(crate) fn not_before(&self, key: &K) -> Option<Instant> {
+        self.failed.get(key).map(|failed| failed.not_before)
+    }
+
     /// Says whether the key failed and did not succeed since.
     pub(crate) fn has_failed(&self, key: &K) -> bool {
         self.failed.contains_key(key)

@@ -1,10 +1,13 @@
 //! Resolves Models: tag to digest once, and what the package says about itself.
 //!
 //! Owns the network calls to registries, off the planning loop: at most [`RUNNING_MAX`] at once, each within
-//! [`DEADLINE_SECONDS`], tried again with a growing wait. Must never write an object: results go to the
-//! loop, which writes the status.
+//! [`DEADLINE_SECONDS`], tried again with a growing wait. Fair: namespaces take turns, and none of them, and no
+//! registry, has more than its share, so that a registry that swallows requests delays only those who name it.
+//! Credentials and certificate authorities are read anew for every try. Must never write an object: results go to
+//! the loop, which writes the status.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +30,13 @@ use crate::metrics::{Category, Kind, Metrics};
 use crate::objects::ObjectKey;
 
 /// Resolutions at once.
-const RUNNING_MAX: usize = 4;
+const RUNNING_MAX: usize = 16;
+/// Of one namespace's Models.
+const NAMESPACE_RUNNING_MAX: usize = 2;
+/// At one registry.
+const HOST_RUNNING_MAX: usize = 4;
+/// At one registry that did not answer the last time.
+const SILENT_HOST_RUNNING_MAX: usize = 1;
 /// How long one may take.
 const DEADLINE_SECONDS: u64 = 60;
 /// The key of a `kubernetes.io/dockerconfigjson` Secret.
@@ -87,6 +96,13 @@ impl Resolution {
     }
 }
 
+/// A Model that is to be resolved.
+struct Wanted {
+    model: Arc<Model>,
+    /// Its registry; empty when its image does not parse.
+    host: String,
+}
+
 /// Resolves in the background.
 pub(crate) struct Resolver {
     client: Client,
@@ -95,7 +111,13 @@ pub(crate) struct Resolver {
     done: mpsc::Receiver<(ModelId, Resolution)>,
     finished: mpsc::Sender<(ModelId, Resolution)>,
     tasks: JoinSet<()>,
-    running: BTreeSet<ModelId>,
+    /// Models without a digest, by namespace.
+    wanted: BTreeMap<String, BTreeMap<ModelId, Wanted>>,
+    /// The namespace whose turn was last.
+    last: String,
+    /// What runs, and at which registry.
+    running: BTreeMap<ModelId, String>,
+    silent_hosts: BTreeSet<String>,
     results: BTreeMap<ModelId, Resolution>,
     backoffs: Backoffs<ModelId>,
     changed: Arc<Feed>,
@@ -117,7 +139,10 @@ impl Resolver {
             done,
             finished,
             tasks: JoinSet::new(),
-            running: BTreeSet::new(),
+            wanted: BTreeMap::new(),
+            last: String::new(),
+            running: BTreeMap::new(),
+            silent_hosts: BTreeSet::new(),
             results: BTreeMap::new(),
             backoffs: Backoffs::default(),
             changed,
@@ -129,42 +154,163 @@ impl Resolver {
         self.results.get(id)
     }
 
-    /// Takes finished results, and starts what is due among `unresolved`, which is every Model without a digest.
-    pub(crate) fn turn(&mut self, unresolved: &BTreeMap<ModelId, &Model>, now: Instant) {
-        while let Ok((id, resolution)) = self.done.try_recv() {
-            self.running.remove(&id);
-            match &resolution {
-                Resolution::Resolved { .. } => self.backoffs.succeeded(&id),
-                Resolution::Failed { reason, message } => {
-                    self.metrics.failed(Category::Registry);
-                    let wait = self.backoffs.failed(id.clone(), now);
-                    tracing::warn!(
-                        model = %format!("{}/{}", id.namespace, id.name),
-                        %reason, message, wait_seconds = wait.as_secs(), "model not resolved"
-                    );
-                }
+    /// Takes all Models as they are seen now; those without a digest are to be resolved.
+    pub(crate) fn saw_all<'a>(&mut self, models: impl Iterator<Item = &'a Model>) {
+        let mut before = std::mem::take(&mut self.wanted);
+        for model in models.filter(|model| is_wanted(model)) {
+            let id = ModelId::of(model);
+            let known = before.get_mut(&id.namespace);
+            let known = known.and_then(|of_namespace| of_namespace.remove(&id));
+            self.want(id, known.unwrap_or_else(|| Wanted::new(model)));
+        }
+        let Self {
+            wanted,
+            results,
+            backoffs,
+            ..
+        } = self;
+        let exists = |id: &ModelId| {
+            wanted
+                .get(&id.namespace)
+                .is_some_and(|of| of.contains_key(id))
+        };
+        results.retain(|id, _| exists(id));
+        backoffs.retain(exists);
+    }
+
+    /// Takes one Model as it is seen now; none when it is gone.
+    #[allow(dead_code, reason = "called by a loop that looks only at what changed")]
+    pub(crate) fn saw(&mut self, namespace: &str, name: &str, model: Option<&Model>) {
+        let id = model.filter(|model| is_wanted(model)).map(ModelId::of);
+        if let btree_map::Entry::Occupied(mut known) = self.wanted.entry(namespace.to_owned()) {
+            let others = |other: &ModelId| other.name == name && Some(other) != id.as_ref();
+            let gone: Vec<ModelId> = known
+                .get()
+                .keys()
+                .filter(|it| others(it))
+                .cloned()
+                .collect();
+            for id in gone {
+                known.get_mut().remove(&id);
+                self.results.remove(&id);
+                self.backoffs.succeeded(&id);
             }
-            self.results.insert(id, resolution);
+            if known.get().is_empty() {
+                known.remove();
+            }
+        }
+        if let (Some(id), Some(model)) = (id, model) {
+            self.want(id, Wanted::new(model));
+        }
+    }
+
+    fn want(&mut self, id: ModelId, wanted: Wanted) {
+        let of_namespace = self.wanted.entry(id.namespace.clone()).or_default();
+        of_namespace.insert(id, wanted);
+    }
+
+    /// Takes finished results, and starts what is due.
+    pub(crate) fn turn(&mut self, now: Instant) {
+        while let Ok((id, resolution)) = self.done.try_recv() {
+            self.finish(id, resolution, now);
         }
         while self.tasks.try_join_next().is_some() {}
-        self.results.retain(|id, _| unresolved.contains_key(id));
-        self.backoffs.retain(|id| unresolved.contains_key(id));
-        let due = unresolved.iter().filter(|(id, _)| {
-            let resolved = matches!(self.results.get(id), Some(Resolution::Resolved { .. }));
-            !resolved && !self.running.contains(id) && self.backoffs.may_try(id, now)
-        });
-        let free = RUNNING_MAX.saturating_sub(self.running.len());
-        let due: Vec<_> = due.take(free).collect();
-        for (id, model) in due {
-            let work = resolve(self.client.clone(), self.options.clone(), (*model).clone());
-            self.start(id.clone(), work);
+        while let Some((id, wanted)) = self.next(now) {
+            let (model, host) = (wanted.model.clone(), wanted.host.clone());
+            self.last.clone_from(&id.namespace);
+            let work = resolve(self.client.clone(), self.options.clone(), model);
+            self.start(id, host, work);
         }
-        self.metrics.set_queued(unresolved.len());
+        let queued = self.wanted.values().map(BTreeMap::len).sum();
+        self.metrics.set_queued(queued);
+    }
+
+    fn finish(&mut self, id: ModelId, resolution: Resolution, now: Instant) {
+        let host = self.running.remove(&id).unwrap_or_default();
+        match &resolution {
+            Resolution::Resolved { .. } => {
+                self.backoffs.succeeded(&id);
+                self.silent_hosts.remove(&host);
+            }
+            Resolution::Failed { reason, message } => {
+                self.metrics.failed(Category::Registry);
+                match reason {
+                    HubReason::RegistryUnavailable => {
+                        self.silent_hosts.insert(host);
+                    }
+                    // Nothing was asked of it.
+                    HubReason::ImageInvalid | HubReason::PullSecretInvalid => {}
+                    _ => {
+                        self.silent_hosts.remove(&host);
+                    }
+                }
+                let wait = self.backoffs.failed(id.clone(), now);
+                tracing::warn!(
+                    model = %format!("{}/{}", id.namespace, id.name),
+                    %reason, message, wait_seconds = wait.as_secs(), "model not resolved"
+                );
+            }
+        }
+        let of_namespace = self.wanted.get(&id.namespace);
+        if of_namespace.is_some_and(|wanted| wanted.contains_key(&id)) {
+            self.results.insert(id, resolution);
+        } else {
+            self.backoffs.succeeded(&id);
+        }
+        // Only of those that anybody names, so that names cannot pile up.
+        let mut named = self.wanted.values().flat_map(BTreeMap::values);
+        let hosts = &mut self.silent_hosts;
+        if hosts.len() > RUNNING_MAX {
+            let named: BTreeSet<&str> = named.by_ref().map(|wanted| &*wanted.host).collect();
+            hosts.retain(|host| named.contains(&**host));
+        }
+    }
+
+    /// The next one to start: the namespaces after the last one first; in a namespace whichever waits longest.
+    fn next(&self, now: Instant) -> Option<(ModelId, &Wanted)> {
+        if self.running.len() >= RUNNING_MAX {
+            return None;
+        }
+        let after = (Bound::Excluded(self.last.as_str()), Bound::Unbounded);
+        let before = (Bound::Unbounded, Bound::Included(self.last.as_str()));
+        let namespaces = self.wanted.range::<str, _>(after);
+        let namespaces = namespaces.chain(self.wanted.range::<str, _>(before));
+        for (namespace, wanted) in namespaces {
+            let running = self.running.keys().filter(|id| id.namespace == *namespace);
+            if running.count() >= NAMESPACE_RUNNING_MAX {
+                continue;
+            }
+            let due = wanted.iter().filter(|(id, wanted)| {
+                !self.running.contains_key(*id)
+                    && self.backoffs.may_try(id, now)
+                    && self.has_room(&wanted.host)
+                    && !matches!(self.results.get(*id), Some(Resolution::Resolved { .. }))
+            });
+            // One that was never tried waits for longer than any that was.
+            if let Some((id, wanted)) = due.min_by_key(|(id, _)| self.backoffs.not_before(id)) {
+                return Some((id.clone(), wanted));
+            }
+        }
+        None
+    }
+
+    fn has_room(&self, host: &str) -> bool {
+        let max = if self.silent_hosts.contains(host) {
+            SILENT_HOST_RUNNING_MAX
+        } else {
+            HOST_RUNNING_MAX
+        };
+        host.is_empty() || self.running.values().filter(|it| *it == host).count() < max
     }
 
     /// Whatever becomes of `work`, a result comes: one that never did would hold its place for good.
-    fn start(&mut self, id: ModelId, work: impl Future<Output = Resolution> + Send + 'static) {
-        self.running.insert(id.clone());
+    fn start(
+        &mut self,
+        id: ModelId,
+        host: String,
+        work: impl Future<Output = Resolution> + Send + 'static,
+    ) {
+        self.running.insert(id.clone(), host);
         let (finished, changed) = (self.finished.clone(), self.changed.clone());
         self.tasks.spawn(async move {
             let deadline = Duration::from_secs(DEADLINE_SECONDS);
@@ -196,7 +342,27 @@ impl Resolver {
     }
 }
 
-async fn resolve(client: Client, options: ClientOptions, model: Model) -> Resolution {
+impl Wanted {
+    fn new(model: &Model) -> Self {
+        let reference = model.spec.image.parse::<Reference>();
+        Self {
+            model: Arc::new(model.clone()),
+            host: reference.map_or_else(
+                |_| String::new(),
+                |it| it.repository().registry().to_owned(),
+            ),
+        }
+    }
+}
+
+/// A Model has to be resolved as long as its status has no digest.
+fn is_wanted(model: &Model) -> bool {
+    let status = model.status.as_ref();
+    status.is_none_or(|status| status.digest.is_none())
+        && model.metadata.deletion_timestamp.is_none()
+}
+
+async fn resolve(client: Client, options: ClientOptions, model: Arc<Model>) -> Resolution {
     let reference: Reference = match model.spec.image.parse() {
         Ok(reference) => reference,
         Err(error) => return failed(HubReason::ImageInvalid, format!("spec.image: {error}")),
@@ -306,48 +472,66 @@ fn reason(error: &InspectError) -> HubReason {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
 
-    use kube::Config;
     use rimward_artifact::registry::ClientOptions;
     use rimward_crds::Model;
     use rimward_crds::reasons::HubReason;
+    use tokio::net::TcpListener;
 
-    use super::{ModelId, RUNNING_MAX, Resolution, Resolver};
+    use super::{
+        HOST_RUNNING_MAX, ModelId, NAMESPACE_RUNNING_MAX, RUNNING_MAX, Resolution, Resolver,
+    };
     use crate::hub::feed::Feed;
     use crate::metrics::Metrics;
+    use crate::testing;
 
-    /// Its image is refused before anything is asked of a registry.
-    fn object(name: &str) -> Model {
+    /// Refused before anything is asked of a registry.
+    const NO_IMAGE: &str = "not an image";
+
+    fn object(namespace: &str, name: &str, image: &str) -> Model {
         serde_yaml::from_str(&format!(
-            "{{apiVersion: rimward.dev/v1alpha1, kind: Model, metadata: {{name: {name}, generation: 1}},
-               spec: {{family: digits, version: 1.0.0, image: 'not an image'}}}}"
+            "{{apiVersion: rimward.dev/v1alpha1, kind: Model,
+               metadata: {{namespace: {namespace}, name: {name}, generation: 1}},
+               spec: {{family: digits, version: 1.0.0, image: '{image}'}}}}"
         ))
         .unwrap()
     }
 
-    fn failure(resolver: &Resolver, id: &ModelId) -> Option<HubReason> {
-        match resolver.result(id)? {
+    fn resolver(plain_http: &str) -> (Resolver, Arc<Feed>) {
+        let feed = Arc::new(Feed::default());
+        let options = ClientOptions {
+            plain_http: [plain_http.to_owned()].into(),
+            internal_only_if_named: true,
+            ..ClientOptions::default()
+        };
+        let client = testing::client("http://127.0.0.1:1");
+        let metrics = Arc::new(Metrics::default());
+        (Resolver::new(client, options, metrics, feed.clone()), feed)
+    }
+
+    fn failure(resolver: &Resolver, model: &Model) -> Option<HubReason> {
+        match resolver.result(&ModelId::of(model))? {
             Resolution::Failed { reason, .. } => Some(*reason),
             Resolution::Resolved { .. } => None,
         }
     }
 
-    /// Takes turns at `now` until nothing runs.
-    async fn settle(
+    /// Takes turns at `now` until it is `enough`.
+    async fn until(
         resolver: &mut Resolver,
-        changed: &Feed,
-        unresolved: &BTreeMap<ModelId, &Model>,
+        feed: &Feed,
         now: Instant,
+        enough: impl Fn(&Resolver) -> bool,
     ) {
         loop {
-            resolver.turn(unresolved, now);
-            if resolver.running.is_empty() {
+            resolver.turn(now);
+            if enough(resolver) {
                 return;
             }
-            tokio::time::timeout(Duration::from_secs(10), changed.changed())
+            tokio::time::timeout(Duration::from_secs(10), feed.changed())
                 .await
                 .expect("what runs says when it ended");
         }
@@ -355,33 +539,135 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_failed_try_that_is_tried_again_and_holds_no_place() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let config = Config::new("http://127.0.0.1:1".parse().unwrap());
-        let changed = Arc::new(Feed::default());
-        let mut resolver = Resolver::new(
-            crate::runtime::client(config).unwrap(),
-            ClientOptions::default(),
-            Arc::new(Metrics::default()),
-            changed.clone(),
-        );
-        let models: Vec<_> = (0..RUNNING_MAX)
-            .map(|nth| object(&format!("m{nth}")))
-            .collect();
-        let unresolved: BTreeMap<_, _> = models.iter().map(|it| (ModelId::of(it), it)).collect();
-        for id in unresolved.keys() {
-            resolver.start(id.clone(), async { panic!("in a resolve task") });
+        let (mut resolver, feed) = resolver("localhost");
+        let names = (0..RUNNING_MAX).map(|nth| format!("m{nth}"));
+        let models: Vec<_> = names.map(|name| object("a", &name, NO_IMAGE)).collect();
+        resolver.saw_all(models.iter());
+        for model in &models {
+            let work = async { panic!("in a resolve task") };
+            resolver.start(ModelId::of(model), String::new(), work);
         }
         let now = Instant::now();
-        settle(&mut resolver, &changed, &unresolved, now).await;
-        for id in unresolved.keys() {
-            assert_eq!(failure(&resolver, id), Some(HubReason::RegistryUnavailable));
+        until(&mut resolver, &feed, now, |it| it.running.is_empty()).await;
+        for model in &models {
+            assert_eq!(
+                failure(&resolver, model),
+                Some(HubReason::RegistryUnavailable)
+            );
         }
         assert!(resolver.next_try(now).is_some(), "they wait for their turn");
 
         let later = now + Duration::from_secs(2);
-        settle(&mut resolver, &changed, &unresolved, later).await;
-        for id in unresolved.keys() {
-            assert_eq!(failure(&resolver, id), Some(HubReason::ImageInvalid));
+        until(&mut resolver, &feed, later, |it| it.running.is_empty()).await;
+        for model in &models {
+            assert_eq!(failure(&resolver, model), Some(HubReason::ImageInvalid));
         }
+    }
+
+    /// A registry that takes every connection and never answers; counts them.
+    async fn black_hole() -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = taken.clone();
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok(connection) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                open.push(connection);
+            }
+        });
+        (host, taken)
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_swallows_requests_delays_no_namespace_that_does_not_name_it() {
+        let (host, taken) = black_hole().await;
+        let (mut resolver, feed) = resolver(&host);
+        let image = format!("{host}/digits:1");
+        // First by name, and more than there are places.
+        let dark = (0..5 * RUNNING_MAX).map(|nth| {
+            let namespace = format!("dark-{}", nth % 5);
+            object(&namespace, &format!("m{nth}"), &image)
+        });
+        let mut models: Vec<_> = dark.collect();
+        let light: Vec<_> = (0..9)
+            .map(|nth| object("light", &format!("m{nth}"), NO_IMAGE))
+            .collect();
+        models.extend(light.iter().cloned());
+        resolver.saw_all(models.iter());
+        let now = Instant::now();
+        let all = |it: &Resolver| light.iter().all(|model| failure(it, model).is_some());
+        until(&mut resolver, &feed, now, all).await;
+        assert!(
+            now.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            now.elapsed()
+        );
+        let running = resolver.running.values().filter(|it| **it == host);
+        assert_eq!(running.count(), HOST_RUNNING_MAX);
+        assert!(taken.load(Ordering::SeqCst) <= HOST_RUNNING_MAX);
+    }
+
+    #[tokio::test]
+    async fn namespaces_take_turns_and_a_registry_that_was_silent_is_tried_one_by_one() {
+        let (host, _) = black_hole().await;
+        let (mut resolver, _) = resolver(&host);
+        let now = Instant::now();
+        let image = |nth: usize| format!("r{nth}.invalid/digits:1");
+        let many = (0..20).map(|nth| object("a", &format!("m{nth}"), &image(nth)));
+        let mut models: Vec<_> = many.collect();
+        models.push(object("b", "m", &image(20)));
+        resolver.saw_all(models.iter());
+        let mut order = Vec::new();
+        while let Some((id, wanted)) = resolver.next(now) {
+            let host = wanted.host.clone();
+            order.push(id.namespace.clone());
+            resolver.last.clone_from(&id.namespace);
+            resolver.running.insert(id, host);
+        }
+        assert_eq!(order, ["a", "b", "a"]);
+        assert_eq!(
+            order.iter().filter(|it| **it == "a").count(),
+            NAMESPACE_RUNNING_MAX
+        );
+
+        resolver.running.clear();
+        resolver.silent_hosts.insert(host.clone());
+        let image = format!("{host}/digits:1");
+        let dark: Vec<_> = ["a", "b"]
+            .map(|namespace| object(namespace, "m", &image))
+            .into();
+        resolver.saw_all(dark.iter());
+        let (id, _) = resolver.next(now).unwrap();
+        resolver.running.insert(id, host);
+        assert!(resolver.next(now).is_none());
+    }
+
+    #[tokio::test]
+    async fn one_model_at_a_time_comes_changes_and_goes() {
+        let (mut resolver, feed) = resolver("localhost");
+        let now = Instant::now();
+        let mut model = object("a", "m", NO_IMAGE);
+        resolver.saw("a", "m", Some(&model));
+        until(&mut resolver, &feed, now, |it| {
+            failure(it, &model).is_some()
+        })
+        .await;
+        model.metadata.generation = Some(2);
+        resolver.saw("a", "m", Some(&model));
+        assert_eq!(
+            failure(&resolver, &object("a", "m", NO_IMAGE)),
+            None,
+            "of another spec"
+        );
+        until(&mut resolver, &feed, now, |it| {
+            failure(it, &model).is_some()
+        })
+        .await;
+        resolver.saw("a", "m", None);
+        assert!(resolver.wanted.is_empty());
+        assert!(resolver.results.is_empty());
+        assert_eq!(resolver.next_try(now), None);
     }
 }

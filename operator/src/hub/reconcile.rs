@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::apply::{Outcome, Target, Writer};
 use super::heartbeats::{ConnectionState, Heartbeats};
-use super::models::{ModelId, Resolver};
+use super::models::Resolver;
 use super::observe::Caches;
 use super::plan::{self, Planned};
 use super::push::PushSessions;
@@ -98,17 +98,8 @@ impl Hub {
         let began = Instant::now();
         let now = wall_clock();
         let seen = self.caches.snapshot();
-        let unresolved: BTreeMap<ModelId, &rimward_crds::Model> = seen
-            .models
-            .valid()
-            .filter(|model| {
-                let status = model.status.as_ref();
-                status.is_none_or(|status| status.digest.is_none())
-                    && model.metadata.deletion_timestamp.is_none()
-            })
-            .map(|model| (ModelId::of(model), model))
-            .collect();
-        self.resolver.turn(&unresolved, began);
+        self.resolver.saw_all(seen.models.valid());
+        self.resolver.turn(began);
         self.push.turn(seen.edge_clusters.valid());
         let planned = plan::plan(
             &seen,
