@@ -40,7 +40,7 @@ impl ConnectArgs {
     pub(crate) fn kubeconfig(&self) -> anyhow::Result<Kubeconfig> {
         match &self.kubeconfig {
             Some(path) => kubeconfig::read(path),
-            None => Kubeconfig::read().context("kubeconfig"),
+            None => kubeconfig::read_default(),
         }
     }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::ByteString;
 use kube::config::{AuthInfo, Cluster, Kubeconfig};
+use rimward_crds::direct;
 use serde_json::{Map, Value, json};
 
 /// Largest kubeconfig or certificate file that is read, in bytes.
@@ -31,11 +32,19 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Kubeconfig> {
         "{}: {size} bytes, at most {FILE_BYTES_MAX} are read",
         about()
     );
-    Kubeconfig::read_from(path).with_context(about)
+    let file = Kubeconfig::read_from(path).with_context(about)?;
+    Ok(direct::read_from_disk(file))
+}
+
+/// Reads the kubeconfig that kubectl would: `$KUBECONFIG`, else `~/.kube/config`.
+pub(crate) fn read_default() -> anyhow::Result<Kubeconfig> {
+    let file = Kubeconfig::read().context("kubeconfig")?;
+    Ok(direct::read_from_disk(file))
 }
 
 /// Picks a context by name, or the current one.
 pub(crate) fn choose(config: &Kubeconfig, context: Option<&str>) -> anyhow::Result<Chosen> {
+    let config = direct::without_empty(config.clone());
     let name = context
         .or(config.current_context.as_deref())
         .context("the kubeconfig has no current-context")?;
@@ -53,7 +62,7 @@ pub(crate) fn choose(config: &Kubeconfig, context: Option<&str>) -> anyhow::Resu
             .auth_infos
             .iter()
             .find(|it| &it.name == user)
-            .and_then(|it| it.auth_info.clone())
+            .map(|it| it.auth_info.clone().unwrap_or_default())
             .with_context(|| format!("the kubeconfig has no user {user:?}"))?,
     };
     Ok(Chosen { cluster, user })

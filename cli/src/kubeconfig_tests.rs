@@ -29,6 +29,53 @@ fn what_would_run_a_program_or_read_a_file_elsewhere_is_refused_by_its_name() {
 }
 
 #[test]
+fn empty_fields_that_kubectl_reads_as_absent_do_not_count() {
+    let empty = "tokenFile: '', client-certificate: '', client-key: '', username: '', password: '', as: '', \
+                 as-uid: '', as-groups: [], as-user-extra: {}, auth-provider: null, exec: null, unheard-of: ''";
+    let user = format!("{{token: t, client-certificate-data: '', client-key-data: '', {empty}}}");
+    let chosen = choose(&config("https://h:1", &user), None).unwrap();
+    let kept = credential(&chosen.user).unwrap();
+    assert_eq!(Value::Object(kept), json!({"token": "t"}));
+    // The other way round: certificates beside an empty token.
+    let user =
+        format!("{{token: '', client-certificate-data: Q0E=, client-key-data: S0U=, {empty}}}");
+    let chosen = choose(&config("https://h:1", &user), None).unwrap();
+    let kept = credential(&chosen.user).unwrap();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    // Nothing but empty fields is no credential.
+    check_refused(&format!("{{token: '', {empty}}}"), "neither a token nor");
+}
+
+#[test]
+fn a_pushed_file_with_empty_fields_gives_the_same_as_one_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = |name: &str, cluster: &str, user: &str| {
+        let path = folder.path().join(name);
+        let text = format!(
+            "{{apiVersion: v1, kind: Config, current-context: here,
+              contexts: [{{name: here, context: {{cluster: c, user: u, namespace: ''}}}}],
+              clusters: [{{name: c, cluster: {{server: 'https://h:1'{cluster}}}}}],
+              users: [{{name: u, user: {{token: t{user}}}}}]}}"
+        );
+        std::fs::write(&path, text).unwrap();
+        let chosen = choose(&read(&path).unwrap(), None).unwrap();
+        let endpoint = endpoint(&chosen.cluster, None, "the hub").unwrap();
+        standalone(
+            "site",
+            &endpoint,
+            Value::Object(credential(&chosen.user).unwrap()),
+        )
+        .unwrap()
+    };
+    let empty = made(
+        "empty",
+        ", certificate-authority: '', certificate-authority-data: '', proxy-url: '', tls-server-name: ''",
+        ", client-certificate: '', client-key: '', tokenFile: ''",
+    );
+    assert_eq!(empty, made("plain", "", ""));
+}
+
+#[test]
 fn certificate_files_are_taken_in() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();

@@ -19,12 +19,26 @@ pub enum CountOrPercent {
 }
 
 /// An amount of memory in bytes, written as a Kubernetes quantity (`64Mi`, `1G`, `67108864`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// Only the amount is kept: `64Mi` and `65536Ki` are equal, and are written and hashed alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Raw", into = "Raw")]
 pub struct MemoryQuantity {
-    text: String,
     bytes: u64,
 }
+
+/// The units of memory, largest first.
+const UNITS: [(&str, u64); 6] = [
+    ("Gi", 1 << 30),
+    ("G", 1_000_000_000),
+    ("Mi", 1 << 20),
+    ("M", 1_000_000),
+    ("Ki", 1 << 10),
+    ("k", 1_000),
+];
+
+/// Most digits of a number with a unit, as the schema's pattern has it.
+const NUMBER_MAX: u64 = 9_999_999;
 
 /// A value that is neither the number nor the string that its field takes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,7 +104,6 @@ impl MemoryQuantity {
     /// An amount of whole mebibytes.
     pub fn mebibytes(mebibytes: u32) -> Self {
         Self {
-            text: format!("{mebibytes}Mi"),
             bytes: u64::from(mebibytes) << 20,
         }
     }
@@ -100,19 +113,19 @@ impl MemoryQuantity {
             .find(|c: char| !c.is_ascii_digit())
             .unwrap_or(text.len());
         let (digits, suffix) = text.split_at(digits_end);
-        let unit: u64 = match suffix {
-            "" => 1,
-            "k" => 1_000,
-            "M" => 1_000_000,
-            "G" => 1_000_000_000,
-            "Ki" => 1 << 10,
-            "Mi" => 1 << 20,
-            "Gi" => 1 << 30,
-            _ => return Err(QuantityError::Memory(text)),
+        let unit = match suffix {
+            "" => Some(1),
+            suffix => UNITS
+                .iter()
+                .find(|(name, _)| *name == suffix)
+                .map(|(_, unit)| *unit),
         };
-        let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+        let number = digits.parse::<u64>().ok();
+        let bytes = number
+            .zip(unit)
+            .and_then(|(number, unit)| number.checked_mul(unit));
         match bytes {
-            Some(bytes) if bytes > 0 => Ok(Self { text, bytes }),
+            Some(bytes) if bytes > 0 => Ok(Self { bytes }),
             _ => Err(QuantityError::Memory(text)),
         }
     }
@@ -129,8 +142,15 @@ impl TryFrom<Raw> for MemoryQuantity {
 }
 
 impl From<MemoryQuantity> for Raw {
-    fn from(value: MemoryQuantity) -> Self {
-        Self::Text(value.text)
+    /// In the largest unit that gives a whole number; a plain number where none does, since a string of so many digits
+    /// is over the schema's length.
+    fn from(MemoryQuantity { bytes }: MemoryQuantity) -> Self {
+        UNITS
+            .iter()
+            .find(|(_, unit)| bytes.is_multiple_of(*unit) && bytes / unit <= NUMBER_MAX)
+            .map_or(Self::Number(bytes), |(name, unit)| {
+                Self::Text(format!("{}{name}", bytes / unit))
+            })
     }
 }
 
@@ -209,5 +229,32 @@ mod tests {
         assert_eq!(bytes("\"64MB\""), None);
         assert_eq!(bytes("\"0\""), None);
         assert_eq!(bytes("\"99999999999999999999Gi\""), None);
+    }
+
+    #[test]
+    fn an_amount_has_one_spelling_whatever_it_was_written_in() {
+        for (spellings, written) in [
+            (&["\"64Mi\"", "\"65536Ki\"", "67108864"][..], "\"64Mi\""),
+            (&["\"1Gi\"", "\"1024Mi\"", "\"1048576Ki\""], "\"1Gi\""),
+            (&["\"1G\"", "\"1000M\"", "\"1000000k\""], "\"1G\""),
+            (&["\"1000Ki\"", "\"1024k\"", "1024000"], "\"1000Ki\""),
+            (&["\"1536Mi\"", "1610612736"], "\"1536Mi\""),
+            (&["1", "\"1\""], "1"),
+            // More digits than a string may have.
+            (&["67108865"], "67108865"),
+            (&["10240001024"], "10240001024"),
+            (&["9007199254740992", "\"8388608Gi\""], "\"8388608Gi\""),
+        ] {
+            for spelling in spellings {
+                assert_eq!(
+                    check::<MemoryQuantity>(spelling).as_deref(),
+                    Some(written),
+                    "{spelling}"
+                );
+            }
+        }
+        // The pattern admits more than a plain number may be; it parses, and is written as it came.
+        let most = "\"9999999Gi\"";
+        assert_eq!(check::<MemoryQuantity>(most).as_deref(), Some(most));
     }
 }

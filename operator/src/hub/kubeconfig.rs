@@ -57,8 +57,9 @@ fn checked(bytes: &[u8]) -> Result<Kubeconfig, KubeconfigError> {
     }
     let text = std::str::from_utf8(bytes).map_err(|_| KubeconfigError::Syntax)?;
     // Read plainly first: kube's own reader would follow nothing, but `other` fields could hide a name
-    // that a later version acts on.
+    // that a later version acts on. An empty field is an absent one, as kubectl writes and reads it.
     let config = Kubeconfig::from_yaml(text).map_err(|_| KubeconfigError::Syntax)?;
+    let config = direct::without_empty(config);
     for (index, user) in config.auth_infos.iter().enumerate() {
         let Some(info) = &user.auth_info else {
             continue;
@@ -132,6 +133,18 @@ mod tests {
     #[test]
     fn a_plain_kubeconfig_is_taken() {
         assert_eq!(check("token: abc", "tls-server-name: edge"), Ok(()));
+    }
+
+    #[test]
+    fn empty_fields_that_kubectl_reads_as_absent_are_not_refused() {
+        let user = "token: abc, tokenFile: '', client-certificate: '', client-certificate-data: '', \
+                    client-key: '', client-key-data: '', exec: null, auth-provider: null";
+        let cluster = "certificate-authority: '', proxy-url: '', tls-server-name: '', \
+                       insecure-skip-tls-verify: false";
+        assert_eq!(check(user, cluster), Ok(()));
+        // What is not there for kubectl either is still missed.
+        let error = check("exec: {apiVersion: v1, command: ''}", "").unwrap_err();
+        assert!(error.starts_with("field users[0].user.exec"), "{error}");
     }
 
     #[test]

@@ -164,6 +164,29 @@ mod tests {
     }
 
     #[test]
+    fn one_amount_of_memory_in_two_spellings_is_one_revision() {
+        let spelled = |memory: &str| {
+            let mut deployment = deployment();
+            deployment.spec.runtime.memory = serde_yaml::from_str(memory).unwrap();
+            let content = content(&deployment, &model()).unwrap();
+            (deployment, content)
+        };
+        let (deployment, first) = spelled("64Mi");
+        let made = find(&deployment, first, &BTreeMap::new()).unwrap_err();
+        let name = made.metadata.name.clone().unwrap();
+        let existing = BTreeMap::from([(name.clone(), *made)]);
+        for memory in ["65536Ki", "67108864", "64Mi"] {
+            let (deployment, content) = spelled(memory);
+            // Found, and where there is nothing to find it gets the same name.
+            assert_eq!(find(&deployment, content.clone(), &existing).unwrap(), name);
+            let again = find(&deployment, content, &BTreeMap::new()).unwrap_err();
+            assert_eq!(again.metadata.name.as_deref(), Some(name.as_str()));
+        }
+        let (deployment, other) = spelled("64M");
+        assert!(find(&deployment, other, &existing).is_err());
+    }
+
+    #[test]
     fn another_runtime_is_another_revision() {
         let first = find(
             &deployment(),
