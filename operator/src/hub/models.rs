@@ -217,7 +217,6 @@ impl Resolver {
         while self.tasks.try_join_next().is_some() {}
         while let Some((id, wanted)) = self.next(now) {
             let (model, host) = (wanted.model.clone(), wanted.host.clone());
-            self.last.clone_from(&id.namespace);
             let work = resolve(self.client.clone(), self.options.clone(), model);
             self.start(id, host, work);
         }
@@ -310,6 +309,7 @@ impl Resolver {
         host: String,
         work: impl Future<Output = Resolution> + Send + 'static,
     ) {
+        self.last.clone_from(&id.namespace);
         self.running.insert(id.clone(), host);
         let (finished, changed) = (self.finished.clone(), self.changed.clone());
         self.tasks.spawn(async move {
@@ -623,8 +623,7 @@ mod tests {
         while let Some((id, wanted)) = resolver.next(now) {
             let host = wanted.host.clone();
             order.push(id.namespace.clone());
-            resolver.last.clone_from(&id.namespace);
-            resolver.running.insert(id, host);
+            resolver.start(id, host, std::future::pending());
         }
         assert_eq!(order, ["a", "b", "a"]);
         assert_eq!(
