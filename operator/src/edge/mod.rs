@@ -16,6 +16,7 @@ mod reconcile;
 mod role;
 pub(crate) mod session;
 mod status;
+pub(crate) mod told;
 mod watch;
 
 pub(crate) use role::{EdgeArgs, run};

@@ -92,7 +92,7 @@ async fn lead(
             let (hub, edge) = (hub.clone(), edge.clone());
             let (cluster, options) = (cluster.clone(), options.clone());
             async move {
-                session::run(hub, edge, cluster, options, term.stop)
+                session::run(hub, None, edge, cluster, options, term.stop)
                     .await
                     .context("sync session")
             }

@@ -23,6 +23,7 @@ use super::observe::{Assignment, Node, Observed};
 use super::pace::{Pace, random};
 use super::reconcile::{Next, Reconciler};
 use super::status::Facts;
+use super::told::{self, Told};
 use super::watch::{Reach, Watching};
 use crate::metrics::{Category, Kind, Metrics};
 use crate::probes::Readiness;
@@ -69,12 +70,14 @@ pub(crate) enum SessionError {
 /// Runs the session of `cluster` until `shutdown`.
 ///
 /// `hub` and `edge` may be one cluster. Neither needs to answer: the session waits for both, and paces
-/// nodes from the mirror while the hub is away.
+/// nodes from the mirror while the hub is away. `told`: how it hears of its assignment, where it runs on the hub;
+/// without, it has a watch of its own.
 ///
 /// # Errors
 /// [`SessionError`] when the options make no sense; nothing that a network does ends a session.
 pub(crate) async fn run(
     hub: Client,
+    told: Option<Told>,
     edge: Client,
     cluster: ClusterName,
     options: SessionOptions,
@@ -126,17 +129,22 @@ pub(crate) async fn run(
         Reach::default(),
         Reach::default(),
     );
-    let watch_hub = watching.follow(
-        Kind::ClusterAssignment,
-        Api::all(hub.clone()),
-        own.clone(),
-        &hub_reach,
-        &hub_back,
-        |event| {
-            hub_writer.apply_watcher_event(&event);
-            wake.notify_one();
-        },
-    );
+    let on_hub = |event| {
+        hub_writer.apply_watcher_event(&event);
+        wake.notify_one();
+    };
+    let (on_hub_api, own_on_hub) = (Api::all(hub.clone()), own.clone());
+    let watch_hub = async {
+        match told {
+            Some(told) => told::follow(told, &shutdown, on_hub).await,
+            None => {
+                let kind = Kind::ClusterAssignment;
+                let (reach, again) = (&hub_reach, &hub_back);
+                let watch = watching.follow(kind, on_hub_api, own_on_hub, reach, again, on_hub);
+                watch.await;
+            }
+        }
+    };
     let watch_mirror = watching.follow(
         Kind::ClusterAssignment,
         Api::all(edge.clone()),

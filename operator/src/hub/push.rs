@@ -230,6 +230,7 @@ async fn keep(
                 let ending = stop.child_token();
                 let session = session::run(
                     hub.client.clone(),
+                    None,
                     edge.clone(),
                     cluster.clone(),
                     hub.options.clone(),
