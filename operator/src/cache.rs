@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kube::Resource;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::Event;
+use tokio::sync::watch;
 
 use crate::metrics::Kind;
 use crate::objects::{self, ObjectKey};
@@ -33,6 +34,8 @@ struct Inner<K> {
     listed: Option<BTreeMap<ObjectKey, Guarded<K>>>,
     /// Versions of our own writes that the watch did not show yet.
     unshown: BTreeMap<ObjectKey, u128>,
+    /// Who is told of one object.
+    followers: BTreeMap<ObjectKey, watch::Sender<Option<Guarded<K>>>>,
 }
 
 impl<K: Resource> Cache<K> {
@@ -44,6 +47,7 @@ impl<K: Resource> Cache<K> {
                 objects: BTreeMap::new(),
                 listed: None,
                 unshown: BTreeMap::new(),
+                followers: BTreeMap::new(),
             }),
         }
     }
@@ -51,7 +55,7 @@ impl<K: Resource> Cache<K> {
     /// Takes an event of the watch; returns which objects are other than before.
     pub(crate) fn apply(&self, event: Event<DeserializeGuard<K>>) -> Vec<ObjectKey> {
         let mut inner = self.lock();
-        match event {
+        let changed = match event {
             Event::Apply(object) => self.seen(&mut inner, object).into_iter().collect(),
             Event::Delete(object) => {
                 let key = ObjectKey::of(self.kind, &object);
@@ -77,7 +81,9 @@ impl<K: Resource> Cache<K> {
                 Vec::new()
             }
             Event::InitDone => inner.relisted(),
-        }
+        };
+        inner.tell(&changed);
+        changed
     }
 
     /// Takes an object of the watch.
@@ -108,6 +114,7 @@ impl<K: Resource> Cache<K> {
         }
         inner.unshown.insert(key.clone(), version);
         inner.objects.insert(key.clone(), stripped(object));
+        inner.tell([&key]);
         Some(key)
     }
 
@@ -139,13 +146,27 @@ impl<K: Resource> Cache<K> {
             inner.unshown.insert(key.clone(), now);
         }
         match answer {
-            Some(object) if inner.objects.get(key).is_some_and(|it| same(it, &object)) => None,
+            Some(object) if inner.objects.get(key).is_some_and(|it| same(it, &object)) => {
+                return None;
+            }
             Some(object) => {
                 inner.objects.insert(key.clone(), stripped(object));
-                Some(key.clone())
             }
-            None => inner.objects.remove(key).map(|_| key.clone()),
+            None => {
+                inner.objects.remove(key)?;
+            }
         }
+        inner.tell([key]);
+        Some(key.clone())
+    }
+
+    /// Follows one object: how it stands now, and each time that it is another; none while it is not there.
+    pub(crate) fn follow(&self, key: &ObjectKey) -> watch::Receiver<Option<Guarded<K>>> {
+        let mut inner = self.lock();
+        inner.followers.retain(|_, says| says.receiver_count() > 0);
+        let now = inner.objects.get(key).cloned();
+        let says = inner.followers.entry(key.clone());
+        says.or_insert_with(|| watch::channel(now).0).subscribe()
     }
 
     /// One object.
@@ -175,6 +196,17 @@ impl<K: Resource> Inner<K> {
     fn is_outdated(&self, key: &ObjectKey, shown: &DeserializeGuard<K>) -> bool {
         let mine = self.unshown.get(key);
         matches!((mine, objects::version(shown)), (Some(mine), Some(shown)) if shown < *mine)
+    }
+
+    fn tell<'a>(&self, changed: impl IntoIterator<Item = &'a ObjectKey>) {
+        if self.followers.is_empty() {
+            return;
+        }
+        for key in changed {
+            if let Some(says) = self.followers.get(key) {
+                says.send_replace(self.objects.get(key).cloned());
+            }
+        }
     }
 
     /// Puts a whole list in place, and keeps the writes that are newer than it.
@@ -323,6 +355,33 @@ mod tests {
             "an answer that came late"
         );
         assert_eq!(check(&cache, vec![]), " changed; a=12");
+    }
+
+    #[test]
+    fn a_follower_is_told_of_its_object_whoever_changed_it() {
+        let cache = Cache::new(Kind::Lease);
+        let mut told = cache.follow(&key("a"));
+        let mut heard = || {
+            let changed = told.has_changed().unwrap();
+            let object = told.borrow_and_update().clone();
+            (changed, object.and_then(|it| crate::objects::version(&*it)))
+        };
+        assert_eq!(heard(), (false, None));
+        cache.apply(Apply(lease("a", "1", 5)));
+        assert_eq!(heard(), (true, Some(5)));
+        cache.apply(Apply(lease("b", "2", 6)));
+        assert_eq!(heard(), (false, Some(5)), "of another");
+        cache.wrote(lease("a", "1", 7));
+        assert_eq!(heard(), (true, Some(7)));
+        cache.asked(&key("a"), 7, None);
+        assert_eq!(heard(), (true, None));
+        for event in [Init, InitApply(lease("a", "3", 9)), InitDone] {
+            cache.apply(event);
+        }
+        assert_eq!(heard(), (true, Some(9)));
+        drop(told);
+        let _ = cache.follow(&key("b"));
+        assert_eq!(cache.lock().followers.len(), 1, "who went is forgotten");
     }
 
     #[test]
