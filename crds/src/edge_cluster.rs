@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::common::{Condition, Time};
 
+/// The annotation in which `kubectl rimward cluster add` notes when the credential that it made for a pulling cluster
+/// ends, in RFC 3339: the hub never sees that credential.
+pub const CREDENTIAL_EXPIRES: &str = "rimward.dev/credential-expires";
+
 /// One edge cluster that models can be placed on. Its labels are what placements select.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(

@@ -25,6 +25,10 @@ pub(crate) enum Kind {
     ModelRevision,
     /// ClusterAssignment.
     ClusterAssignment,
+    /// RolloutAction.
+    RolloutAction,
+    /// Secret.
+    Secret,
     /// EdgeNode.
     #[allow(dead_code, reason = "written by the edge role")]
     EdgeNode,

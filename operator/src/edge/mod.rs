@@ -9,7 +9,7 @@ mod liveness;
 mod mirror;
 mod nodes;
 mod observe;
-mod pace;
+pub(crate) mod pace;
 mod parse;
 mod progress;
 mod reconcile;

@@ -17,7 +17,7 @@ use kube::core::ApiResource;
 use kube::{Api, Client, Resource};
 use rimward_crds::{
     ClusterAssignment, ClusterAssignmentSpec, EdgeCluster, Model, ModelDeployment, ModelRevision,
-    RolloutPolicy,
+    RolloutAction, RolloutPolicy,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -126,7 +126,8 @@ fn resource(kind: Kind) -> Option<ApiResource> {
         Kind::RolloutPolicy => ApiResource::erase::<RolloutPolicy>(&()),
         Kind::ModelRevision => ApiResource::erase::<ModelRevision>(&()),
         Kind::ClusterAssignment => ApiResource::erase::<ClusterAssignment>(&()),
-        Kind::EdgeNode | Kind::Lease | Kind::Event => return None,
+        Kind::RolloutAction => ApiResource::erase::<RolloutAction>(&()),
+        Kind::EdgeNode | Kind::Secret | Kind::Lease | Kind::Event => return None,
     })
 }
 
@@ -334,6 +335,8 @@ impl Writer {
             Kind::ClusterAssignment,
             Kind::ModelDeployment,
             Kind::ModelRevision,
+            // An action that was applied must not be applied again.
+            Kind::RolloutAction,
         ] {
             let lagging = self.lagging(kind).await?;
             let looks = lagging.iter().map(|key| async move {

@@ -29,6 +29,7 @@ use crate::runtime::CommonArgs;
 mod apply;
 mod debts;
 mod entries;
+mod expiry;
 mod feed;
 mod heartbeats;
 mod kubeconfig;
@@ -154,7 +155,7 @@ async fn lead(
                         readiness: readiness.clone(),
                         metrics: metrics.clone(),
                     },
-                    caches.feed.clone(),
+                    caches.clone(),
                 ),
                 reporter: report::Reporter::new(metrics.clone()),
                 resync: Duration::from_secs(args.common.resync_seconds.into()),

@@ -17,7 +17,8 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use rimward_crds::{
-    ClusterAssignment, EdgeCluster, Model, ModelDeployment, ModelRevision, RolloutPolicy,
+    ClusterAssignment, EdgeCluster, Model, ModelDeployment, ModelRevision, RolloutAction,
+    RolloutPolicy,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -83,6 +84,7 @@ watched! {
     RolloutPolicy in policies,
     ModelRevision in revisions,
     ClusterAssignment in assignments,
+    RolloutAction in actions,
 }
 
 /// The caches, kept up to date by tasks that live as long as the [`JoinSet`] they were spawned on.
@@ -93,6 +95,7 @@ pub(crate) struct Caches {
     policies: Arc<Cache<RolloutPolicy>>,
     revisions: Arc<Cache<ModelRevision>>,
     assignments: Arc<Cache<ClusterAssignment>>,
+    actions: Arc<Cache<RolloutAction>>,
     heartbeats: Arc<Mutex<Heartbeats>>,
     /// One for each watch: whether it has listed everything once.
     listed: Vec<watch::Receiver<bool>>,
@@ -126,6 +129,7 @@ impl Caches {
             policies: watches.keep(),
             revisions: watches.keep(),
             assignments: watches.keep(),
+            actions: watches.keep(),
             heartbeats,
             listed: watches.listed,
             feed,
@@ -145,6 +149,7 @@ impl Caches {
             policies: empty(),
             revisions: empty(),
             assignments: empty(),
+            actions: empty(),
             heartbeats: Arc::new(Mutex::new(Heartbeats::new(Duration::from_secs(300)))),
             listed: Vec::new(),
             feed: Arc::default(),
@@ -166,6 +171,14 @@ impl Caches {
     #[allow(dead_code, reason = "read by a loop that looks only at what changed")]
     pub(crate) fn get<K: Watched + Resource>(&self, key: &ObjectKey) -> Option<Guarded<K>> {
         K::cache(self).get(key)
+    }
+
+    /// Follows one object: how it stands now, and each time that it is another; none while it is not there.
+    pub(crate) fn follow<K: Watched + Resource>(
+        &self,
+        key: &ObjectKey,
+    ) -> watch::Receiver<Option<Guarded<K>>> {
+        K::cache(self).follow(key)
     }
 
     /// All objects of a kind, by name.
@@ -194,7 +207,8 @@ impl Caches {
             Kind::RolloutPolicy => self.policies.version(key),
             Kind::ModelRevision => self.revisions.version(key),
             Kind::ClusterAssignment => self.assignments.version(key),
-            Kind::EdgeNode | Kind::Lease | Kind::Event => None,
+            Kind::RolloutAction => self.actions.version(key),
+            Kind::EdgeNode | Kind::Secret | Kind::Lease | Kind::Event => None,
         }
     }
 
@@ -207,7 +221,8 @@ impl Caches {
             Kind::RolloutPolicy => wrote(&self.policies, object),
             Kind::ModelRevision => wrote(&self.revisions, object),
             Kind::ClusterAssignment => wrote(&self.assignments, object),
-            Kind::EdgeNode | Kind::Lease | Kind::Event => None,
+            Kind::RolloutAction => wrote(&self.actions, object),
+            Kind::EdgeNode | Kind::Secret | Kind::Lease | Kind::Event => None,
         };
         self.feed.mark(changed);
     }
@@ -220,6 +235,7 @@ impl Caches {
         unshown.append(&mut self.policies.unshown());
         unshown.append(&mut self.revisions.unshown());
         unshown.append(&mut self.assignments.unshown());
+        unshown.append(&mut self.actions.unshown());
         unshown
     }
 
@@ -232,7 +248,8 @@ impl Caches {
             Kind::RolloutPolicy => asked(&self.policies, key, version, answer),
             Kind::ModelRevision => asked(&self.revisions, key, version, answer),
             Kind::ClusterAssignment => asked(&self.assignments, key, version, answer),
-            Kind::EdgeNode | Kind::Lease | Kind::Event => None,
+            Kind::RolloutAction => asked(&self.actions, key, version, answer),
+            Kind::EdgeNode | Kind::Secret | Kind::Lease | Kind::Event => None,
         };
         self.feed.mark(changed);
     }

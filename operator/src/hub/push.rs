@@ -1,42 +1,60 @@
 //! Sync sessions of Push clusters, run on the hub.
 //!
 //! Owns one task for each Push EdgeCluster: it reads the kubeconfig Secret in the operator's own namespace,
-//! checks it, and runs the same session that a Pull cluster runs at home. Must never decide anything
+//! checks it, and runs the same session that a Pull cluster runs at home, told of its assignment by the hub's own
+//! cache. The Secret is read when it changed or when it was refused, never by the clock. Must never decide anything
 //! about a cluster; a Secret that is wrong stops its own cluster's session and no other.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt as _};
 use rimward_core::ids::ClusterName;
 use rimward_crds::reasons::HubReason;
-use rimward_crds::{ConnectionMode, EdgeCluster, SecretKeyReference};
+use rimward_crds::{ClusterAssignment, ConnectionMode, EdgeCluster, SecretKeyReference};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::feed::Feed;
-use super::kubeconfig;
+use super::heartbeats::ConnectionState;
+use super::observe::Caches;
+use super::{expiry, kubeconfig};
+use crate::answers::PAGE_OBJECTS_MAX;
+use crate::cache::{Cache, Guarded};
+use crate::edge::pace::{Pace, random};
 use crate::edge::session::{self, SessionOptions};
 use crate::metrics::{Category, Kind, Metrics};
 use crate::objects::ObjectKey;
 use crate::runtime;
 
-/// How often the Secret and the cluster's API server are looked at.
-const LOOK_SECONDS: u64 = 15;
+/// How often a cluster that is not heard is looked at: why it is silent.
+const LOOK: Duration = Duration::from_secs(15);
 /// How long one look may take.
 const LOOK_SECONDS_MAX: u64 = 10;
+/// The longest wait before a Secret that could not be used is read again, though it did not change.
+const READ_LONGEST: Duration = Duration::from_secs(120);
 /// How long a session may take to end.
 const STOP_SECONDS_MAX: u64 = 5;
 
 /// Why a cluster cannot be dialled.
 pub(crate) type Problem = (HubReason, String);
 
+/// A Secret's name and version: its content is read when needed, and not kept.
+type SecretMeta = PartialObjectMeta<Secret>;
+
 /// All sessions. Dropping it aborts them.
 pub(crate) struct PushSessions {
     link: Arc<Hub>,
     running: BTreeMap<String, Running>,
+    secrets: JoinHandle<()>,
 }
 
 /// What every session shares.
@@ -45,8 +63,30 @@ struct Hub {
     namespace: String,
     options: SessionOptions,
     metrics: Arc<Metrics>,
-    changed: Arc<Feed>,
-    problems: Mutex<BTreeMap<String, Problem>>,
+    caches: Arc<Caches>,
+    secrets: Cache<SecretMeta>,
+    known: Mutex<BTreeMap<String, Known>>,
+}
+
+/// What is known of one cluster's credential.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// What keeps the cluster from being dialled.
+    pub(crate) problem: Option<Problem>,
+    /// When its credential ends.
+    pub(crate) ends: Ends,
+}
+
+/// When a credential ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// It was not read since this hub leads.
+    #[default]
+    Unread,
+    /// It does not say.
+    Unsaid,
+    /// Then.
+    At(Timestamp),
 }
 
 struct Running {
@@ -62,80 +102,95 @@ impl Drop for Running {
     }
 }
 
+impl Drop for PushSessions {
+    fn drop(&mut self) {
+        self.secrets.abort();
+    }
+}
+
 impl PushSessions {
-    /// `namespace` is the operator's own: no other namespace's Secrets are read. `changed` is told the
-    /// cluster when a problem comes or goes.
+    /// `namespace` is the operator's own: no other namespace's Secrets are read. Clusters whose credential is another
+    /// or can be used no more are marked as changed.
     pub(crate) fn new(
         client: Client,
         namespace: String,
         options: SessionOptions,
-        changed: Arc<Feed>,
+        caches: Arc<Caches>,
     ) -> Self {
         let metrics = options.metrics.clone();
-        Self {
-            link: Arc::new(Hub {
-                client,
-                namespace,
-                options,
-                metrics,
-                changed,
-                problems: Mutex::default(),
-            }),
-            running: BTreeMap::new(),
-        }
-    }
-
-    /// Starts sessions of new Push clusters, ends those of clusters that are gone or changed.
-    pub(crate) fn turn<'a>(&mut self, clusters: impl Iterator<Item = &'a EdgeCluster>) {
-        let wanted: BTreeMap<String, (&EdgeCluster, &SecretKeyReference)> = clusters
-            .filter(|cluster| {
-                cluster.spec.connection.mode == ConnectionMode::Push
-                    && cluster.metadata.deletion_timestamp.is_none()
-            })
-            .filter_map(|cluster| {
-                let reference = cluster.spec.connection.kubeconfig_secret_ref.as_ref()?;
-                Some((cluster.name_any(), (cluster, reference)))
-            })
-            .collect();
-        let link = &self.link;
-        self.running.retain(|name, running| {
-            let stays = wanted.get(name).is_some_and(|(cluster, reference)| {
-                **reference == running.reference
-                    && cluster.metadata.uid == running.uid
-                    && !running.task.is_finished()
-            });
-            if !stays {
-                running.stop.cancel();
-                link.set_problem(name, None);
-            }
-            stays
+        let link = Arc::new(Hub {
+            client,
+            namespace,
+            options,
+            metrics,
+            caches,
+            secrets: Cache::new(Kind::Secret),
+            known: Mutex::default(),
         });
-        for (name, (cluster, reference)) in wanted {
-            if self.running.contains_key(&name) {
-                continue;
-            }
-            let Ok(parsed) = name.parse::<ClusterName>() else {
-                continue;
-            };
-            let stop = CancellationToken::new();
-            let work = keep(self.link.clone(), parsed, reference.clone(), stop.clone());
-            let running = Running {
-                reference: reference.clone(),
-                uid: cluster.metadata.uid.clone(),
-                stop,
-                task: tokio::spawn(work),
-            };
-            self.running.insert(name, running);
+        let secrets = tokio::spawn(watch_secrets(link.clone()));
+        Self {
+            link,
+            running: BTreeMap::new(),
+            secrets,
         }
     }
 
-    /// What keeps clusters from being dialled, by name.
-    pub(crate) fn problems(&self) -> BTreeMap<String, Problem> {
-        let problems = &self.link.problems;
-        problems
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// Takes all clusters as they are seen now: starts sessions of new Push clusters, ends those of clusters that are
+    /// gone or changed.
+    pub(crate) fn saw_all<'a>(&mut self, clusters: impl Iterator<Item = &'a EdgeCluster>) {
+        let clusters: BTreeMap<String, &EdgeCluster> = clusters
+            .map(|cluster| (cluster.name_any(), cluster))
+            .collect();
+        let gone = self
+            .running
+            .keys()
+            .filter(|name| !clusters.contains_key(*name));
+        for name in gone.cloned().collect::<Vec<_>>() {
+            self.saw(&name, None);
+        }
+        for (name, cluster) in clusters {
+            self.saw(&name, Some(cluster));
+        }
+    }
+
+    /// Takes one cluster as it is seen now; none when it is gone.
+    pub(crate) fn saw(&mut self, name: &str, cluster: Option<&EdgeCluster>) {
+        let wanted = cluster.filter(|cluster| {
+            cluster.spec.connection.mode == ConnectionMode::Push
+                && cluster.metadata.deletion_timestamp.is_none()
+        });
+        let wanted = wanted.and_then(|cluster| {
+            let reference = cluster.spec.connection.kubeconfig_secret_ref.as_ref()?;
+            Some((cluster, reference, name.parse::<ClusterName>().ok()?))
+        });
+        if let Some(running) = self.running.get(name) {
+            let stays = wanted.as_ref().is_some_and(|(cluster, reference, _)| {
+                **reference == running.reference && cluster.metadata.uid == running.uid
+            });
+            if stays {
+                return;
+            }
+            running.stop.cancel();
+            self.running.remove(name);
+            self.link.know(name, |known| *known = Known::default());
+        }
+        let Some((cluster, reference, parsed)) = wanted else {
+            return;
+        };
+        let stop = CancellationToken::new();
+        let work = keep_up(self.link.clone(), parsed, reference.clone(), stop.clone());
+        let running = Running {
+            reference: reference.clone(),
+            uid: cluster.metadata.uid.clone(),
+            stop,
+            task: tokio::spawn(work),
+        };
+        self.running.insert(name.to_owned(), running);
+    }
+
+    /// What is known of a cluster's credential.
+    pub(crate) fn known(&self, name: &str) -> Known {
+        self.link.lock().get(name).cloned().unwrap_or_default()
     }
 
     /// Asks all sessions to end, and waits a little.
@@ -151,25 +206,38 @@ impl PushSessions {
 }
 
 impl Hub {
-    fn set_problem(&self, name: &str, problem: Option<Problem>) {
-        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = problems.get(name) == problem.as_ref();
-        if same {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is known of a cluster; the loop hears of it if it is something else than before.
+    fn know(&self, name: &str, change: impl FnOnce(&mut Known)) {
+        let mut all = self.lock();
+        let before = all.get(name).cloned().unwrap_or_default();
+        let mut now = before.clone();
+        change(&mut now);
+        if now == before {
             return;
         }
-        if let Some((reason, message)) = &problem {
+        if let Some((reason, message)) = now
+            .problem
+            .as_ref()
+            .filter(|_| now.problem != before.problem)
+        {
             self.metrics.failed(Category::Session);
             tracing::warn!(cluster = name, %reason, message, "push cluster");
         }
-        match problem {
-            Some(problem) => problems.insert(name.to_owned(), problem),
-            None => problems.remove(name),
-        };
-        self.changed.mark([ObjectKey {
-            kind: Kind::EdgeCluster,
-            namespace: None,
-            name: name.to_owned(),
-        }]);
+        if now == Known::default() {
+            all.remove(name);
+        } else {
+            all.insert(name.to_owned(), now);
+        }
+        drop(all);
+        self.caches.feed.mark([key(Kind::EdgeCluster, None, name)]);
+    }
+
+    fn set_problem(&self, name: &str, problem: Option<Problem>) {
+        self.know(name, |known| known.problem = problem);
     }
 
     async fn kubeconfig(&self, reference: &SecretKeyReference) -> Result<Vec<u8>, Problem> {
@@ -179,7 +247,7 @@ impl Hub {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let secret = look(secrets.get_opt(name))
             .await
-            .map_err(|message| (HubReason::Unreachable, format!("{at}: {message}")))?
+            .map_err(|(_, message)| (HubReason::Unreachable, format!("{at}: {message}")))?
             .ok_or_else(|| invalid(format!("{at} does not exist")))?;
         let bytes = secret.data.and_then(|mut data| data.remove(key));
         bytes
@@ -191,61 +259,154 @@ impl Hub {
         &self,
         reference: &SecretKeyReference,
         kubeconfig: &[u8],
-    ) -> Result<Client, Problem> {
+    ) -> Result<(Client, Option<Timestamp>), Problem> {
         let SecretKeyReference { name, key } = reference;
         let at = format!("Secret {}/{name}, key {key}", self.namespace);
         let invalid = |message: String| (HubReason::KubeconfigInvalid, message);
         let config = kubeconfig::config(kubeconfig)
             .await
             .map_err(|error| invalid(format!("{at}: {error}")))?;
-        runtime::client(config)
-            .map_err(|_| invalid(format!("{at}: its certificates cannot be used")))
+        let expires = expiry::of(&config.auth_info);
+        let client = runtime::client(config)
+            .map_err(|_| invalid(format!("{at}: its certificates cannot be used")))?;
+        Ok((client, expires))
+    }
+
+    /// Is the session's own heartbeat heard? It is sent only after the edge's API server answered.
+    fn is_heard(&self, cluster: &ClusterName) -> bool {
+        let beat = u64::from(self.options.heartbeat_seconds);
+        let now = Instant::now();
+        let state = self
+            .caches
+            .heartbeats(|beats| beats.state(cluster.as_str(), false, now));
+        matches!(state, ConnectionState::Heard { seconds_ago } if seconds_ago <= 2 * beat)
     }
 }
 
-/// Bounds one request; an error becomes words.
-async fn look<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
+fn key(kind: Kind, namespace: Option<&str>, name: &str) -> ObjectKey {
+    ObjectKey {
+        kind,
+        namespace: namespace.map(str::to_owned),
+        name: name.to_owned(),
+    }
+}
+
+/// Follows names and versions of the Secrets in the operator's namespace, for ever.
+async fn watch_secrets(hub: Arc<Hub>) {
+    let api: Api<SecretMeta> = Api::namespaced(hub.client.clone(), &hub.namespace);
+    let config = watcher::Config::default().page_size(PAGE_OBJECTS_MAX);
+    let mut stream = std::pin::pin!(watcher::watcher(api, config).default_backoff());
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(event) => {
+                hub.secrets.apply(guarded(event));
+            }
+            Err(error) => {
+                hub.metrics.watch_failed(Kind::Secret);
+                tracing::warn!(kind = ?Kind::Secret, %error, "watch");
+            }
+        }
+    }
+}
+
+fn guarded(event: Event<SecretMeta>) -> Event<DeserializeGuard<SecretMeta>> {
+    let guard = |object| DeserializeGuard(Ok(object));
+    match event {
+        Event::Apply(object) => Event::Apply(guard(object)),
+        Event::Delete(object) => Event::Delete(guard(object)),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(guard(object)),
+        Event::InitDone => Event::InitDone,
+    }
+}
+
+/// Bounds one request; an error becomes words, and whether it says that the credential is not taken.
+async fn look<T>(
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, (bool, String)> {
     match tokio::time::timeout(Duration::from_secs(LOOK_SECONDS_MAX), request).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no answer within {LOOK_SECONDS_MAX} s")),
+        Ok(result) => result.map_err(|error| {
+            let refused = matches!(&error, kube::Error::Api(status) if status.code == 401);
+            (refused, error.to_string())
+        }),
+        Err(_) => Err((false, format!("no answer within {LOOK_SECONDS_MAX} s"))),
     }
 }
 
-/// Keeps one cluster's session running with the kubeconfig as it stands.
-async fn keep(
+/// Keeps one cluster's session running, whatever becomes of it.
+async fn keep_up(
     hub: Arc<Hub>,
     cluster: ClusterName,
     reference: SecretKeyReference,
     stop: CancellationToken,
 ) {
+    loop {
+        // What a panic may have left half done is dropped with the session, which owns all it touches.
+        let session = AssertUnwindSafe(keep(&hub, &cluster, &reference, &stop));
+        if session.catch_unwind().await.is_ok() {
+            return;
+        }
+        let message = "its session failed inside the operator, whose log says more".to_owned();
+        hub.set_problem(cluster.as_str(), Some((HubReason::Unreachable, message)));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// Keeps one cluster's session running with the kubeconfig as it stands.
+async fn keep(
+    hub: &Hub,
+    cluster: &ClusterName,
+    reference: &SecretKeyReference,
+    stop: &CancellationToken,
+) {
+    let name = cluster.as_str();
+    let mut secret = hub
+        .secrets
+        .follow(&key(Kind::Secret, Some(&hub.namespace), &reference.name));
+    let mut pace = Pace::new(READ_LONGEST);
     while !stop.is_cancelled() {
+        secret.mark_unchanged();
         let ready = async {
-            let bytes = hub.kubeconfig(&reference).await?;
-            let client = hub.dial(&reference, &bytes).await?;
-            Ok::<_, Problem>((bytes, client))
+            let bytes = hub.kubeconfig(reference).await?;
+            let (client, expires) = hub.dial(reference, &bytes).await?;
+            Ok::<_, Problem>((bytes, client, expires))
         };
         match ready.await {
-            Err(problem) => hub.set_problem(cluster.as_str(), Some(problem)),
-            Ok((bytes, edge)) => {
+            Err(problem) => hub.set_problem(name, Some(problem)),
+            Ok((bytes, edge, expires)) => {
+                hub.know(name, |known| {
+                    known.ends = expires.map_or(Ends::Unsaid, Ends::At);
+                });
                 let ending = stop.child_token();
+                let assignment = key(Kind::ClusterAssignment, None, name);
                 let session = session::run(
                     hub.client.clone(),
-                    None,
+                    Some(hub.caches.follow::<ClusterAssignment>(&assignment)),
                     edge.clone(),
                     cluster.clone(),
                     hub.options.clone(),
                     ending.clone(),
                 );
-                let watch = until_it_changes(&hub, &cluster, &reference, &bytes, &edge, &stop);
+                let mut watching = Credential {
+                    hub,
+                    cluster,
+                    reference,
+                    bytes: &bytes,
+                    edge: &edge,
+                };
+                let ended = watching.until_it_changes(&mut secret, stop, &mut pace);
                 let mut session = std::pin::pin!(session);
                 tokio::select! {
                     result = &mut session => {
                         if let Err(error) = result {
                             let problem = (HubReason::Unreachable, error.to_string());
-                            hub.set_problem(cluster.as_str(), Some(problem));
+                            hub.set_problem(name, Some(problem));
                         }
                     }
-                    () = watch => {
+                    () = ended => {
                         ending.cancel();
                         let deadline = Duration::from_secs(STOP_SECONDS_MAX);
                         let _ = tokio::time::timeout(deadline, &mut session).await;
@@ -256,36 +417,63 @@ async fn keep(
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = tokio::time::sleep(Duration::from_secs(LOOK_SECONDS)) => {}
+            changed = secret.changed() => if changed.is_ok() { pace.succeeded() },
+            () = tokio::time::sleep(pace.failed(random())) => {}
         }
     }
 }
 
-/// Returns when the kubeconfig is another one or cannot be used any more, or when asked to stop. Meanwhile says
-/// whether the cluster's API server answers.
-async fn until_it_changes(
-    hub: &Hub,
-    cluster: &ClusterName,
-    reference: &SecretKeyReference,
-    bytes: &[u8],
-    edge: &Client,
-    stop: &CancellationToken,
-) {
-    loop {
-        match hub.kubeconfig(reference).await {
-            Ok(now) if now != bytes => return,
-            Err((HubReason::KubeconfigInvalid, _)) => return,
-            // The hub's own API server is slow: no reason to end a session.
-            Ok(_) | Err(_) => {}
-        }
-        let problem = look(edge.apiserver_version()).await.err().map(|message| {
-            let message = format!("its API server: {message}");
-            (HubReason::Unreachable, message)
-        });
-        hub.set_problem(cluster.as_str(), problem);
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(LOOK_SECONDS)) => {}
+/// What a session was dialled with.
+struct Credential<'a> {
+    hub: &'a Hub,
+    cluster: &'a ClusterName,
+    reference: &'a SecretKeyReference,
+    bytes: &'a [u8],
+    edge: &'a Client,
+}
+
+impl Credential<'_> {
+    /// Returns when the kubeconfig is another one or cannot be used any more, or when asked to stop. Meanwhile says
+    /// whether the cluster's API server answers, where its heartbeat does not say so.
+    async fn until_it_changes(
+        &mut self,
+        secret: &mut watch::Receiver<Option<Guarded<SecretMeta>>>,
+        stop: &CancellationToken,
+        pace: &mut Pace,
+    ) {
+        let (hub, name) = (self.hub, self.cluster.as_str());
+        // The first look is at once: nobody was heard yet.
+        let mut read = false;
+        loop {
+            if read {
+                match hub.kubeconfig(self.reference).await {
+                    Ok(now) if now != self.bytes => return,
+                    Err((HubReason::KubeconfigInvalid, _)) => return,
+                    Ok(_) => read = false,
+                    // The hub's own API server is slow: no reason to end a session. Asked again.
+                    Err(_) => {}
+                }
+            }
+            let heard = hub.is_heard(self.cluster);
+            let problem = if heard {
+                pace.succeeded();
+                None
+            } else {
+                look(self.edge.apiserver_version())
+                    .await
+                    .err()
+                    .map(|(refused, message)| {
+                        // Another one may be there, and the watch of it away.
+                        read |= refused;
+                        (HubReason::Unreachable, format!("its API server: {message}"))
+                    })
+            };
+            hub.set_problem(name, problem);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = secret.changed() => read |= changed.is_ok(),
+                () = tokio::time::sleep(LOOK) => {}
+            }
         }
     }
 }

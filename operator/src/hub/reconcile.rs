@@ -100,7 +100,7 @@ impl Hub {
         let seen = self.caches.snapshot();
         self.resolver.saw_all(seen.models.valid());
         self.resolver.turn(began);
-        self.push.turn(seen.edge_clusters.valid());
+        self.push.saw_all(seen.edge_clusters.valid());
         let planned = plan::plan(
             &seen,
             self.offline_grace_seconds,
@@ -115,10 +115,9 @@ impl Hub {
         self.deployments(&planned, &mut failed).await;
         self.assignments(&planned, &failed).await;
         self.transitions(&planned, &failed).await;
-        let push = self.push.problems();
         let statuses = self
             .reporter
-            .statuses(&seen, &planned, &self.resolver, &push);
+            .statuses(&seen, &planned, &self.resolver, &self.push);
         let (told, _) = statuses.write(&self.writer, &self.events).await;
         self.reporter.note(told);
         self.collect(&planned, &failed).await;

@@ -19,6 +19,7 @@ use super::apply::{Outcome, Target, Writer};
 use super::models::{ModelId, Resolver};
 use super::observe::Snapshot;
 use super::plan::Planned;
+use super::push::PushSessions;
 use super::status::{self, Says};
 use crate::events::{Events, Notice};
 use crate::metrics::{Category, Kind, Metrics};
@@ -71,7 +72,7 @@ impl Reporter {
         seen: &Snapshot,
         planned: &Planned<'_>,
         resolver: &Resolver,
-        push: &BTreeMap<String, (HubReason, String)>,
+        push: &PushSessions,
     ) -> Statuses {
         let now = Timestamp::now();
         let mut changes = Statuses::default();
@@ -100,8 +101,8 @@ impl Reporter {
             let report = site
                 .assignment
                 .and_then(|assignment| assignment.status.as_ref());
-            let problem = push.get(&site.object.name_any());
-            let next = status::cluster::cluster(site.object, report, &site.link, problem, now);
+            let known = push.known(&site.object.name_any());
+            let next = status::cluster::cluster(site.object, report, &site.link, &known, now);
             let old = site.object.status.clone().unwrap_or_default();
             changes.push(
                 Kind::EdgeCluster,

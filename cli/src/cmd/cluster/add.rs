@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use rimward_core::ids::ClusterName;
+use rimward_crds::edge_cluster::CREDENTIAL_EXPIRES;
 use serde_json::{Value, json};
 
 use super::account;
@@ -98,6 +99,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
                 make(&client, &object).await?;
             }
             let (token, valid_until) = token(&client, name.as_str(), args.token_days).await?;
+            let mut noted = account::edge_cluster(name.as_str(), &labels, false);
+            noted["metadata"]["annotations"] = json!({ CREDENTIAL_EXPIRES: valid_until });
+            make(&client, &noted).await?;
             let user = json!({ "token": token });
             let kubeconfig = kubeconfig::standalone("hub", endpoint, user)?;
             (

@@ -1,12 +1,18 @@
 //! An EdgeCluster's status: what its heartbeat and its session's report say of it.
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rimward_core::fleet::Connection;
+use rimward_crds::common::Time;
+use rimward_crds::edge_cluster::CREDENTIAL_EXPIRES;
 use rimward_crds::reasons::{HubReason, condition};
-use rimward_crds::{ClusterAssignmentStatus, EdgeCluster, EdgeClusterStatus};
+use rimward_crds::{ClusterAssignmentStatus, ConnectionMode, EdgeCluster, EdgeClusterStatus};
 
-use super::{Says, conditions, find};
+use super::{Says, conditions, find, whole_seconds};
 use crate::hub::parse;
+use crate::hub::push::{Ends, Known};
+
+/// How long before its end people are told that a credential ends.
+const EXPIRES_SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// What the hub knows of a cluster's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,17 +74,19 @@ pub(crate) fn was_offline(object: &EdgeCluster) -> bool {
         })
 }
 
-/// What the status shall say. `push` is what keeps the hub from dialling a Push cluster.
+/// What the status shall say. `push` is what the hub knows of a Push cluster's credential.
 pub(crate) fn cluster(
     object: &EdgeCluster,
     report: Option<&ClusterAssignmentStatus>,
     link: &Link,
-    push: Option<&(HubReason, String)>,
+    push: &Known,
     now: Timestamp,
 ) -> EdgeClusterStatus {
     let old = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
-    let says = says(object, link, push);
+    let expires = credential_expires(object, push.ends);
+    let mut says = says(object, link, push.problem.as_ref());
+    says.extend(expires.map(|expires| expiring(object, expires, now)));
     // A clashing cluster's words are not believed.
     let report = report.filter(|_| !matches!(link, Link::Clash { .. }));
     EdgeClusterStatus {
@@ -94,8 +102,56 @@ pub(crate) fn cluster(
         capabilities: report
             .and_then(|report| report.capabilities.clone())
             .or(old.capabilities),
-        credential_expires_time: old.credential_expires_time,
+        credential_expires_time: expires.map(Time),
     }
+}
+
+/// When the credential between hub and cluster ends, as far as it is known: a pushed one says so itself, and of a
+/// pulling cluster's it was noted when it was made.
+pub(crate) fn credential_expires(object: &EdgeCluster, pushed: Ends) -> Option<Timestamp> {
+    let expires = match (object.spec.connection.mode, pushed) {
+        (ConnectionMode::Push, Ends::At(expires)) => Some(expires),
+        (ConnectionMode::Push, Ends::Unsaid) => None,
+        // Not read yet by this leader, or away for a moment.
+        (ConnectionMode::Push, Ends::Unread) => {
+            let status = object.status.as_ref()?;
+            Some(status.credential_expires_time.as_ref()?.0)
+        }
+        (ConnectionMode::Pull, _) => {
+            let annotations = object.metadata.annotations.as_ref()?;
+            annotations.get(CREDENTIAL_EXPIRES)?.parse().ok()
+        }
+    };
+    expires.map(whole_seconds)
+}
+
+/// When what is said of a credential turns though nothing is seen to change; none once it has.
+#[allow(dead_code, reason = "for a loop that looks only at what changed")]
+pub(crate) fn turns(expires: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    let soon = expires.checked_sub(EXPIRES_SOON).ok()?;
+    (soon > now).then_some(soon)
+}
+
+fn expiring(object: &EdgeCluster, expires: Timestamp, now: Timestamp) -> Says {
+    let soon = expires
+        .checked_sub(EXPIRES_SOON)
+        .is_ok_and(|soon| soon <= now);
+    if !soon {
+        let reason = HubReason::AsDesired.as_str();
+        let message = format!("good until {expires}");
+        return Says::new(condition::CREDENTIAL_EXPIRING, false, reason, message);
+    }
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    let push = match object.spec.connection.mode {
+        ConnectionMode::Push => " --push",
+        ConnectionMode::Pull => "",
+    };
+    let reason = HubReason::CredentialExpiring.as_str();
+    let message = format!(
+        "the credential between hub and cluster is good until {expires} and no longer; \
+         `kubectl rimward cluster add {name}{push}` renews it"
+    );
+    Says::new(condition::CREDENTIAL_EXPIRING, true, reason, message)
 }
 
 fn says(object: &EdgeCluster, link: &Link, push: Option<&(HubReason, String)>) -> Vec<Says> {
@@ -169,7 +225,7 @@ fn says(object: &EdgeCluster, link: &Link, push: Option<&(HubReason, String)>) -
 
 #[cfg(test)]
 mod tests {
-    use super::{Link, cluster, link, was_offline};
+    use super::{Ends, Known, Link, cluster, link, turns, was_offline};
     use crate::hub::status::find;
     use k8s_openapi::jiff::Timestamp;
     use rimward_core::fleet::Connection;
@@ -200,7 +256,7 @@ mod tests {
             object,
             Some(&report),
             &link,
-            None,
+            &Known::default(),
             Timestamp::UNIX_EPOCH,
         ));
         (next, link)
@@ -253,17 +309,80 @@ mod tests {
             HubReason::KubeconfigInvalid,
             "users[0].user.exec is refused".to_owned(),
         );
-        let status = cluster(
-            &object(),
-            None,
-            &Link::NeverJoined,
-            Some(&problem),
-            Timestamp::UNIX_EPOCH,
-        );
+        let known = Known {
+            problem: Some(problem),
+            ends: Ends::Unread,
+        };
+        let never = Link::NeverJoined;
+        let status = cluster(&object(), None, &never, &known, Timestamp::UNIX_EPOCH);
         let stalled = find(&status.conditions, "Stalled").unwrap();
         assert_eq!(stalled.status, "True");
         assert!(stalled.message.contains("users[0].user.exec"));
         let joined = find(&status.conditions, "Joined").unwrap();
         assert_eq!(joined.reason, "NeverJoined");
+    }
+
+    /// What an object says at a time, as `expires, CredentialExpiring's status`.
+    fn ends(object: &EdgeCluster, ends: Ends, now: &str) -> (Option<String>, Option<String>) {
+        let known = Known {
+            problem: None,
+            ends,
+        };
+        let link = Link::Connected;
+        let status = cluster(object, None, &link, &known, now.parse().unwrap());
+        let found = find(&status.conditions, "CredentialExpiring");
+        if let Some(found) = found.filter(|found| found.status == "True") {
+            assert!(
+                found.message.contains("cluster add berlin"),
+                "{}",
+                found.message
+            );
+        }
+        let expires = status
+            .credential_expires_time
+            .map(|time| time.0.to_string());
+        (expires, found.map(|found| found.status.clone()))
+    }
+
+    #[test]
+    fn the_end_of_a_credential_is_told_thirty_days_ahead() {
+        const END: &str = "2030-03-31T00:00:00Z";
+        let says = |status: &str| (Some(END.to_owned()), Some(status.to_owned()));
+        let mut pull = object();
+        assert_eq!(
+            ends(&pull, Ends::Unread, "2030-01-01T00:00:00Z"),
+            (None, None),
+            "nobody knows"
+        );
+        let annotation = ("rimward.dev/credential-expires".to_owned(), END.to_owned());
+        pull.metadata.annotations = Some([annotation].into());
+        let mut push = object();
+        push.spec.connection.mode = rimward_crds::ConnectionMode::Push;
+        let at = Ends::At(END.parse().unwrap());
+        for (object, end) in [(&pull, Ends::Unread), (&push, at)] {
+            assert_eq!(ends(object, end, "2030-02-28T23:59:59Z"), says("False"));
+            assert_eq!(ends(object, end, "2030-03-01T00:00:00Z"), says("True"));
+            assert_eq!(ends(object, end, "2031-01-01T00:00:00Z"), says("True"));
+        }
+        let turns = |now: &str| turns(END.parse().unwrap(), now.parse().unwrap());
+        assert_eq!(
+            turns("2030-01-01T00:00:00Z"),
+            "2030-03-01T00:00:00Z".parse().ok()
+        );
+        assert_eq!(turns("2030-03-01T00:00:00Z"), None);
+    }
+
+    #[test]
+    fn a_pushed_credential_that_is_not_read_yet_keeps_its_end_and_another_one_takes_it_away() {
+        let now = "2030-01-01T00:00:00Z";
+        let mut push = object();
+        push.spec.connection.mode = rimward_crds::ConnectionMode::Push;
+        let end: Timestamp = "2030-03-31T00:00:00Z".parse().unwrap();
+        push.status = Some(rimward_crds::EdgeClusterStatus {
+            credential_expires_time: Some(rimward_crds::common::Time(end)),
+            ..Default::default()
+        });
+        assert_eq!(ends(&push, Ends::Unread, now).0, Some(end.to_string()));
+        assert_eq!(ends(&push, Ends::Unsaid, now), (None, None));
     }
 }
