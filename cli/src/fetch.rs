@@ -7,7 +7,9 @@ use anyhow::{Context, bail};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource, ResourceExt as _};
-use rimward_crds::{ClusterAssignment, EdgeCluster, ModelDeployment, ModelRevision, RolloutPolicy};
+use rimward_crds::{
+    ClusterAssignment, EdgeCluster, ModelDeployment, ModelRevision, RolloutAction, RolloutPolicy,
+};
 use serde::de::DeserializeOwned;
 
 use crate::connect::{ConnectArgs, NamespaceArgs, words};
@@ -98,22 +100,25 @@ pub(crate) struct Fleet {
     policies: Vec<RolloutPolicy>,
     assignments: Vec<ClusterAssignment>,
     clusters: Vec<EdgeCluster>,
+    actions: Vec<RolloutAction>,
 }
 
 impl Fleet {
     /// Reads everything; of one namespace, or of all.
     pub(crate) async fn read(client: &Client, namespace: Option<&str>) -> anyhow::Result<Self> {
-        let (revisions, policies, assignments, clusters) = futures::try_join!(
+        let (revisions, policies, assignments, clusters, actions) = futures::try_join!(
             list(scoped(client, namespace)),
             list(scoped(client, namespace)),
             list(Api::all(client.clone())),
             list(Api::all(client.clone())),
+            list(scoped(client, namespace)),
         )?;
         Ok(Self {
             revisions,
             policies,
             assignments,
             clusters,
+            actions,
         })
     }
 
@@ -133,6 +138,7 @@ impl Fleet {
                 policy,
                 assignments: &self.assignments,
                 clusters: &self.clusters,
+                actions: &self.actions,
             },
         )
     }

@@ -12,6 +12,7 @@ mod fetch;
 mod kubeconfig;
 mod output;
 mod registry;
+mod time;
 mod view;
 
 /// Signed machine-learning models for many edge devices.
@@ -25,16 +26,26 @@ struct Cli {
 /// Each command's arguments and `run` live in `cmd/<command>.rs`.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Takes a revision back: every cluster goes to the promoted one.
+    Abort(cmd::act::Abort),
     /// Adds clusters to the fleet.
     Cluster(cmd::cluster::Args),
     /// Says why a cluster or node is on the revision it is on.
     Explain(cmd::explain::Args),
     /// Shows deployments as trees: revisions, stages, clusters, counts, what they wait for.
     Get(cmd::get::Args),
+    /// Nodes of an edge cluster.
+    Node(cmd::node::Args),
     /// Builds a package from a folder, and pushes it.
     Package(cmd::package::Args),
+    /// Goes on past a wait, a suspect or an empty stage, once.
+    Promote(cmd::act::Promote),
+    /// Opens a stopped revision again, under a new attempt.
+    Retry(cmd::act::Retry),
     /// Says where a rollout is; with -w, waits until it has settled.
     Status(cmd::status::Args),
+    /// Goes to an earlier revision without a change of the deployment's spec.
+    Undo(cmd::act::Undo),
     /// Checks a package as a device would, and says which step failed.
     Verify(cmd::verify::Args),
 }
@@ -50,11 +61,16 @@ async fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let outcome = match cli.command {
+        Command::Abort(args) => args.run().await,
         Command::Cluster(args) => cmd::cluster::run(args).await,
         Command::Explain(args) => cmd::explain::run(args).await,
         Command::Get(args) => cmd::get::run(args).await,
+        Command::Node(args) => cmd::node::run(args).await,
         Command::Package(args) => cmd::package::run(args).await,
+        Command::Promote(args) => args.run().await,
+        Command::Retry(args) => args.run().await,
         Command::Status(args) => cmd::status::run(args).await,
+        Command::Undo(args) => args.run().await,
         Command::Verify(args) => cmd::verify::run(args).await,
     };
     match outcome {

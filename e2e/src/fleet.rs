@@ -115,7 +115,11 @@ impl Fleet {
     /// When it does not start.
     pub async fn start_hub(folder: &Path, options: Options) -> Result<(ControlPlane, PathBuf)> {
         let hub = ControlPlane::start("hub", folder, options).await?;
-        install(&hub, &["operator/rbac/hub.yaml"]).await?;
+        install(
+            &hub,
+            &["operator/rbac/hub.yaml", "operator/rbac/actions.yaml"],
+        )
+        .await?;
         let operator = hub.account_kubeconfig(NAMESPACE, "rimward-hub").await?;
         Ok((hub, operator))
     }

@@ -9,7 +9,7 @@ use super::complaint::{Complaint, complaints, cut, is_wanted};
 use super::model::{Cluster, Deployment, Revision};
 use super::node::node;
 use super::settle::{Facts, facts};
-use super::tree::counts;
+use super::tree::{asked, counts, nth, turned};
 use super::{because, clean};
 
 /// What was asked for is not there.
@@ -53,12 +53,20 @@ pub(crate) fn explain(
     say(
         0,
         &format!(
-            "{key} wants model {} and is {}{why}",
-            view.model, view.state
+            "{key} wants model {} and is {}{}{why}",
+            view.model,
+            view.state,
+            turned(view)
         ),
     );
     if let Some(wait) = wait {
         say(1, &wait);
+    }
+    // What is not decided yet, and the last that was.
+    for (_, one) in
+        (view.actions.iter().enumerate()).filter(|(at, it)| *at == 0 || it.outcome.is_none())
+    {
+        say(1, &asked(one));
     }
     for one in view.revisions.iter().filter(|it| matters(view, it)) {
         say(1, &revision(view, one, &complaints));
@@ -155,7 +163,8 @@ fn deployment(view: &Deployment, complaints: &[Complaint<'_>]) -> Facts {
 /// What runs, what is rolled out, and what failed last.
 fn matters(view: &Deployment, revision: &Revision) -> bool {
     let name = Some(&revision.name);
-    let last_failed = view.revisions.iter().find(|it| it.outcome == "Failed");
+    let failed = |it: &&Revision| ["Failed", "Stopped"].contains(&it.outcome.as_str());
+    let last_failed = view.revisions.iter().find(failed);
     name == view.current_revision.as_ref()
         || name == view.update_revision.as_ref()
         || last_failed == Some(revision)
@@ -167,6 +176,7 @@ fn revision(view: &Deployment, revision: &Revision, complaints: &[Complaint<'_>]
         model,
         version,
         outcome,
+        attempt,
         stage,
         reason,
         message,
@@ -184,8 +194,13 @@ fn revision(view: &Deployment, revision: &Revision, complaints: &[Complaint<'_>]
         .as_ref()
         .map(|stage| format!(" in stage {stage}"))
         .unwrap_or_default();
+    let stage = format!("{stage}{}", nth(*attempt));
     match outcome.as_str() {
         "Failed" => format!("{what} failed{stage}{why}"),
+        "Stopped" => format!(
+            "{what} stopped{stage}, and `kubectl rimward retry {}` opens it again{why}",
+            view.name
+        ),
         "Promoted" if Some(name) == view.current_revision.as_ref() => {
             format!("{what} is promoted: what a cluster runs, or goes back to")
         }

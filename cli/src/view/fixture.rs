@@ -126,6 +126,7 @@ pub(super) fn view() -> Deployment {
             policy: Some(&policy),
             assignments: &assignments,
             clusters: &[cluster("site-a", "True"), cluster("site-b", "False")],
+            actions: &[],
         },
     )
 }

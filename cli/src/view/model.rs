@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use rimward_crds::reasons::condition;
 use rimward_crds::{
     Action, ClusterAssignment, Condition, EdgeCluster, ModelDeployment, ModelRevision, NodeCounts,
-    NodeProblem, RevisionProblem, RolloutPolicy, VerdictPhase,
+    NodeProblem, ReadyCounts, RevisionProblem, RolloutAction, RolloutPolicy, UndoStatus,
+    VerdictPhase,
 };
 use serde::Serialize;
 
@@ -17,7 +18,11 @@ pub(crate) struct Sources<'a> {
     pub(crate) policy: Option<&'a RolloutPolicy>,
     pub(crate) assignments: &'a [ClusterAssignment],
     pub(crate) clusters: &'a [EdgeCluster],
+    pub(crate) actions: &'a [RolloutAction],
 }
+
+/// Actions of a deployment that are shown, newest first.
+const ACTIONS_MAX: usize = 10;
 
 /// A deployment and all below it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,8 +45,36 @@ pub(crate) struct Deployment {
     pub(crate) current_revision: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) update_revision: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) previous_revision: Option<String>,
+    /// Which attempt at the update revision goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) attempt: Option<u32>,
+    /// A person took the update revision back.
+    pub(crate) aborted: bool,
+    /// What runs instead of what the spec asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) undo: Option<UndoStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) clusters: Option<ReadyCounts>,
     pub(crate) revisions: Vec<Revision>,
     pub(crate) stages: Vec<Stage>,
+    /// What people asked of its rollouts, newest first.
+    pub(crate) actions: Vec<Asked>,
+}
+
+/// What a person asked of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Asked {
+    pub(crate) name: String,
+    pub(crate) action: &'static str,
+    pub(crate) by: String,
+    /// Absent while the hub has not decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) outcome: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) message: Option<String>,
 }
 
 /// A revision of the deployment.
@@ -52,6 +85,9 @@ pub(crate) struct Revision {
     pub(crate) model: String,
     pub(crate) version: String,
     pub(crate) outcome: String,
+    /// The attempt that ended so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) attempt: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stage: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,11 +158,42 @@ pub(crate) fn deployment(object: &ModelDeployment, sources: &Sources<'_>) -> Dep
         waiting_for: status.waiting_for,
         current_revision: status.current_revision,
         update_revision: status.update_revision,
+        previous_revision: status.previous_revision,
+        attempt: status.stage.as_ref().map(|stage| stage.attempt),
+        aborted: status.stage.as_ref().is_some_and(|stage| stage.aborted),
+        undo: status.undo,
+        clusters: status.clusters,
+        actions: actions(&namespace, &name, sources.actions),
         revisions: revisions.into_iter().map(revision).collect(),
         stages,
         namespace,
         name,
     }
+}
+
+fn actions(namespace: &str, name: &str, all: &[RolloutAction]) -> Vec<Asked> {
+    let mut own: Vec<_> = all
+        .iter()
+        .filter(|it| it.spec.deployment_name == name)
+        .filter(|it| it.metadata.namespace.as_deref() == Some(namespace))
+        .collect();
+    own.sort_by_key(|it| {
+        let created = it.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (std::cmp::Reverse(created), it.metadata.name.clone())
+    });
+    own.truncate(ACTIONS_MAX);
+    own.into_iter()
+        .map(|it| {
+            let status = it.status.clone().unwrap_or_default();
+            Asked {
+                name: it.metadata.name.clone().unwrap_or_default(),
+                action: it.spec.action.as_str(),
+                by: it.spec.by.clone(),
+                outcome: status.outcome.map(|outcome| format!("{outcome:?}")),
+                message: status.message,
+            }
+        })
+        .collect()
 }
 
 /// The one word for where a deployment is, with the condition's own reason and message.
@@ -168,6 +235,7 @@ fn revision(object: &ModelRevision) -> Revision {
         outcome: status
             .outcome
             .map_or_else(|| "Pending".to_owned(), |outcome| format!("{outcome:?}")),
+        attempt: status.attempt,
         stage: status.stage,
         reason: status.reason,
         message: status.message,

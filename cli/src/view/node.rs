@@ -24,6 +24,7 @@ pub(super) fn node(object: &EdgeNode, namespace: &str, name: &str) -> Vec<String
         return lines;
     };
     let revision = &order.revision;
+    let again = super::tree::nth(Some(order.attempt));
     let status = object.status.clone().unwrap_or_default();
     let current = status.observed_generation == object.metadata.generation;
     let mut reports = status.models.iter();
@@ -37,7 +38,7 @@ pub(super) fn node(object: &EdgeNode, namespace: &str, name: &str) -> Vec<String
     }
     let Some(report) = report.filter(|it| it.revision.as_ref() == Some(revision)) else {
         lines.push(format!(
-            "{who} has the go-ahead for {revision}; its agent has not reported on it yet"
+            "{who} has the go-ahead for {revision}{again}; its agent has not reported on it yet"
         ));
         return lines;
     };

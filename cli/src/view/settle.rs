@@ -58,6 +58,16 @@ pub(crate) fn line(object: &ModelDeployment) -> String {
     if let Some(stage) = &status.stage {
         let (name, index, of) = (&stage.name, stage.index, stage.of);
         line.push_str(&format!("  stage {name} {index}/{of} {:?}", stage.phase));
+        if stage.attempt > 1 {
+            line.push_str(&format!(" attempt {}", stage.attempt));
+        }
+        if stage.aborted {
+            line.push_str(" aborted");
+        }
+    }
+    if let Some(undo) = &status.undo {
+        let (from, to) = (clean(&undo.from), clean(&undo.to));
+        line.push_str(&format!("  undone: {to} instead of {from}"));
     }
     let waiting = status.waiting_for.as_deref();
     let Facts { why, wait } = facts(state, reason.as_deref(), message.as_deref(), waiting);

@@ -261,3 +261,98 @@ team/digits wants model digits-2 and is Progressing
     );
     assert!(tree(&view, false).starts_with("team/digits  Progressing (Updating)  0/2 clusters\n"));
 }
+
+fn asked(action: &'static str, outcome: Option<&str>, message: &str) -> super::model::Asked {
+    super::model::Asked {
+        name: format!("digits-{}-x", action.to_lowercase()),
+        action,
+        by: "ann\u{1b}".to_owned(),
+        outcome: outcome.map(ToOwned::to_owned),
+        message: Some(message.to_owned()).filter(|message| !message.is_empty()),
+    }
+}
+
+/// The fixture's fleet with a rollout that silence stopped, and what people asked of it.
+fn stopped() -> Deployment {
+    let mut view = view();
+    view.state = "Stalled";
+    view.reason = Some("RolloutStopped".to_owned());
+    view.message = None;
+    view.attempt = Some(2);
+    view.clusters = Some(rimward_crds::ReadyCounts {
+        desired: 5,
+        pending: 1,
+        silent: 2,
+        suspect: 1,
+        held: 1,
+        ..rimward_crds::ReadyCounts::default()
+    });
+    let revision = &mut view.revisions[1];
+    revision.outcome = "Stopped".to_owned();
+    revision.attempt = Some(2);
+    revision.reason = Some("Suspect".to_owned());
+    revision.message = Some("cluster site-a fell silent".to_owned());
+    let cluster = &mut view.stages[0].clusters[0];
+    cluster.nodes.rolled_back = 0;
+    cluster.nodes.silent = 1;
+    cluster.nodes.suspect = 1;
+    view.actions = vec![
+        asked("Retry", None, ""),
+        asked("Promote", Some("Refused"), "stage canary is over"),
+        asked("Abort", Some("Applied"), "all go back"),
+    ];
+    view
+}
+
+#[test]
+fn a_tree_says_who_is_silent_who_is_suspect_which_attempt_it_is_and_what_people_asked() {
+    let text = tree(&stopped(), false);
+    let has = |line: &str| assert!(text.contains(line), "no {line:?} in\n{text}");
+    has(
+        "team/digits  Stalled (RolloutStopped)  0/2 clusters, 1 held, 2 silent, 1 suspect, attempt 2\n",
+    );
+    has(
+        "revision digits-bbb (digits-1.1.0 1.1.0)  Stopped at attempt 2: Suspect: cluster site-a fell silent\n",
+    );
+    has("0/2 nodes updated, 2 ready, 1 silent, 1 suspect  Failed\n");
+    has("action Retry by ann\u{fffd} (digits-retry-x)  not decided yet\n");
+    // One that was decided before the last is for those who ask for more.
+    assert!(!text.contains("action Abort"), "{text}");
+    let wide = tree(&stopped(), true);
+    assert!(
+        wide.contains("(digits-abort-x)  Applied: all go back\n"),
+        "{wide}"
+    );
+}
+
+#[test]
+fn an_explanation_of_a_stopped_revision_says_what_to_type() {
+    let text = explain(&stopped(), None, None, None).unwrap();
+    let line = "revision digits-bbb (model digits-1.1.0 1.1.0) stopped in stage canary at attempt 2, \
+                and `kubectl rimward retry digits` opens it again: Suspect: cluster site-a fell silent";
+    assert!(text.contains(line), "{text}");
+    assert!(text.contains("\n  action Retry by ann"), "{text}");
+}
+
+#[test]
+fn what_a_person_took_back_or_undid_is_said_everywhere() {
+    let mut view = stopped();
+    view.aborted = true;
+    view.undo = Some(rimward_crds::UndoStatus {
+        from: "digits-bbb".to_owned(),
+        to: "digits-aaa".to_owned(),
+    });
+    let words = ", attempt 2, aborted, undone: digits-aaa instead of digits-bbb";
+    assert!(tree(&view, false).contains(words));
+    assert!(explain(&view, None, None, None).unwrap().contains(words));
+    let mut object = mdep(&[("Reconciling", "Progressing", "")]);
+    let status = object.status.as_mut().unwrap();
+    status.undo = view.undo;
+    let stage = status.stage.as_mut().unwrap();
+    (stage.attempt, stage.aborted) = (2, true);
+    assert_eq!(
+        line(&object),
+        "team/digits  Progressing 0/2  stage canary 1/2 Failed attempt 2 aborted  \
+         undone: digits-aaa instead of digits-bbb  Progressing  waiting for: a new revision"
+    );
+}

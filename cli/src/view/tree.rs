@@ -1,8 +1,8 @@
 //! A deployment as a tree: revisions, stages, clusters, counts, and what it waits for.
 
-use rimward_crds::{NodeCounts, VerdictPhase};
+use rimward_crds::{NodeCounts, ReadyCounts, VerdictPhase};
 
-use super::model::{Cluster, Deployment, Revision};
+use super::model::{Asked, Cluster, Deployment, Revision};
 use super::{because, clean};
 
 /// One line and what hangs below it.
@@ -31,7 +31,7 @@ impl Branch {
     }
 }
 
-/// Draws the tree. `wide` adds what nodes complain about and what they would go back to.
+/// Draws the tree. `wide` adds what nodes complain about, what they would go back to, and actions that are long decided.
 pub(crate) fn tree(view: &Deployment, wide: bool) -> String {
     let mut below: Vec<Branch> = view
         .revisions
@@ -55,6 +55,10 @@ pub(crate) fn tree(view: &Deployment, wide: bool) -> String {
             below: stage.clusters.iter().map(|it| cluster(it, wide)).collect(),
         });
     }
+    // What is not decided, and the last decision; older ones are for those who ask for more.
+    let recent = |(index, it): &(usize, &Asked)| wide || *index == 0 || it.outcome.is_none();
+    let actions = view.actions.iter().enumerate().filter(recent);
+    below.extend(actions.map(|(_, it)| Branch::leaf(asked(it))));
     if let Some(waiting) = &view.waiting_for {
         below.push(Branch::leaf(format!("waiting for: {}", clean(waiting))));
     }
@@ -68,7 +72,7 @@ pub(crate) fn tree(view: &Deployment, wide: bool) -> String {
     let progress = view.progress.as_deref().unwrap_or("0/0");
     let root = Branch {
         text: format!(
-            "{}/{}  {}{}  {progress} clusters",
+            "{}/{}  {}{}  {progress} clusters{}{}",
             view.namespace,
             view.name,
             view.state,
@@ -77,6 +81,8 @@ pub(crate) fn tree(view: &Deployment, wide: bool) -> String {
             } else {
                 format!(" ({why})")
             },
+            view.clusters.as_ref().map(standing).unwrap_or_default(),
+            turned(view),
         ),
         below,
     };
@@ -85,12 +91,74 @@ pub(crate) fn tree(view: &Deployment, wide: bool) -> String {
     out
 }
 
+/// What a person asked, and what became of it.
+pub(super) fn asked(asked: &Asked) -> String {
+    let Asked {
+        name,
+        action,
+        by,
+        outcome,
+        message,
+    } = asked;
+    let outcome = outcome.as_deref().unwrap_or("not decided yet");
+    let message = message.as_deref().map(clean).unwrap_or_default();
+    let colon = if message.is_empty() { "" } else { ": " };
+    format!(
+        "action {action} by {} ({name})  {outcome}{colon}{message}",
+        clean(by)
+    )
+}
+
+/// What a person turned the rollout to, and which attempt it is where it is not the first.
+pub(super) fn turned(view: &Deployment) -> String {
+    let mut text = String::new();
+    if let Some(attempt) = view.attempt.filter(|attempt| *attempt > 1) {
+        text.push_str(&format!(", attempt {attempt}"));
+    }
+    if view.aborted {
+        text.push_str(", aborted");
+    }
+    if let Some(undo) = &view.undo {
+        let (from, to) = (clean(&undo.from), clean(&undo.to));
+        text.push_str(&format!(", undone: {to} instead of {from}"));
+    }
+    text
+}
+
+/// Clusters that stand elsewhere than on the way or at its end; those that are zero are left out.
+fn standing(clusters: &ReadyCounts) -> String {
+    let ReadyCounts {
+        desired: _,
+        updated: _,
+        pending: _,
+        held,
+        silent,
+        suspect,
+        failed,
+        rolled_back,
+        ready: _,
+    } = *clusters;
+    elsewhere([held, silent, suspect, failed, rolled_back])
+}
+
+/// `, 1 held, 2 silent`.
+fn elsewhere(counts: [u32; 5]) -> String {
+    let words = ["held", "silent", "suspect", "failed", "rolled back"];
+    counts
+        .iter()
+        .zip(words)
+        .filter(|(count, _)| **count > 0)
+        .map(|(count, word)| format!(", {count} {word}"))
+        .collect()
+}
+
 /// The revisions that matter now; older ones are shown with `-o wide`.
 fn is_shown(view: &Deployment, revision: &Revision) -> bool {
     let name = Some(&revision.name);
     name == view.current_revision.as_ref()
         || name == view.update_revision.as_ref()
-        || revision.outcome == "Failed" && view.revisions.first() == Some(revision)
+        || ["Failed", "Stopped"].contains(&revision.outcome.as_str())
+            && view.revisions.first() == Some(revision)
 }
 
 fn revision(view: &Deployment, revision: &Revision) -> String {
@@ -99,11 +167,13 @@ fn revision(view: &Deployment, revision: &Revision) -> String {
         model,
         version,
         outcome,
+        attempt,
         stage: _,
         reason,
         message,
         problems: _,
     } = revision;
+    let attempt = nth(*attempt);
     let why = because(reason.as_deref(), message.as_deref());
     let colon = if why.is_empty() { "" } else { ": " };
     let current = if Some(name) == view.current_revision.as_ref() {
@@ -111,7 +181,15 @@ fn revision(view: &Deployment, revision: &Revision) -> String {
     } else {
         ""
     };
-    format!("revision {name} ({model} {version})  {outcome}{current}{colon}{why}")
+    format!("revision {name} ({model} {version})  {outcome}{attempt}{current}{colon}{why}")
+}
+
+/// The attempt, where it is not the first.
+pub(super) fn nth(attempt: Option<u32>) -> String {
+    attempt
+        .filter(|attempt| *attempt > 1)
+        .map(|attempt| format!(" at attempt {attempt}"))
+        .unwrap_or_default()
 }
 
 fn cluster(cluster: &Cluster, wide: bool) -> Branch {
@@ -156,17 +234,7 @@ pub(super) fn counts(cluster: &Cluster) -> String {
         ready,
     } = cluster.nodes;
     let mut text = format!("{updated}/{desired} nodes updated, {ready} ready");
-    for (count, what) in [
-        (held, "held"),
-        (silent, "silent"),
-        (suspect, "suspect"),
-        (failed, "failed"),
-        (rolled_back, "rolled back"),
-    ] {
-        if count > 0 {
-            text.push_str(&format!(", {count} {what}"));
-        }
-    }
+    text.push_str(&elsewhere([held, silent, suspect, failed, rolled_back]));
     if phase != VerdictPhase::Passed {
         text.push_str(&format!("  {phase:?}"));
     }
