@@ -87,6 +87,11 @@ async fn immutable(kubectl: &rimward_e2e::Kubectl) -> Result<()> {
             r#"{"spec":{"health":{"minSamples":5}}}"#,
             "a ModelRevision never changes",
         ),
+        (
+            "rolloutaction/sample-digits-promote-b4m9q",
+            r#"{"spec":{"stage":"half"}}"#,
+            "a RolloutAction never changes",
+        ),
     ];
     for (object, patch, expected) in patches {
         let refusal = kubectl

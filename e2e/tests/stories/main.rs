@@ -1,5 +1,6 @@
 //! The end-to-end stories: one per file, on real parts.
 
+mod actions;
 mod agent_alone;
 mod cli;
 mod control_plane;

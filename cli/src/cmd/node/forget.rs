@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, Preconditions};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, ResourceExt};
 use rimward_crds::EdgeNode;
 
 use crate::connect::{ConnectArgs, words};
@@ -107,7 +107,7 @@ async fn renewed(
     seen: Option<&Lease>,
     patience: Duration,
 ) -> anyhow::Result<bool> {
-    let version = |lease: Option<&Lease>| lease.and_then(|lease| lease.resource_version());
+    let version = |lease: Option<&Lease>| lease.and_then(ResourceExt::resource_version);
     let ends = Instant::now() + patience;
     loop {
         let last = Instant::now() >= ends;
