@@ -351,6 +351,8 @@ reasons! {
         MemoryExceeded,
         /// The preflight child died.
         Crashed,
+        /// The machine killed the preflight child, or gave it no processor; it is tried again, later and later.
+        PreflightInterrupted,
         /// Native code is not what the supervisor sealed, or of another engine.
         NativeCodeRefused,
         /// The machine failed: a file, a socket, a process.
@@ -362,7 +364,7 @@ reasons! {
         TooSlow,
         /// The host process died while the version was in trial.
         HostDied,
-        /// The version was in trial when the agent stopped without a word, on every try.
+        /// Agent or device went down in many starts in a row, before the version had shown anything in trial.
         StartsUsedUp,
         /// The attempt wrote its state too often: a loop.
         TooManyWrites,

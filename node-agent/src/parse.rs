@@ -143,6 +143,8 @@ pub fn parse(entry: &NodeModel) -> Result<Parsed, ParseError> {
         package: entry.package.digest.parse().map_err(ParseError::Digest)?,
         health: health(&entry.health),
         keep_revisions: KEEP_REVISIONS,
+        attempt: entry.attempt,
+        forget_verdicts_before: entry.forget_verdicts_before,
     };
     if !is_endpoint(&entry.endpoint_name) {
         return Err(ParseError::Endpoint(entry.endpoint_name.clone()));

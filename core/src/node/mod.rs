@@ -8,9 +8,11 @@
 //! - nothing gets traffic before the write that announces it is durable;
 //! - the current version changes by one write, at commit, and nowhere else;
 //! - a rejected revision never runs again here, a blocked one is tried again;
-//! - within [`STARTS_MAX`] starts, with no centre, a committed version has the traffic;
+//! - within [`STARTS_MAX`] starts that the candidate dies of, or [`LOST_STARTS_MAX`] in a row that end unseen and
+//!   with nothing shown, with no centre, a committed version has the traffic; what others died of uses up none;
 //! - without an order what serves goes on serving.
 
+mod blame;
 mod decide;
 mod record;
 mod report;
@@ -21,10 +23,14 @@ mod table;
 #[cfg(test)]
 mod walks;
 
-pub use decide::{RETRY_MILLISECONDS_MAX, RETRY_MILLISECONDS_MIN, STARTS_MAX, WRITES_MAX};
+pub use blame::{Blame, Scene, blame, used_its_time};
+pub use decide::{
+    INTERRUPTED_MILLISECONDS_MIN, INTERRUPTIONS_MAX, LOST_STARTS_MAX, NOTE_MILLISECONDS_MIN,
+    RETRY_MILLISECONDS_MAX, RETRY_MILLISECONDS_MIN, STARTS_MAX, STEADY_MILLISECONDS, WRITES_MAX,
+};
 pub use record::{
     Attempt, AttemptStage, BAD_MAX, Bad, GOOD_MAX, GOOD_MIN, Judged, MESSAGE_CHARS_MAX, Problem,
-    Reason, Record, Target, Version,
+    Reason, Record, Shown, Target, Version,
 };
 pub use report::{Report, Standing};
 pub use state::{Effect, Millis, Observation, Order, Phase, Serving, State, Then};

@@ -30,6 +30,17 @@ pub struct Target {
     pub health: Health,
     /// How many committed versions to keep, the current one included.
     pub keep_revisions: u8,
+    /// Which attempt at this revision this is: a person's retry is the next one. No new version for that.
+    #[serde(default = "first_attempt")]
+    pub attempt: u32,
+    /// A verdict on this revision that was given under a lower attempt than this is forgotten; 0 and 1: none is.
+    #[serde(default)]
+    pub forget_verdicts_before: u32,
+}
+
+/// What was ordered before attempts were counted was the first.
+fn first_attempt() -> u32 {
+    1
 }
 
 /// A version whose bytes are in the store.
@@ -65,11 +76,36 @@ pub enum AttemptStage {
     Staged,
     /// It was, or may have been, started.
     Trial {
-        /// Starts still allowed after the one that this write announced.
+        /// Starts still allowed after the one that this write announced; each that it dies of itself takes one.
         tries_left: u8,
         /// The boot in which it was started last.
         boot_id: String,
+        /// Starts in a row in which it showed nothing, and of which nobody knows how they ended; the one that
+        /// goes on is one of them until it shows something.
+        #[serde(default)]
+        lost: u8,
+        /// What it has shown in all its starts, as of the last write.
+        #[serde(default)]
+        shown: Shown,
     },
+}
+
+/// What a candidate has shown in trial.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Shown {
+    /// What it answered.
+    pub samples: Samples,
+    /// For how long it was watched.
+    pub watched_milliseconds: u64,
+}
+
+impl Shown {
+    /// Requests that it answered as it should.
+    #[must_use]
+    pub fn good(&self) -> u64 {
+        self.samples.requests.saturating_sub(self.samples.errors)
+    }
 }
 
 impl Attempt {
@@ -135,7 +171,7 @@ impl Reason {
     pub const TOO_SLOW: Self = Self::new("TooSlow");
     /// The attempt wrote its state too often: a loop.
     pub const TOO_MANY_WRITES: Self = Self::new("TooManyWrites");
-    /// The version was in trial when the agent stopped without a word, on every try.
+    /// Agent or device went down in many starts in a row, before the version had shown anything in trial.
     pub const STARTS_USED_UP: Self = Self::new("StartsUsedUp");
 
     /// The machine's own words, all of them.
@@ -176,6 +212,9 @@ pub struct Bad {
     pub problem: Problem,
     /// Whether it had traffic before it was rejected: a rollback, not a refusal.
     pub in_trial: bool,
+    /// The attempt under which this was found.
+    #[serde(default = "first_attempt")]
+    pub attempt: u32,
 }
 
 /// The outcome of the last trial, frozen when it was judged.
@@ -221,6 +260,19 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether what was found of this target's revision is to be forgotten. An order that asks to forget what is
+    /// found under its own attempt asks for an endless loop, and is not heard.
+    #[must_use]
+    pub(super) fn forgets(&self, target: &Target) -> bool {
+        let before = target.forget_verdicts_before.min(target.attempt);
+        self.why_bad(&target.revision)
+            .is_some_and(|bad| bad.attempt < before)
+    }
+
+    pub(super) fn forget(&mut self, revision: &RevisionName) {
+        self.bad.retain(|bad| &bad.revision != revision);
+    }
+
     /// Why a revision was rejected here, if it was.
     #[must_use]
     pub fn why_bad(&self, revision: &RevisionName) -> Option<&Bad> {
@@ -239,14 +291,10 @@ impl Record {
         self.good.is_empty() && self.attempt.is_none()
     }
 
-    pub(super) fn reject(&mut self, revision: RevisionName, problem: Problem, in_trial: bool) {
-        self.good.retain(|version| version.revision != revision);
-        self.bad.retain(|bad| bad.revision != revision);
-        self.bad.push(Bad {
-            revision,
-            problem,
-            in_trial,
-        });
+    pub(super) fn reject(&mut self, bad: Bad) {
+        self.good.retain(|version| version.revision != bad.revision);
+        self.forget(&bad.revision);
+        self.bad.push(bad);
         let over = self.bad.len().saturating_sub(BAD_MAX);
         self.bad.drain(..over);
     }

@@ -37,6 +37,8 @@ pub enum Standing {
 pub struct Report {
     /// The revision that the standing speaks of.
     pub revision: Option<RevisionName>,
+    /// Which attempt at it, where that is known: a device that was started anew has not heard yet.
+    pub attempt: Option<u32>,
     /// Where it stands.
     pub standing: Standing,
     /// Why, when something is wrong.
@@ -61,6 +63,11 @@ impl State {
                 .or_else(|| self.record.good.first().map(|good| good.revision.clone())),
             Order::Remove => None,
         };
+        let attempt = match &self.order {
+            Order::Run(target) => Some(target.attempt),
+            Order::Unknown => self.candidate().map(|attempt| attempt.target.attempt),
+            Order::Remove => None,
+        };
         let (standing, problem) = self.standing(revision.as_ref());
         let judged = self
             .record
@@ -73,6 +80,7 @@ impl State {
             last_good: self.current().map(|version| version.revision.clone()),
             judged,
             revision,
+            attempt,
         }
     }
 

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{Attempt, Problem, Record, Target, Version};
+use super::blame::Blame;
+use super::record::{Attempt, AttemptStage, Problem, Record, Shown, Target, Version};
 use crate::ids::{Digest, RevisionName};
 use crate::verdict::Samples;
 
@@ -31,7 +32,8 @@ pub enum Observation {
     Ordered(Order),
     /// The site holds updates back, or lets them go again.
     Held(bool),
-    /// The trust file changed: what it blocked deserves another try at once.
+    /// The trust file, or what the device shows to registries, changed: what they blocked deserves another try
+    /// at once.
     TrustChanged,
     /// Time passed.
     Tick,
@@ -47,6 +49,8 @@ pub enum Observation {
     PreflightFailed(RevisionName, Problem),
     /// Preflight could not be done; that says nothing about the version.
     PreflightBlocked(RevisionName, Problem),
+    /// The machine ended a preflight, or did not let it run: it is dear to try again, and not tried for ever.
+    PreflightInterrupted(RevisionName, Problem),
     /// The record of the last [`Effect::Put`] is durable.
     Persisted,
     /// It is not, and the old one is untouched. (Where that is not certain the process must die
@@ -58,10 +62,12 @@ pub enum Observation {
     LoadFailed(RevisionName, Problem),
     /// The stored revision does not pass the offline check: bytes, signatures, revocation, floors.
     Unsound(RevisionName, Problem),
-    /// The host process died and takes what it had loaded with it.
-    HostDied(Problem),
+    /// The host process died and takes what it had loaded with it; and whom this is laid at.
+    HostDied(Problem, Blame),
     /// What the revision answered since the last such observation.
     Sampled(RevisionName, Samples),
+    /// The agent is about to end in good order.
+    Stopping,
 }
 
 /// What the supervisor must do, in order.
@@ -77,6 +83,8 @@ pub enum Effect {
     CancelPreflight,
     /// Make this record durable; answers with `Persist…`.
     Put(Record),
+    /// Make this record durable if that can be done; nobody waits for it, and the next one says the same again.
+    Note(Record),
     /// Delete what no record names any more.
     Collect,
 }
@@ -112,10 +120,10 @@ pub enum Phase {
     Starting,
     /// The candidate has the traffic and is watched.
     Trial {
-        /// When it was loaded.
+        /// Until when the time for which it was watched is added up in what it has shown.
         since: Millis,
-        /// What it answered since.
-        samples: Samples,
+        /// How often that was noted in this start.
+        notes: u32,
     },
 }
 
@@ -158,8 +166,12 @@ pub struct State {
     /// Committed versions that cannot serve at the moment, and why. Not durable: each start looks
     /// again, and so does each change of the trust file.
     pub(super) unsound: BTreeMap<RevisionName, Problem>,
+    /// What the candidate has shown in trial, the record's and what came since.
+    pub(super) shown: Shown,
     /// Blocked tries in a row.
     pub(super) retries: u32,
+    /// Interrupted preflights in a row.
+    pub(super) interruptions: u32,
     /// This boot's identity, for the record.
     pub(super) boot_id: String,
 }
@@ -168,13 +180,19 @@ impl State {
     /// A machine at start, from its durable record. Feed it [`Observation::Tick`] to make it move.
     #[must_use]
     pub fn recover(record: Record, boot_id: impl Into<String>) -> Self {
+        let shown = match record.attempt.as_ref().map(|attempt| &attempt.stage) {
+            Some(AttemptStage::Trial { shown, .. }) => shown.clone(),
+            Some(AttemptStage::Staged) | None => Shown::default(),
+        };
         Self {
             record,
             phase: Phase::Settled,
             order: Order::Unknown,
             held: false,
             unsound: BTreeMap::new(),
+            shown,
             retries: 0,
+            interruptions: 0,
             boot_id: boot_id.into(),
         }
     }
@@ -238,6 +256,12 @@ impl State {
                 starting: None,
             }
         }
+    }
+
+    /// What the candidate has shown in trial so far.
+    #[must_use]
+    pub fn shown(&self) -> &Shown {
+        &self.shown
     }
 
     /// When the machine wants its next [`Observation::Tick`] at the latest, if it waits for time.

@@ -3,7 +3,8 @@
 //! Owns what an observation means in a phase; what is done next is decided in `decide`. Must never do
 //! anything: effects are done by the supervisor, which reports back with observations.
 
-use super::record::{Attempt, AttemptStage, Problem, Reason, Record, Target};
+use super::blame::Blame;
+use super::record::{Attempt, AttemptStage, Bad, Problem, Record, Shown, Target};
 use super::state::{Effect, Millis, Observation, Order, Phase, State, Then};
 use crate::ids::{Digest, RevisionName};
 use crate::verdict::Samples;
@@ -34,13 +35,20 @@ pub fn step(mut state: State, observation: Observation, now: Millis) -> (State, 
             true => state.wait(problem, now),
             false => Vec::new(),
         },
+        Observation::PreflightInterrupted(revision, problem) => {
+            match state.in_preflight(&revision) {
+                true => state.wait_for_the_machine(problem, now),
+                false => Vec::new(),
+            }
+        }
         Observation::Persisted => state.persisted(now),
         Observation::PersistFailed(problem) => state.persist_failed(problem, now),
         Observation::Loaded(revision) => state.loaded(&revision, now),
         Observation::LoadFailed(revision, problem) => state.load_failed(revision, problem, now),
         Observation::Unsound(revision, problem) => state.unsound(revision, problem, now),
-        Observation::HostDied(problem) => state.host_died(problem),
+        Observation::HostDied(problem, blame) => state.host_died(problem, blame, now),
         Observation::Sampled(revision, samples) => state.sampled(&revision, &samples, now),
+        Observation::Stopping => state.stopping(now),
     };
     (state, effects)
 }
@@ -52,6 +60,7 @@ impl State {
         }
         self.order = order;
         self.retries = 0;
+        self.interruptions = 0;
         let wanted = match &self.order {
             Order::Run(target) => Some(&target.revision),
             Order::Remove | Order::Unknown => None,
@@ -96,6 +105,7 @@ impl State {
             Phase::Settled => self.advance(),
             Phase::Waiting { .. } => {
                 self.retries = 0;
+                self.interruptions = 0;
                 self.advance()
             }
             Phase::Staging(_)
@@ -121,7 +131,7 @@ impl State {
                 }
                 Some(_) | None => Vec::new(),
             },
-            Phase::Trial { .. } => self.judge(now),
+            Phase::Trial { .. } => self.look(now),
             Phase::Staging(_) | Phase::Waiting { .. } | Phase::Preflight | Phase::Starting => {
                 Vec::new()
             }
@@ -166,8 +176,14 @@ impl State {
         let Some(target) = self.staging(revision) else {
             return Vec::new();
         };
+        let attempt = self.number_of(&target);
         let mut record = self.record.clone();
-        record.reject(target.revision, why, false);
+        record.reject(Bad {
+            revision: target.revision,
+            problem: why,
+            in_trial: false,
+            attempt,
+        });
         self.save(record, Then::Collect, false)
     }
 
@@ -185,8 +201,8 @@ impl State {
             self.phase = Phase::Settled;
             return Vec::new();
         }
-        let problem = Problem::new(Reason::STARTS_USED_UP, "no start is allowed");
-        self.start_again(problem)
+        self.shown = Shown::default();
+        self.start_first()
     }
 
     fn persisted(&mut self, now: Millis) -> Vec<Effect> {
@@ -204,6 +220,7 @@ impl State {
             Then::Settle => self.advance(),
             Then::Collect => {
                 self.retries = 0;
+                self.interruptions = 0;
                 let mut effects = vec![Effect::Collect];
                 effects.extend(self.advance());
                 effects
@@ -236,7 +253,7 @@ impl State {
             Phase::Starting if self.is_candidate(revision) => {
                 self.phase = Phase::Trial {
                     since: now,
-                    samples: Samples::default(),
+                    notes: 0,
                 };
                 Vec::new()
             }
@@ -253,6 +270,7 @@ impl State {
     fn load_failed(&mut self, revision: RevisionName, why: Problem, now: Millis) -> Vec<Effect> {
         match &self.phase {
             Phase::Starting | Phase::Trial { .. } if self.is_candidate(&revision) => {
+                self.add_up(now);
                 self.start_again(why)
             }
             Phase::Starting
@@ -312,9 +330,20 @@ impl State {
         }
     }
 
-    fn host_died(&mut self, problem: Problem) -> Vec<Effect> {
+    fn host_died(&mut self, problem: Problem, blame: Blame, now: Millis) -> Vec<Effect> {
         match &mut self.phase {
-            Phase::Starting | Phase::Trial { .. } => self.start_again(problem),
+            Phase::Starting | Phase::Trial { .. } => {
+                self.add_up(now);
+                match blame {
+                    Blame::Candidate => self.start_again(problem),
+                    Blame::Nobody => self.start_lost(problem),
+                    Blame::Another => {
+                        // Nothing is used up, so there is nothing to announce.
+                        self.phase = Phase::Starting;
+                        Vec::new()
+                    }
+                }
+            }
             Phase::Saving {
                 candidate_serves, ..
             } => {
@@ -330,10 +359,15 @@ impl State {
 
     fn sampled(&mut self, revision: &RevisionName, more: &Samples, now: Millis) -> Vec<Effect> {
         let candidate = self.is_candidate(revision);
-        match &mut self.phase {
-            Phase::Trial { samples, .. } if candidate => {
-                samples.merge(more);
-                self.judge(now)
+        match &self.phase {
+            Phase::Trial { .. } if candidate => {
+                self.shown.samples.merge(more);
+                self.look(now)
+            }
+            // Of a start whose host is gone, or that another one takes over from: counted all the same.
+            Phase::Starting if candidate => {
+                self.shown.samples.merge(more);
+                Vec::new()
             }
             Phase::Trial { .. }
             | Phase::Settled
@@ -342,6 +376,20 @@ impl State {
             | Phase::Saving { .. }
             | Phase::Preflight
             | Phase::Starting => Vec::new(),
+        }
+    }
+
+    fn stopping(&mut self, now: Millis) -> Vec<Effect> {
+        match &self.phase {
+            Phase::Starting | Phase::Trial { .. } => {
+                self.add_up(now);
+                self.note_orderly_end()
+            }
+            Phase::Settled
+            | Phase::Staging(_)
+            | Phase::Waiting { .. }
+            | Phase::Saving { .. }
+            | Phase::Preflight => Vec::new(),
         }
     }
 }

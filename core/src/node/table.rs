@@ -20,6 +20,8 @@ pub(super) fn target(name: &str) -> Target {
             latency_p99_milliseconds_max: Some(50),
         },
         keep_revisions: 2,
+        attempt: 1,
+        forget_verdicts_before: 0,
     }
 }
 
@@ -45,11 +47,22 @@ fn attempt(name: &str, stage: AttemptStage) -> Attempt {
     }
 }
 
-fn trial(tries_left: u8) -> AttemptStage {
+fn trial(tries_left: u8, lost: u8) -> AttemptStage {
     AttemptStage::Trial {
         tries_left,
         boot_id: "boot".into(),
+        lost,
+        shown: Shown::default(),
     }
+}
+
+/// Another attempt at `v2`.
+fn again(attempt: u32, forget_verdicts_before: u32) -> Observation {
+    Observation::Ordered(Order::Run(Target {
+        attempt,
+        forget_verdicts_before,
+        ..target("v2")
+    }))
 }
 
 pub(super) fn samples(requests: u64, errors: u64) -> Samples {
@@ -90,6 +103,14 @@ fn device(phase: &str) -> State {
     };
     match phase {
         "settled" => state.order = Order::Run(target("v1")),
+        "bad" => state.record.bad.push(Bad {
+            revision: revision("v2"),
+            problem: why(Reason::TOO_SLOW),
+            in_trial: true,
+            attempt: 1,
+        }),
+        "recovering" => state.record.attempt = Some(attempt("v2", trial(4, 1))),
+        "lost" => state.record.attempt = Some(attempt("v2", trial(4, LOST_STARTS_MAX))),
         "staging" => state.phase = Phase::Staging(target("v2")),
         "waiting" => {
             state.phase = Phase::Waiting {
@@ -109,18 +130,19 @@ fn device(phase: &str) -> State {
             state.phase = Phase::Preflight;
         }
         "starting" => {
-            state.record.attempt = Some(attempt("v2", trial(4)));
+            state.record.attempt = Some(attempt("v2", trial(4, 1)));
             state.phase = Phase::Starting;
         }
         "trial" => {
-            state.record.attempt = Some(attempt("v2", trial(4)));
-            state.phase = Phase::Trial {
-                since: 0,
-                samples: Samples::default(),
-            };
+            state.record.attempt = Some(attempt("v2", trial(4, 1)));
+            state.phase = Phase::Trial { since: 0, notes: 0 };
+        }
+        "last try" => {
+            state.record.attempt = Some(attempt("v2", trial(0, LOST_STARTS_MAX)));
+            state.phase = Phase::Trial { since: 0, notes: 0 };
         }
         "committing" => {
-            state.record.attempt = Some(attempt("v2", trial(4)));
+            state.record.attempt = Some(attempt("v2", trial(4, 0)));
             let mut record = state.record.clone();
             record.good.insert(0, version("v2"));
             record.attempt = None;
@@ -155,7 +177,10 @@ fn line(state: &State, effects: &[Effect]) -> String {
         },
         Phase::Preflight => "preflight".to_owned(),
         Phase::Starting => "starting".to_owned(),
-        Phase::Trial { samples, .. } => format!("trial with {} requests", samples.requests),
+        Phase::Trial { notes, .. } => format!(
+            "trial with {} requests, {notes} notes",
+            state.shown().samples.requests
+        ),
     };
     let name = |version: Option<Version>| version.map_or("-".into(), |it| it.revision.to_string());
     let serving = state.serving();
@@ -175,32 +200,47 @@ fn effect(effect: &Effect) -> String {
         Effect::CancelStaging => "cancel staging".into(),
         Effect::Preflight(attempt) => format!("preflight {}", attempt.target.revision),
         Effect::CancelPreflight => "cancel preflight".into(),
-        Effect::Put(record) => {
-            let good: Vec<&str> = record.good.iter().map(|it| it.revision.as_str()).collect();
-            let attempt = match &record.attempt {
-                None => String::new(),
-                Some(it) => match &it.stage {
-                    AttemptStage::Staged => format!(" staged {}", it.target.revision),
-                    AttemptStage::Trial { tries_left, .. } => {
-                        format!(" trial {} tries {tries_left}", it.target.revision)
-                    }
-                },
-            };
-            let bad: Vec<String> = record
-                .bad
-                .iter()
-                .map(|it| format!(" bad {} {}", it.revision, it.problem.reason.as_str()))
-                .collect();
-            format!("put good {}{attempt}{}", good.join("+"), bad.concat())
-        }
+        Effect::Put(record) => format!("put {}", durable(record)),
+        Effect::Note(record) => format!("note {}", durable(record)),
         Effect::Collect => "collect".into(),
     }
+}
+
+fn durable(record: &Record) -> String {
+    let good: Vec<&str> = record.good.iter().map(|it| it.revision.as_str()).collect();
+    let attempt = match &record.attempt {
+        None => String::new(),
+        Some(it) => match &it.stage {
+            AttemptStage::Staged => format!(" staged {}", it.target.revision),
+            AttemptStage::Trial {
+                tries_left,
+                boot_id: _,
+                lost,
+                shown,
+            } => format!(
+                " trial {} tries {tries_left} lost {lost} shown {}",
+                it.target.revision, shown.samples.requests
+            ),
+        },
+    };
+    let bad: Vec<String> = record
+        .bad
+        .iter()
+        .map(|it| {
+            let (revision, reason) = (&it.revision, it.problem.reason.as_str());
+            format!(" bad {revision} {reason} in attempt {}", it.attempt)
+        })
+        .collect();
+    format!("good {}{attempt}{}", good.join("+"), bad.concat())
 }
 
 fn observation(name: &str) -> Observation {
     let v2 = || revision("v2");
     match name {
         "ordered same" => Observation::Ordered(Order::Run(target("v2"))),
+        "ordered again" => again(2, 0),
+        "ordered anew" => again(2, 2),
+        "ordered to forget itself" => again(1, 2),
         "ordered back" => Observation::Ordered(Order::Run(target("v1"))),
         "ordered other" => Observation::Ordered(Order::Run(target("v3"))),
         "ordered remove" => Observation::Ordered(Order::Remove),
@@ -219,15 +259,23 @@ fn observation(name: &str) -> Observation {
         "preflight blocked" => {
             Observation::PreflightBlocked(v2(), why(Reason::PREFLIGHT_UNAVAILABLE))
         }
+        "preflight interrupted" => {
+            Observation::PreflightInterrupted(v2(), why(Reason::new("PreflightInterrupted")))
+        }
         "persisted" => Observation::Persisted,
         "persist failed" => Observation::PersistFailed(why(Reason::STATE_UNWRITABLE)),
         "loaded" => Observation::Loaded(v2()),
         "load failed" => Observation::LoadFailed(v2(), why(Reason::new("ModelRefused"))),
         "current unsound" => Observation::Unsound(revision("v1"), why(Reason::CORRUPT)),
         "candidate unsound" => Observation::Unsound(v2(), why(Reason::new("SignatureMissing"))),
-        "host died" => Observation::HostDied(why(Reason::HOST_DIED)),
+        "host died of it" => Observation::HostDied(why(Reason::HOST_DIED), Blame::Candidate),
+        "host died of another" => Observation::HostDied(why(Reason::HOST_DIED), Blame::Another),
+        "host died unseen" => Observation::HostDied(why(Reason::HOST_DIED), Blame::Nobody),
+        "sampled once" => Observation::Sampled(v2(), samples(1, 0)),
+        "sampled an error" => Observation::Sampled(v2(), samples(1, 1)),
         "sampled well" => Observation::Sampled(v2(), samples(20, 0)),
         "sampled badly" => Observation::Sampled(v2(), samples(20, 10)),
+        "stopping" => Observation::Stopping,
         other => panic!("no such observation: {other}"),
     }
 }
@@ -237,6 +285,9 @@ fn rows_of(observation: &Observation) -> &'static [&'static str] {
     match observation {
         Observation::Ordered(_) => &[
             "ordered same",
+            "ordered again",
+            "ordered anew",
+            "ordered to forget itself",
             "ordered back",
             "ordered other",
             "ordered remove",
@@ -250,18 +301,32 @@ fn rows_of(observation: &Observation) -> &'static [&'static str] {
         Observation::PreflightPassed(_) => &["preflight passed"],
         Observation::PreflightFailed(..) => &["preflight failed"],
         Observation::PreflightBlocked(..) => &["preflight blocked"],
+        Observation::PreflightInterrupted(..) => &["preflight interrupted"],
         Observation::Persisted => &["persisted"],
         Observation::PersistFailed(_) => &["persist failed"],
         Observation::Loaded(_) => &["loaded"],
         Observation::LoadFailed(..) => &["load failed"],
         Observation::Unsound(..) => &["current unsound", "candidate unsound"],
-        Observation::HostDied(_) => &["host died"],
-        Observation::Sampled(..) => &["sampled well", "sampled badly"],
+        Observation::HostDied(_, Blame::Candidate | Blame::Another | Blame::Nobody) => &[
+            "host died of it",
+            "host died of another",
+            "host died unseen",
+        ],
+        Observation::Sampled(..) => &[
+            "sampled once",
+            "sampled an error",
+            "sampled well",
+            "sampled badly",
+        ],
+        Observation::Stopping => &["stopping"],
     }
 }
 
-const PHASES: [&str; 9] = [
+const PHASES: [&str; 13] = [
     "settled",
+    "bad",
+    "recovering",
+    "lost",
     "staging",
     "waiting",
     "saving",
@@ -269,6 +334,7 @@ const PHASES: [&str; 9] = [
     "preflight",
     "starting",
     "trial",
+    "last try",
     "committing",
 ];
 
@@ -284,13 +350,15 @@ fn names() -> Vec<&'static str> {
         "preflight passed",
         "preflight failed",
         "preflight blocked",
+        "preflight interrupted",
         "persisted",
         "persist failed",
         "loaded",
         "load failed",
         "current unsound",
-        "host died",
+        "host died of it",
         "sampled well",
+        "stopping",
     ];
     kinds
         .iter()
@@ -301,7 +369,12 @@ fn names() -> Vec<&'static str> {
 
 /// `device(phase)` followed by `observation`, as one line.
 fn row(phase: &str, name: &str) -> String {
-    let now = if name == "tick early" { 4_999 } else { 20_000 };
+    let now = match name {
+        "tick early" => 4_999,
+        // Before the probation is over.
+        "sampled once" | "sampled an error" => 8_000,
+        _ => 20_000,
+    };
     let (state, effects) = step(device(phase), observation(name), now);
     format!("{phase} + {name} -> {}", line(&state, &effects))
 }

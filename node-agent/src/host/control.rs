@@ -17,12 +17,14 @@ use super::engine::lock;
 use super::routes::{Route, Routes};
 use super::sandbox::Sandbox;
 use super::serve::Server;
-use super::slot::{LoadFailed, Slot};
+use super::slot::{LoadFailed, Means, Slot};
 use super::watch;
 use crate::proto::channel::{Channel, ChannelError, Fds};
+use crate::proto::flight::Recorder;
 use crate::proto::spawn::{SelfLimits, harden, limit_self};
 use crate::proto::{
-    DeploymentSpec, FailReason, FdRole, FromHost, HostLimits, NativeCodeId, SlotId, ToHost,
+    DeploymentSpec, EXIT_OVER_MEMORY, FailReason, FdRole, FromHost, HostLimits, NativeCodeId,
+    SlotId, ToHost,
 };
 
 /// Threads that serve requests and run guests; engines have their own.
@@ -67,21 +69,25 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "host ends");
-            ExitCode::FAILURE
+            match error.downcast_ref::<watch::OverMemory>() {
+                Some(_) => ExitCode::from(EXIT_OVER_MEMORY),
+                None => ExitCode::FAILURE,
+            }
         }
     }
 }
 
 async fn run(socket: OwnedFd) -> anyhow::Result<()> {
     let channel = Arc::new(Channel::new(socket)?);
-    let (first, _) = match channel.recv::<ToHost>().await {
+    let (first, mut fds) = match channel.recv::<ToHost>().await {
         Err(ChannelError::Closed) => return Ok(()),
         received => received?,
     };
     let ToHost::Start { limits } = first else {
         anyhow::bail!("the first message is not start");
     };
-    let host = Host::start(limits, Arc::clone(&channel))?;
+    let flight = Recorder::new(fds.take_optional(FdRole::FlightRecorder));
+    let host = Host::start(limits, Arc::clone(&channel), flight)?;
     host.tell(FromHost::Ready {}).await?;
     let watching = watch::watch(host.clone());
     let loop_ended = host.clone().serve(channel);
@@ -102,6 +108,7 @@ pub(super) struct Host {
     sandboxes: Arc<Semaphore>,
     slots: Arc<Mutex<BTreeMap<SlotId, SlotState>>>,
     channel: Arc<Channel>,
+    flight: Recorder,
 }
 
 #[derive(Clone, Debug)]
@@ -113,7 +120,7 @@ enum SlotState {
 }
 
 impl Host {
-    fn start(limits: HostLimits, channel: Arc<Channel>) -> anyhow::Result<Self> {
+    fn start(limits: HostLimits, channel: Arc<Channel>, flight: Recorder) -> anyhow::Result<Self> {
         limit_self(&SelfLimits {
             // This limit counts what is reserved too, such as threads' stacks and the pool's; the
             // watch on resident memory is the finer one.
@@ -139,6 +146,7 @@ impl Host {
             sandboxes: Arc::new(Semaphore::new(limits.instances_max.max(1) as usize)),
             slots: Arc::default(),
             channel,
+            flight,
         })
     }
 
@@ -235,9 +243,12 @@ impl Host {
                     &native,
                     &code,
                     model,
-                    &loader.sandbox,
-                    &loader.workers,
-                    Arc::clone(&loader.sandboxes),
+                    Means {
+                        sandbox: &loader.sandbox,
+                        workers: &loader.workers,
+                        sandboxes: Arc::clone(&loader.sandboxes),
+                        flight: loader.flight.row(id),
+                    },
                 )
             });
             let loaded = loaded.await.unwrap_or_else(|panic| {

@@ -14,6 +14,7 @@ pub mod serve;
 mod slot;
 mod stats;
 pub mod tensor;
+mod trial;
 mod watch;
 
 pub use control::main;

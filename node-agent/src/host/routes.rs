@@ -1,16 +1,15 @@
 //! Which version answers at which endpoint.
 //!
 //! One writer (the control loop) swaps a pointer; each request takes the table as it is and keeps it
-//! to its end, so a request never sees half a change.
+//! to its end, so a request never sees half a change. During a trial two versions may be asked: [`super::trial`].
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use rimward_core::sample::Ending;
-
-use super::slot::{NoAnswer, Slot, Tensors, ending};
-use super::tensor::{OverBudget, TensorBudget};
+use super::slot::{NoAnswer, Question, Slot, Tensors};
+use super::tensor::TensorBudget;
+use super::trial;
 
 /// The versions at one endpoint.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +26,7 @@ pub(super) struct Answered<T> {
     pub(super) answer: T,
     /// The version that answered.
     pub(super) by: Arc<Slot>,
-    /// The version in trial that failed or refused the request first.
+    /// The version in trial that failed or refused the request, or was slower.
     pub(super) instead_of: Option<Arc<Slot>>,
 }
 
@@ -36,6 +35,11 @@ pub(super) struct Answered<T> {
 pub(super) struct Unanswered {
     pub(super) why: NoAnswer,
     pub(super) by: Arc<Slot>,
+}
+
+/// The wall time that a version's requests may take.
+pub(super) fn time_limit(slot: &Slot) -> Duration {
+    Duration::from_millis(slot.spec.limits.timeout_milliseconds)
 }
 
 impl Route {
@@ -65,90 +69,47 @@ impl Route {
         }
     }
 
-    /// Answers a request with the version in trial, and where that gives no answer, with the previous one.
-    /// `None` where nothing serves.
-    pub(super) async fn answer<T>(
+    /// Answers a request with what serves; in a trial, with whichever of the two versions answers first. `None`
+    /// where nothing serves.
+    pub(super) async fn answer<T, E>(
         self,
         inputs: Tensors,
         budget: Arc<TensorBudget>,
         began: Instant,
-        mut encode: impl FnMut(&Slot, &Tensors) -> Result<T, NoAnswer>,
-    ) -> Option<Result<Answered<T>, Unanswered>> {
-        let timeout = |slot: &Slot| Duration::from_millis(slot.spec.limits.timeout_milliseconds);
-        let (slot, previous) = match (self.candidate, self.current) {
-            (Some(candidate), previous) => (candidate, previous),
-            (None, Some(current)) => (current, None),
+        encode: E,
+    ) -> Option<Result<Answered<T>, Unanswered>>
+    where
+        T: Send + 'static,
+        E: Fn(&Slot, &Tensors) -> Result<T, NoAnswer> + Clone + Send + Sync + 'static,
+    {
+        let by = match (self.candidate, self.current) {
+            (Some(candidate), Some(previous)) => {
+                let answered =
+                    trial::answer(candidate, previous, inputs, budget, began, encode).await;
+                return Some(answered);
+            }
+            (Some(only), None) | (None, Some(only)) => only,
             (None, None) => return None,
         };
-        let whole = timeout(&slot).max(previous.as_deref().map_or(Duration::ZERO, timeout));
-        let (first, kept) = match previous {
-            Some(_) => (whole / 2, inputs.clone()),
-            None => (whole, Vec::new()),
+        let question = Question {
+            inputs,
+            budget,
+            began,
+            deadline: began + time_limit(&by),
+            begun: Arc::default(),
+            beside: false,
         };
-        let answer = slot
-            .answer(inputs, budget, began, began + first, |outputs| {
-                encode(&slot, outputs)
-            })
-            .await;
-        let took = began.elapsed();
-        let instead = match (&answer, previous) {
-            // Without room for one version's answer there is none for the other's.
-            (Ok(_) | Err(NoAnswer::NoRoom), _) | (Err(_), None) => None,
-            (Err(_), Some(previous)) => {
-                let answer = ask_previous(&previous, kept, began + whole, &mut encode).await;
-                Some((answer, previous))
-            }
-        };
-        let by_previous = instead.as_ref().map(|(answer, _)| ending(answer));
-        slot.count(answer.as_ref().err(), by_previous, took);
-        Some(match (answer, instead) {
-            (Ok(answer), _) => Ok(Answered {
+        let answer = by.answer(question, |outputs| encode(&by, outputs)).await;
+        by.count(answer.as_ref().err(), None, began.elapsed());
+        Some(match answer {
+            Ok(answer) => Ok(Answered {
                 answer,
-                by: slot,
+                by,
                 instead_of: None,
             }),
-            (Err(_), Some((Ok(answer), previous))) => Ok(Answered {
-                answer,
-                by: previous,
-                instead_of: Some(slot),
-            }),
-            // Of two that give none, the one that a client is told of says why, if it is the client's mistake.
-            (Err(why), Some((Err(_), _)) | None) if why.ending() == Ending::Refused => {
-                Err(Unanswered { why, by: slot })
-            }
-            (Err(_), Some((Err(why), previous))) => Err(Unanswered { why, by: previous }),
-            (Err(why), None) => Err(Unanswered { why, by: slot }),
+            Err(why) => Err(Unanswered { why, by }),
         })
     }
-}
-
-/// Asks the previous version for what the one in trial did not answer, and counts it there.
-async fn ask_previous<T>(
-    previous: &Slot,
-    inputs: Tensors,
-    deadline: Instant,
-    mut encode: impl FnMut(&Slot, &Tensors) -> Result<T, NoAnswer>,
-) -> Result<T, NoAnswer> {
-    // Its own time, so that the candidate's does not look like its; its own budget too: what the
-    // candidate still holds, and how little it may hold, is not its.
-    let began = Instant::now();
-    let budget = TensorBudget::new(previous.spec.limits.tensor_bytes_max);
-    let charged = inputs
-        .into_iter()
-        .map(|(name, tensor)| Ok((name, tensor.charged_to(&budget)?)))
-        .collect::<Result<Tensors, OverBudget>>();
-    let answer = match charged {
-        Ok(inputs) => {
-            previous
-                .answer(inputs, budget, began, deadline, |outputs| {
-                    encode(previous, outputs)
-                })
-                .await
-        }
-        Err(over) => Err(NoAnswer::TooLarge(over.to_string())),
-    };
-    previous.count(answer.as_ref().err(), None, began.elapsed());
-    answer
 }
 
 /// All endpoints.

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rimward_core::sample::Ending;
+use rimward_core::sample::{self, Ending};
 use tokio::sync::Semaphore;
 
 use super::backend::{self, MODEL_BYTES_MAX, Workers};
@@ -16,6 +17,7 @@ use super::sandbox::{
 use super::stats::Counters;
 use super::tensor::{Tensor, TensorBudget};
 use super::{contract, native};
+use crate::proto::flight::Row;
 use crate::proto::{DeploymentSpec, FailReason, NativeCodeId, SlotStats, WhatRuns};
 
 /// Named tensors, as they go in and come out.
@@ -48,7 +50,8 @@ impl NoAnswer {
     /// Whose fault it is, as far as this version can tell.
     pub(super) fn ending(&self) -> Ending {
         match self {
-            Self::QueueFull | Self::NoRoom => Ending::TurnedAway,
+            Self::QueueFull => Ending::TurnedAway,
+            Self::NoRoom => Ending::NoRoom,
             Self::ClientMistake(_) | Self::TooLarge(_) => Ending::Refused,
             Self::TimedOut(_) | Self::Failed(_) => Ending::Failed,
         }
@@ -70,6 +73,28 @@ pub(super) struct LoadFailed {
     pub(super) message: String,
 }
 
+/// A request, as one version is asked it.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) inputs: Tensors,
+    pub(super) budget: Arc<TensorBudget>,
+    pub(super) began: Instant,
+    pub(super) deadline: Instant,
+    /// Set once it has its place and does not wait any more.
+    pub(super) begun: Arc<AtomicBool>,
+    /// It runs beside another that must not lose processor time to it.
+    pub(super) beside: bool,
+}
+
+/// What a slot has from its host.
+#[derive(Debug)]
+pub(super) struct Means<'a> {
+    pub(super) sandbox: &'a Sandbox,
+    pub(super) workers: &'a Workers,
+    pub(super) sandboxes: Arc<Semaphore>,
+    pub(super) flight: Arc<Row>,
+}
+
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) spec: DeploymentSpec,
@@ -79,6 +104,9 @@ pub(super) struct Slot {
     running: Semaphore,
     sandboxes: Arc<Semaphore>,
     counters: Counters,
+    /// Requests that are still worked on though another version answered them.
+    left_over: AtomicU64,
+    flight: Arc<Row>,
 }
 
 impl Slot {
@@ -88,10 +116,15 @@ impl Slot {
         id: &NativeCodeId,
         code: &OwnedFd,
         model: OwnedFd,
-        sandbox: &Sandbox,
-        workers: &Workers,
-        sandboxes: Arc<Semaphore>,
+        means: Means<'_>,
     ) -> Result<Self, LoadFailed> {
+        let Means {
+            sandbox,
+            workers,
+            sandboxes,
+            flight,
+        } = means;
+        let _busy = flight.enter();
         let refused = |error: native::NativeError| LoadFailed {
             reason: FailReason::NativeCodeRefused,
             message: error.to_string(),
@@ -125,18 +158,25 @@ impl Slot {
             running,
             sandboxes,
             counters: Counters::new(),
+            left_over: AtomicU64::new(0),
+            flight,
         })
     }
 
     /// Answers one request, or says why not. `encode` turns tensors into an answer. The caller counts it.
     pub(super) async fn answer<T>(
         &self,
-        inputs: Tensors,
-        budget: Arc<TensorBudget>,
-        began: Instant,
-        deadline: Instant,
+        question: Question,
         encode: impl FnOnce(&Tensors) -> Result<T, NoAnswer>,
     ) -> Result<T, NoAnswer> {
+        let Question {
+            inputs,
+            budget,
+            began,
+            deadline,
+            begun,
+            beside,
+        } = question;
         self.check_inputs(&inputs)?;
         let timed_out =
             || NoAnswer::TimedOut(deadline.saturating_duration_since(began).as_millis() as u64);
@@ -154,15 +194,17 @@ impl Slot {
                     .map_err(|closed| NoAnswer::Failed(closed.to_string()))?
             }
         };
+        begun.store(true, Ordering::Relaxed);
         let _inflight = self.counters.begin();
         let sandboxes = Arc::clone(&self.sandboxes).acquire_owned();
         let sandbox = tokio::time::timeout_at(deadline.into(), sandboxes)
             .await
             .map_err(|_| timed_out())?
             .map_err(|closed| NoAnswer::Failed(closed.to_string()))?;
+        let place = (sandbox, self.flight.enter());
         let outputs = self
             .guest
-            .infer(&self.world, inputs, budget, deadline, sandbox)
+            .infer(&self.world, inputs, budget, deadline, beside, place)
             .await
             .map_err(|failure| match failure {
                 GuestFailure::Returned {
@@ -201,6 +243,18 @@ impl Slot {
         self.counters.count(why, previous, took);
     }
 
+    /// Whether a request of a trial is given to this version: see [`sample::takes`].
+    pub(super) fn takes_in_trial(&self) -> bool {
+        let has_free_place = self.running.available_permits() > 0;
+        sample::takes(has_free_place, self.left_over.load(Ordering::Relaxed))
+    }
+
+    /// A request that another version answered is still worked on, for as long as the gauge lives.
+    pub(super) fn leave_over(self: &Arc<Self>) -> LeftOver {
+        self.left_over.fetch_add(1, Ordering::Relaxed);
+        LeftOver(Arc::clone(self))
+    }
+
     /// Requests waiting or being answered.
     pub(super) fn busy(&self) -> u64 {
         self.counters.busy()
@@ -211,6 +265,16 @@ impl Slot {
             metrics: self.world.channel.metrics(),
             ..self.counters.snapshot()
         }
+    }
+}
+
+/// Counts itself out when dropped.
+#[derive(Debug)]
+pub(super) struct LeftOver(Arc<Slot>);
+
+impl Drop for LeftOver {
+    fn drop(&mut self) {
+        self.0.left_over.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

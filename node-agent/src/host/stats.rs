@@ -70,7 +70,7 @@ impl Counters {
     pub(super) fn count(&self, why: Option<&NoAnswer>, previous: Option<Ending>, took: Duration) {
         let ending = why.map_or(Ending::Answered, NoAnswer::ending);
         match ending {
-            Ending::TurnedAway => {
+            Ending::TurnedAway | Ending::NoRoom => {
                 self.rejected.fetch_add(1, Ordering::Relaxed);
                 return;
             }
@@ -83,7 +83,7 @@ impl Counters {
             Some(Sample::Error) => {
                 self.errors.fetch_add(1, Ordering::Relaxed);
                 *lock(&self.last_error) = why.map(|why| clip(&why.to_string()));
-                if previous == Some(Ending::Answered) {
+                if matches!(previous, Some(Ending::Answered)) {
                     self.fallbacks.fetch_add(1, Ordering::Relaxed);
                 }
             }

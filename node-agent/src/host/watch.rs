@@ -8,6 +8,14 @@ use std::time::Duration;
 use super::control::Host;
 use crate::proto::FromHost;
 
+/// The host held more than it may for good.
+#[derive(Debug, thiserror::Error)]
+#[error("{resident_bytes} bytes resident, {bytes_max} are allowed")]
+pub(super) struct OverMemory {
+    resident_bytes: u64,
+    bytes_max: u64,
+}
+
 const PERIOD: Duration = Duration::from_millis(500);
 
 /// Runs as long as the host; gives why the process must end.
@@ -18,7 +26,10 @@ pub(super) async fn watch(host: Host) -> anyhow::Error {
         let resident = resident_bytes().unwrap_or(0);
         let memory_max = host.limits.memory_bytes_max;
         if resident > memory_max.saturating_add(memory_max / 4) {
-            return anyhow::anyhow!("{resident} bytes resident, {memory_max} are allowed");
+            return anyhow::Error::new(OverMemory {
+                resident_bytes: resident,
+                bytes_max: memory_max,
+            });
         }
         let stuck = host.workers.written_off();
         let reason = if resident > memory_max {

@@ -20,6 +20,38 @@ impl Drop for Cgroup {
     }
 }
 
+impl Cgroup {
+    /// Whether the kernel killed a process of this group because the group was at its own limit. It counts kills
+    /// for want of the whole machine's memory in the same place; then the limit was not reached.
+    #[must_use]
+    pub fn killed_at_own_limit(&self) -> bool {
+        let read = |name: &str| fs::read_to_string(self.folder.join(name)).unwrap_or_default();
+        let (events, oom, failures) = (
+            read("memory.events"),
+            read("memory.oom_control"),
+            read("memory.failcnt"),
+        );
+        at_own_limit(&events, &oom, &failures)
+    }
+}
+
+/// Judges by `memory.events` (version 2), or by `memory.oom_control` and `memory.failcnt` (version 1); what is not
+/// there is empty.
+fn at_own_limit(events: &str, oom_control: &str, failures: &str) -> bool {
+    let counts = |text: &str, key: &str| {
+        let value = text.lines().find_map(|line| {
+            let (name, value) = line.split_once(' ')?;
+            (name == key).then(|| value.trim().parse::<u64>().ok())?
+        });
+        value.is_some_and(|value| value > 0)
+    };
+    let failed = failures
+        .trim()
+        .parse::<u64>()
+        .is_ok_and(|failures| failures > 0);
+    counts(events, "oom_kill") && counts(events, "oom") || counts(oom_control, "oom_kill") && failed
+}
+
 /// Puts a process under a memory limit of its own; `None` where the machine does not let us.
 pub fn limit(pid: Option<u32>, memory_bytes_max: u64) -> Option<Cgroup> {
     let pid = pid?;
@@ -76,5 +108,22 @@ mod tests {
         assert_eq!(file, "memory.limit_in_bytes");
         assert!(memory_controller("8:pids:/a").is_none());
         assert!(memory_controller("").is_none());
+    }
+
+    #[test]
+    fn a_kill_counts_as_the_groups_own_only_if_it_was_at_its_limit() {
+        let events = |oom, kill| format!("low 0\nhigh 0\nmax 9\noom {oom}\noom_kill {kill}\n");
+        assert!(at_own_limit(&events(1, 1), "", ""));
+        assert!(!at_own_limit(&events(0, 1), "", ""), "the machine's");
+        assert!(!at_own_limit(&events(1, 0), "", ""), "not killed");
+        let first = "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n";
+        assert!(at_own_limit("", first, "12\n"));
+        assert!(!at_own_limit("", first, "0\n"), "the machine's");
+        assert!(!at_own_limit(
+            "",
+            "oom_kill_disable 0\nunder_oom 0\n",
+            "12\n"
+        ));
+        assert!(!at_own_limit("", "", ""));
     }
 }

@@ -8,7 +8,9 @@
 
 pub mod cgroup;
 pub mod channel;
+pub mod flight;
 mod histogram;
+pub mod processor;
 pub mod spawn;
 mod spec;
 
@@ -37,6 +39,9 @@ impl std::fmt::Display for SlotId {
     }
 }
 
+/// How a host ends that held more memory than it may.
+pub const EXIT_OVER_MEMORY: u8 = 17;
+
 /// What a file descriptor beside a packet is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -53,13 +58,15 @@ pub enum FdRole {
     GoldenVectors,
     /// An empty file, open for writing, that takes the compiled native code.
     NativeCodeOutput,
+    /// What the host is at, for when it dies ([`flight`]).
+    FlightRecorder,
 }
 
 /// Supervisor to host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase", deny_unknown_fields)]
 pub enum ToHost {
-    /// Always first, once. Answered by [`FromHost::Ready`]: the host takes loads and routes, but
+    /// Always first, once; beside it [`FdRole::FlightRecorder`] (may be absent). Answered by [`FromHost::Ready`]: the host takes loads and routes, but
     /// accepts no connection before [`ToHost::Listen`].
     Start {
         /// Bounds for the whole host.
@@ -319,6 +326,8 @@ pub enum FailReason {
     MemoryExceeded,
     /// The child died.
     Crashed,
+    /// The machine ended the child, or gave it no processor: nobody's fault but the machine's.
+    PreflightInterrupted,
     /// Native code is not what the supervisor sealed, or of another engine.
     NativeCodeRefused,
     /// The machine failed: a file, a socket, a process.
@@ -327,7 +336,7 @@ pub enum FailReason {
 
 impl FailReason {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::CompileFailed,
         Self::ImportRefused,
         Self::ExportMissing,
@@ -341,6 +350,7 @@ impl FailReason {
         Self::TimedOut,
         Self::MemoryExceeded,
         Self::Crashed,
+        Self::PreflightInterrupted,
         Self::NativeCodeRefused,
         Self::Internal,
     ];

@@ -14,9 +14,11 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, Signal};
 use tokio::process::{Child, Command};
 
+use rimward_core::node::used_its_time;
+
 use super::cgroup::{self, Cgroup};
 use super::channel::{Channel, ChannelError, pair};
-use super::{FailReason, FdRole, HostLimits, PreflightJob, PreflightReport};
+use super::{FailReason, FdRole, HostLimits, PreflightJob, PreflightReport, processor};
 
 /// How much longer than its own deadline a preflight may live.
 const PREFLIGHT_GRACE: Duration = Duration::from_secs(2);
@@ -191,13 +193,14 @@ async fn preflight(
                 .ok()
                 .and_then(Result::ok)
                 .unwrap_or_default();
-            died(status.ok().and_then(Result::ok), &said)
+            let own_limit = confined.as_ref().is_some_and(Cgroup::killed_at_own_limit);
+            died(status.ok().and_then(Result::ok), &said, own_limit)
         }
         Ok(Err(error)) => return Err(error),
-        Err(_) => PreflightReport::Failed {
-            reason: FailReason::TimedOut,
-            message: format!("preflight was stopped after {} ms", deadline.as_millis()),
-        },
+        Err(_) => {
+            let used = child.id().and_then(|id| processor::milliseconds(Some(id)));
+            out_of_time(job.timeout_milliseconds, used)
+        }
     };
     let _ = child.kill().await;
     drop(confined);
@@ -219,8 +222,31 @@ async fn read_tail(mut stderr: tokio::process::ChildStderr) -> String {
     String::from_utf8_lossy(&tail).into_owned()
 }
 
-/// Says why a child that sent no report is dead.
-fn died(status: Option<std::process::ExitStatus>, said: &str) -> PreflightReport {
+/// What is said of a preflight that did not end in its time: its own fault only if it had the time. Where it is
+/// not known how much processor time it had, it had it.
+pub(crate) fn out_of_time(
+    limit_milliseconds: u64,
+    used_milliseconds: Option<u64>,
+) -> PreflightReport {
+    let own = used_milliseconds.is_none_or(|used| used_its_time(limit_milliseconds, used));
+    let (reason, message) = if own {
+        (
+            FailReason::TimedOut,
+            format!("preflight took longer than {limit_milliseconds} ms"),
+        )
+    } else {
+        (
+            FailReason::PreflightInterrupted,
+            format!(
+                "preflight did not end within {limit_milliseconds} ms, for much of which the machine gave it no processor"
+            ),
+        )
+    };
+    PreflightReport::Failed { reason, message }
+}
+
+/// Says why a child that sent no report is dead. `own_limit`: its memory cgroup killed it.
+fn died(status: Option<std::process::ExitStatus>, said: &str, own_limit: bool) -> PreflightReport {
     use std::os::unix::process::ExitStatusExt;
     let signal = status.and_then(|status| status.signal());
     let allocation = said
@@ -235,9 +261,15 @@ fn died(status: Option<std::process::ExitStatus>, said: &str) -> PreflightReport
             FailReason::MemoryExceeded,
             format!("preflight ran out of memory: {last}"),
         ),
-        Some(9) => (
+        Some(9) if own_limit => (
             FailReason::MemoryExceeded,
-            "preflight was killed, most likely by its memory limit".to_owned(),
+            "preflight was killed at its memory limit".to_owned(),
+        ),
+        // It limits its private memory itself, and is told when that is used up: nothing of its own kills it.
+        Some(9) => (
+            FailReason::PreflightInterrupted,
+            "preflight was killed from outside, most likely because the machine ran out of memory"
+                .to_owned(),
         ),
         Some(24) => (
             FailReason::TimedOut,
@@ -324,11 +356,18 @@ mod tests {
     use super::*;
 
     fn check(status: i32, said: &str, wanted: FailReason, words: &str) {
-        let report = died(Some(ExitStatus::from_raw(status)), said);
+        check_report(
+            &died(Some(ExitStatus::from_raw(status)), said, false),
+            wanted,
+            words,
+        );
+    }
+
+    fn check_report(report: &PreflightReport, wanted: FailReason, words: &str) {
         let PreflightReport::Failed { reason, message } = report else {
             panic!("{report:?}")
         };
-        assert_eq!(reason, wanted, "{message}");
+        assert_eq!(*reason, wanted, "{message}");
         assert!(message.contains(words), "{message}");
     }
 
@@ -336,15 +375,26 @@ mod tests {
     fn a_death_without_a_report_is_told_by_signal_and_last_words() {
         let allocation = "memory allocation of 274877906944 bytes failed\n";
         check(6, allocation, FailReason::MemoryExceeded, "274877906944");
-        check(9, "", FailReason::MemoryExceeded, "memory limit");
+        check(9, "", FailReason::PreflightInterrupted, "from outside");
+        let at_its_limit = died(Some(ExitStatus::from_raw(9)), "", true);
+        check_report(&at_its_limit, FailReason::MemoryExceeded, "memory limit");
         check(24, "", FailReason::TimedOut, "processor time");
         check(11, "words\n\n", FailReason::Crashed, "signal 11: words");
         check(0, "", FailReason::Crashed, "without a report");
     }
 
     #[test]
+    fn time_without_a_processor_is_the_machines_and_not_the_packages() {
+        let own = FailReason::TimedOut;
+        check_report(&out_of_time(1_000, Some(900)), own, "longer than 1000 ms");
+        check_report(&out_of_time(1_000, None), own, "longer than 1000 ms");
+        let machines = FailReason::PreflightInterrupted;
+        check_report(&out_of_time(1_000, Some(40)), machines, "no processor");
+    }
+
+    #[test]
     fn last_words_are_short() {
-        let report = died(None, &"x".repeat(100_000));
+        let report = died(None, &"x".repeat(100_000), false);
         let PreflightReport::Failed { message, .. } = report else {
             panic!("{report:?}")
         };

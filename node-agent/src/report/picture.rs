@@ -76,7 +76,7 @@ pub fn model(namespace: &str, name: &str, report: &Report, running: Running) -> 
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         revision: report.revision.as_ref().map(ToString::to_string),
-        attempt: 1,
+        attempt: report.attempt.unwrap_or(1),
         state: state(report.standing),
         reason: report
             .problem

@@ -59,6 +59,8 @@ pub enum NotActivated {
     Failed(Problem),
     /// The device could not try it.
     Unavailable(Problem),
+    /// The device began to try it, and did not let it end.
+    Interrupted(Problem),
 }
 
 impl Activate {
@@ -227,6 +229,13 @@ fn outcome(output: File, report: PreflightReport) -> Outcome {
             message,
         } => Err(unavailable(message)),
         PreflightReport::Failed {
+            reason: FailReason::PreflightInterrupted,
+            message,
+        } => Err(NotActivated::Interrupted(Problem::new(
+            Reason::new(reason(FailReason::PreflightInterrupted)),
+            message,
+        ))),
+        PreflightReport::Failed {
             reason: failed_by,
             message,
         } => Err(failed(reason(failed_by), message)),
@@ -269,6 +278,7 @@ pub(super) fn reason(reason: FailReason) -> &'static str {
         FailReason::MemoryExceeded => "MemoryExceeded",
         FailReason::Crashed => "Crashed",
         FailReason::NativeCodeRefused => "NativeCodeRefused",
+        FailReason::PreflightInterrupted => "PreflightInterrupted",
         FailReason::Internal => "Internal",
     }
 }

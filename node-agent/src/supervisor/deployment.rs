@@ -62,6 +62,11 @@ impl Deployment {
         self.staging.as_ref().is_some_and(Task::is_running)
     }
 
+    /// Its candidate is being loaded for traffic, or has it.
+    pub(super) fn is_on_trial(&self) -> bool {
+        self.is_in_trial() || matches!(self.machine.phase(), Phase::Starting)
+    }
+
     pub(super) fn is_in_trial(&self) -> bool {
         matches!(self.machine.phase(), Phase::Trial { .. })
     }

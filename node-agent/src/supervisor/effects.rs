@@ -33,6 +33,9 @@ pub(super) fn preflighted(revision: RevisionName, result: Result<(), NotActivate
         Ok(()) => Observation::PreflightPassed(revision),
         Err(NotActivated::Failed(problem)) => Observation::PreflightFailed(revision, problem),
         Err(NotActivated::Unavailable(problem)) => Observation::PreflightBlocked(revision, problem),
+        Err(NotActivated::Interrupted(problem)) => {
+            Observation::PreflightInterrupted(revision, problem)
+        }
         Err(NotActivated::Unsound(problem)) => Observation::Unsound(revision, problem),
     }
 }
@@ -87,6 +90,10 @@ impl Supervisor {
             for effect in asked {
                 match effect {
                     Effect::Put(record) => next = Some(self.put(key, record).await?),
+                    Effect::Note(record) => {
+                        // What fails is logged there; the next write says the same again.
+                        let _: Observation = self.put(key, record).await?;
+                    }
                     Effect::Stage(target) => next = self.stage(key, &target),
                     Effect::CancelStaging => self.cancel_staging(key),
                     Effect::Preflight(attempt) => next = self.preflight(key, &attempt),

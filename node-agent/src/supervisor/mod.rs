@@ -67,6 +67,8 @@ pub enum Event {
     Orders(Orders),
     /// The trust file's bytes changed.
     Trust(trust::Source),
+    /// What is shown to registries, or who they are trusted to be, changed.
+    Registry(Client),
     /// A staging task ended.
     Staged(Key, RevisionName, Result<Digest, StageError>),
     /// A preflight ended.
@@ -264,6 +266,10 @@ impl Supervisor {
                 _ = tick.tick() => Event::Tick,
             };
             if matches!(event, Event::Stop) {
+                // First: whoever stops the agent may not wait for the rest.
+                for key in self.keys() {
+                    self.observe(&key, Observation::Stopping).await?;
+                }
                 self.finish().await;
                 return Ok(());
             }
@@ -278,6 +284,13 @@ impl Supervisor {
         match event {
             Event::Orders(orders) => self.take_orders(orders).await,
             Event::Trust(source) => self.take_trust(source).await,
+            Event::Registry(client) => {
+                self.client = client;
+                for key in self.keys() {
+                    self.observe(&key, Observation::TrustChanged).await?;
+                }
+                Ok(())
+            }
             Event::Staged(key, revision, result) => {
                 self.observe(&key, effects::staged(revision, result)).await
             }

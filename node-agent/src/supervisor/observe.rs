@@ -4,16 +4,28 @@
 
 use std::collections::BTreeMap;
 
-use rimward_core::node::{Observation, Order, Phase, Problem, Reason, State, Version};
+use rimward_core::node::{
+    Attempt, Blame, Observation, Order, Phase, Problem, Reason, Scene, State, Version, blame,
+};
 
 use super::activate::{NotActivated, reason};
 use super::deployment::{Deployment, Source};
-use super::host::{Heard, Prepared, Slot, Want};
+use super::host::{Death, Heard, Prepared, Slot, Want};
 use super::orders::{Covers, Orders, sort};
 use super::{Event, Numbers, Supervisor, samples, trust};
 use crate::parse::Key;
 use crate::proto::{FailReason, SlotId, SlotStats};
 use crate::report::picture::{self, Picture, Running};
+
+/// Whom a host's death is laid at, as a deployment with this candidate sees it.
+fn laid_at(death: &Death, key: &Key, candidate: Option<&Version>) -> Blame {
+    let is_candidate = |(of, version): &(Key, Version)| of == key && Some(version) == candidate;
+    blame(Scene {
+        candidate_ran: death.ran.iter().any(is_candidate),
+        another_ran: !death.ran.iter().all(is_candidate),
+        over_memory: death.over_memory,
+    })
+}
 
 impl Supervisor {
     pub(super) fn keys(&self) -> Vec<Key> {
@@ -199,10 +211,19 @@ impl Supervisor {
                 stats,
                 before,
             } => self.sampled(&slot, &stats, &before).await,
-            Heard::Died(words) => {
+            Heard::Died(death) => {
                 for key in self.keys() {
-                    let problem = Problem::new(Reason::HOST_DIED, &words);
-                    self.observe(&key, Observation::HostDied(problem)).await?;
+                    let Some(deployment) = self.deployments.get(&key) else {
+                        continue;
+                    };
+                    let candidate = deployment.machine.candidate().map(Attempt::candidate);
+                    let blame = laid_at(&death, &key, candidate.as_ref());
+                    if deployment.is_on_trial() {
+                        tracing::info!(deployment = %key, ?blame, ran = ?death.ran, "the host died during a trial");
+                    }
+                    let problem = Problem::new(Reason::HOST_DIED, &death.words);
+                    let observation = Observation::HostDied(problem, blame);
+                    self.observe(&key, observation).await?;
                 }
                 Ok(())
             }
@@ -242,10 +263,11 @@ impl Supervisor {
         tracing::warn!(deployment = %slot.key, revision = %slot.version.revision, ?error, "not prepared");
         let revision = slot.version.revision;
         let observation = match error {
-            NotActivated::Unsound(problem) => Observation::Unsound(revision, problem),
-            NotActivated::Failed(problem) | NotActivated::Unavailable(problem) => {
-                Observation::LoadFailed(revision, problem)
-            }
+            // Neither its bytes' nor the machine's trouble is a failed start.
+            NotActivated::Unsound(problem)
+            | NotActivated::Unavailable(problem)
+            | NotActivated::Interrupted(problem) => Observation::Unsound(revision, problem),
+            NotActivated::Failed(problem) => Observation::LoadFailed(revision, problem),
         };
         self.observe(&slot.key, observation).await
     }

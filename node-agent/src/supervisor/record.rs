@@ -101,6 +101,7 @@ mod tests {
                 revision: revision.parse().unwrap(),
                 problem: Problem::new(Reason::TOO_SLOW, "slow"),
                 in_trial: true,
+                attempt: 1,
             }],
             ..Record::default()
         }

@@ -1,6 +1,6 @@
 //! The preflight child, as a process of its own, on good packages and on bad ones.
 
-use rimward_node_agent::proto::spawn::run_preflight;
+use rimward_node_agent::proto::spawn::{Program, run_preflight};
 use rimward_node_agent::proto::{FailReason, PreflightReport};
 
 use crate::host_support::{Package, file, model_that_wants, program, tensor};
@@ -198,7 +198,14 @@ async fn a_preflight_over_its_time_reports_that() {
     let mut job = package.job();
     job.timeout_milliseconds = 1_500;
     let report = run_preflight(&program(), &job, package.files().0).await;
-    check_report(report, FailReason::TimedOut, "");
+    // A busy machine that gave it no processor says so; which of the two it is, is tested where it is decided.
+    let (reason, words) = match &report {
+        PreflightReport::Failed { reason, .. } if *reason == FailReason::PreflightInterrupted => {
+            (FailReason::PreflightInterrupted, "no processor")
+        }
+        _ => (FailReason::TimedOut, "longer than 1500 ms"),
+    };
+    check_report(report, reason, words);
 }
 
 #[tokio::test]
@@ -212,4 +219,24 @@ async fn a_tiny_model_that_asks_for_eight_gib_ends_with_its_preflight() {
         FailReason::MemoryExceeded,
         "memory allocation of 8589934588 bytes failed",
     );
+}
+
+#[tokio::test]
+async fn a_preflight_that_is_killed_from_outside_condemns_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    // A program that is killed at once, as by the system's OOM killer.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("killed");
+    std::fs::write(&path, "#!/bin/sh\nkill -9 $$\n").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let package = Package::good();
+    for _ in 0..100 {
+        let report = run_preflight(&Program::at(&path), &package.job(), package.files().0).await;
+        match &report {
+            // Another test's child still has the file open for writing.
+            PreflightReport::Failed { message, .. } if message.contains("busy") => {}
+            _ => return check_report(report, FailReason::PreflightInterrupted, "from outside"),
+        }
+    }
+    panic!("always busy");
 }

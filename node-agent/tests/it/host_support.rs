@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rimward_node_agent::host::native::{self, KEY_BYTES, SealKey};
+use rimward_node_agent::proto::flight;
 use rimward_node_agent::proto::spawn::{
     HostProcess, PreflightFiles, Program, run_preflight, spawn_host,
 };
@@ -213,6 +214,7 @@ pub struct Host {
     pub address: SocketAddr,
     listener: TcpListener,
     next_slot: u64,
+    flight: File,
 }
 
 impl Host {
@@ -230,9 +232,11 @@ impl Host {
     async fn on(listener: TcpListener, limits: HostLimits) -> Self {
         let address = listener.local_addr().unwrap();
         let process = spawn_host(&program()).unwrap();
+        let flight = flight::file().unwrap();
+        let fds = [(FdRole::FlightRecorder, flight.as_fd())];
         process
             .channel
-            .send(&ToHost::Start { limits }, &[])
+            .send(&ToHost::Start { limits }, &fds)
             .await
             .unwrap();
         let mut host = Self {
@@ -240,9 +244,28 @@ impl Host {
             address,
             listener,
             next_slot: 1,
+            flight,
         };
         assert!(matches!(host.told().await, FromHost::Ready {}));
         host
+    }
+
+    /// The slots that it is at work for, as it says or said last.
+    pub fn at_work(&self) -> Vec<SlotId> {
+        flight::read(&self.flight).into_iter().collect()
+    }
+
+    /// Waits until nothing is worked on, then asks for the counters.
+    pub async fn stats_when_idle(&mut self) -> BTreeMap<SlotId, SlotStats> {
+        loop {
+            let stats = self.stats().await;
+            if stats.values().all(|it| it.inflight + it.queued == 0) {
+                // What has just ended is counted a moment later.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                return self.stats().await;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Another host for the same listening socket.

@@ -66,21 +66,141 @@ async fn a_version_in_trial_that_hangs_costs_half_the_deadline_and_no_answer() {
             StatusCode::OK
         );
     }
-    let stats = host.stats().await;
-    assert!(stats[&hang].errors > 0);
-    assert_eq!(stats[&hang].errors, stats[&good].requests);
+    let stats = host.stats_when_idle().await;
+    let (candidate, previous) = (&stats[&hang], &stats[&good]);
+    assert!(candidate.errors > 0);
+    assert_eq!(candidate.errors, candidate.fallbacks);
+    // While it is still at work on what was answered long ago, the next request does not wait behind that.
+    assert_eq!(candidate.requests + candidate.rejected, 16);
+    assert_eq!(candidate.errors + candidate.rejected, previous.requests);
     // The client's own mistakes, which both refuse, are not held against anyone.
     let wrong = serde_json::json!({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 8, 8], "data": vec![99; 64]}]});
     assert_eq!(client.infer(&wrong).await.status(), StatusCode::BAD_REQUEST);
-    let after = host.stats().await;
+    let after = host.stats_when_idle().await;
     assert_eq!(
         (after[&hang].errors, after[&good].errors),
-        (stats[&hang].errors, 0)
+        (candidate.errors, 0)
     );
     assert_eq!(
         (after[&hang].client_errors, after[&good].client_errors),
         (1, 1)
     );
+}
+
+/// An image of which the hanging module makes something, or nothing until it is stopped.
+async fn image_that(host: &mut Host, hangs: bool) -> serde_json::Value {
+    let probe = Package::fixture("hang")
+        .config("trigger", "some")
+        .limits(|limits| limits.timeout_milliseconds = 500);
+    let slot = host.load(&probe).await;
+    host.route(Some(slot), None).await;
+    let mut client = Client::new(host.address);
+    for (image, _) in held_out() {
+        let answered = client.infer(&request(&image)).await.status() == StatusCode::OK;
+        if answered != hangs {
+            host.route(None, None).await;
+            host.unload(slot).await;
+            return image;
+        }
+    }
+    panic!("all images are alike");
+}
+
+#[tokio::test]
+async fn a_good_answer_within_the_whole_limit_is_good_though_the_previous_version_was_first() {
+    let mut host = Host::start().await;
+    let (slow, quick) = (
+        image_that(&mut host, true).await,
+        image_that(&mut host, false).await,
+    );
+    let good = host.load(&Package::good()).await;
+    let limit = Duration::from_secs(6);
+    let late = Package::fixture("hang")
+        .config("trigger", "some")
+        .limits(|limits| limits.timeout_milliseconds = 6_000);
+    let late = host.load(&late).await;
+    host.route(Some(good), Some(late)).await;
+    // Its one place is taken for a whole limit; what comes a quarter later waits three quarters for it.
+    let address = host.address;
+    let body = request(&slow).to_string();
+    let hanging = tokio::spawn(async move {
+        let path = "/v2/models/digits/versions/hang/infer";
+        Client::new(address).post(path, body).await.status()
+    });
+    while host.stats().await[&late].inflight == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(limit / 4).await;
+    let answer = Client::new(host.address).infer(&request(&quick)).await;
+    assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+    assert_eq!(answer.headers()["rimward-model-version"], "digits-1.0.0");
+    assert_eq!(answer.headers()["rimward-fallback-from"], "hang");
+    assert_eq!(hanging.await.unwrap(), StatusCode::GATEWAY_TIMEOUT);
+    let stats = host.stats_when_idle().await;
+    let late = &stats[&late];
+    assert_eq!((late.requests, late.errors, late.client_errors), (2, 1, 0));
+    assert_eq!(stats[&good].requests, 1);
+}
+
+#[tokio::test]
+async fn what_the_previous_version_fails_too_is_no_error_of_the_candidate() {
+    let mut host = Host::start().await;
+    let poisoned = |revision: &str| {
+        let mut package = Package::fixture("trap").config("trigger", "some");
+        package.spec.revision = revision.to_owned();
+        package
+    };
+    let previous = host.load(&poisoned("old")).await;
+    let candidate = host.load(&poisoned("new")).await;
+    host.route(Some(previous), Some(candidate)).await;
+    let mut client = Client::new(host.address);
+    let (mut answered, mut failed) = (0, 0);
+    for (image, _) in held_out().into_iter().take(40) {
+        let answer = client.infer(&request(&image)).await;
+        match answer.status() {
+            StatusCode::OK => answered += 1,
+            StatusCode::INTERNAL_SERVER_ERROR => failed += 1,
+            _ => panic!("{answer:?}"),
+        }
+    }
+    assert!(answered > 0 && failed > 0, "{answered} and {failed}");
+    let stats = host.stats_when_idle().await;
+    let counts = |stats: &SlotStats| (stats.requests, stats.errors, stats.client_errors);
+    assert_eq!(counts(&stats[&candidate]), (40, 0, failed));
+    // Without a witness the same failures are its own.
+    host.route(Some(candidate), None).await;
+    for (image, _) in held_out().into_iter().take(40) {
+        client.infer(&request(&image)).await;
+    }
+    let stats = host.stats_when_idle().await;
+    assert_eq!(counts(&stats[&candidate]), (80, failed, failed));
+}
+
+#[tokio::test]
+async fn a_dead_host_says_what_it_was_at_work_for() {
+    let mut host = Host::start().await;
+    let image = image_that(&mut host, true).await;
+    let good = host.load(&Package::good()).await;
+    let hang = Package::fixture("hang").config("trigger", "some");
+    let hang = host.load(&hang).await;
+    host.route(Some(good), Some(hang)).await;
+    assert_eq!(host.at_work(), []);
+    let path = "/v2/models/digits/versions/hang/infer";
+    let body = request(&image).to_string();
+    let address = host.address;
+    let hanging = tokio::spawn(async move {
+        let request = http::Request::post(path).header("host", "test");
+        let request = request
+            .body(http_body_util::Full::new(body.into()))
+            .unwrap();
+        Client::new(address).send(request).await.is_ok()
+    });
+    while host.at_work() != [hang] {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    host.process.child.kill().await.unwrap();
+    assert_eq!(host.at_work(), [hang]);
+    assert!(!hanging.await.unwrap());
 }
 
 #[tokio::test]

@@ -17,6 +17,10 @@ use crate::host::engine::lock;
 /// Beyond this many written-off threads nothing more is started, whatever the supervisor does.
 const WRITTEN_OFF_MAX: usize = 32;
 
+/// Niceness of a thread that works beside a candidate in trial: where there is not a processor for each, the
+/// candidate has nine tenths of one, or its time limit would not be whole.
+const BESIDE_NICENESS: i32 = 10;
+
 /// The thread that starts a worker's pool only waits for it.
 const STARTER_STACK_BYTES: usize = 128 << 10;
 
@@ -63,10 +67,12 @@ impl Workers {
         self.0.written_off.load(Ordering::Relaxed)
     }
 
-    /// Runs a job on a worker thread; at the deadline it answers [`JobLost::TimedOut`].
+    /// Runs a job on a worker thread; at the deadline it answers [`JobLost::TimedOut`]. One that runs `beside`
+    /// another gets less of the processor, on a thread that is not used again: niceness cannot be taken back.
     pub async fn run<T: Send + 'static>(
         &self,
         deadline: Instant,
+        beside: bool,
         job: impl FnOnce(&mut WorkerContext) -> T + Send + 'static,
     ) -> Result<T, JobLost> {
         let (send, answer) = oneshot::channel();
@@ -75,6 +81,9 @@ impl Workers {
         let worker = self.worker()?;
         let back = worker.clone();
         let job: Job = Box::new(move |context| {
+            if beside && let Err(error) = rustix::process::nice(BESIDE_NICENESS) {
+                tracing::debug!(%error, "niceness");
+            }
             let result = catch_panic(|| job(context)).map_err(|words| {
                 // The pool that a panic went through is not used again.
                 *context = WorkerContext::default();
@@ -86,7 +95,9 @@ impl Workers {
             {
                 shared.written_off.fetch_sub(1, Ordering::Relaxed);
             }
-            lock(&shared.idle).push(back);
+            if !beside {
+                lock(&shared.idle).push(back);
+            }
             let _ = send.send(result);
         });
         let ended = || JobLost::NoThread("a worker thread has ended".to_owned());
@@ -150,11 +161,11 @@ mod tests {
     async fn a_panic_in_a_job_is_an_error_and_the_next_one_runs() {
         let workers = Workers::default();
         let lost = workers
-            .run(soon(), |_| panic!("index out of bounds"))
+            .run(soon(), false, |_| panic!("index out of bounds"))
             .await
             .unwrap_err();
         assert_eq!(lost, JobLost::Panicked("index out of bounds".to_owned()));
-        assert_eq!(workers.run(soon(), |_| 7).await, Ok(7));
+        assert_eq!(workers.run(soon(), false, |_| 7).await, Ok(7));
     }
 
     #[tokio::test]
@@ -162,10 +173,10 @@ mod tests {
         let workers = Workers::default();
         let (end, ended) = mpsc::channel::<()>();
         let deadline = Instant::now() + Duration::from_millis(20);
-        let endless = workers.run(deadline, move |_| ended.recv());
+        let endless = workers.run(deadline, false, move |_| ended.recv());
         assert_eq!(endless.await, Err(JobLost::TimedOut));
         assert_eq!(workers.written_off(), 1);
-        assert_eq!(workers.run(soon(), |_| 7).await, Ok(7));
+        assert_eq!(workers.run(soon(), false, |_| 7).await, Ok(7));
         end.send(()).unwrap();
         let patience = soon();
         while workers.written_off() > 0 && Instant::now() < patience {
@@ -178,7 +189,19 @@ mod tests {
     async fn an_idle_worker_is_used_again() {
         let workers = Workers::default();
         let thread = |_: &mut WorkerContext| std::thread::current().id();
-        let first = workers.run(soon(), thread).await;
-        assert_eq!(workers.run(soon(), thread).await, first);
+        let first = workers.run(soon(), false, thread).await;
+        assert_eq!(workers.run(soon(), false, thread).await, first);
+    }
+
+    #[tokio::test]
+    async fn what_runs_beside_another_is_nicer_and_leaves_no_other_thread_so() {
+        let workers = Workers::default();
+        let niceness = |_: &mut WorkerContext| rustix::process::nice(0).unwrap();
+        let before = workers.run(soon(), false, niceness).await.unwrap();
+        let beside = workers.run(soon(), true, niceness).await.unwrap();
+        assert_eq!(beside, (before + BESIDE_NICENESS).min(19));
+        for _ in 0..3 {
+            assert_eq!(workers.run(soon(), false, niceness).await, Ok(before));
+        }
     }
 }

@@ -146,13 +146,15 @@ impl Sandbox {
 
 impl GuestModule {
     /// Answers one request in a fresh instance. `place` is kept until that instance is gone, which is
-    /// after the deadline where an engine does not end.
+    /// after the deadline where an engine does not end. What runs `beside` another request leaves it most of the
+    /// processor where there is not enough for both.
     pub async fn infer(
         &self,
         world: &Arc<GuestWorld>,
         inputs: Vec<(String, Tensor)>,
         budget: Arc<TensorBudget>,
         deadline: Instant,
+        beside: bool,
         place: impl Send + 'static,
     ) -> Result<Vec<(String, Tensor)>, GuestFailure> {
         let (module, guest_world) = (self.clone(), Arc::clone(world));
@@ -161,7 +163,7 @@ impl GuestModule {
             let state = GuestState::new(guest_world, budget, deadline, worker.clone());
             module.run(state, inputs, worker)
         };
-        match world.workers.run(deadline + BACKSTOP, job).await {
+        match world.workers.run(deadline + BACKSTOP, beside, job).await {
             Ok(answer) => answer,
             Err(JobLost::TimedOut) => Err(GuestFailure::TimedOut),
             Err(lost @ (JobLost::Panicked(_) | JobLost::NoThread(_))) => {

@@ -74,7 +74,9 @@ async fn addresses(module: &[u8]) -> Result<(usize, Vec<usize>, Vec<usize>), Gue
     let asked = address(tensor.data());
     let deadline = Instant::now() + Duration::from_secs(120);
     let inputs = vec![("image".to_owned(), tensor)];
-    let outputs = module.infer(&world, inputs, budget, deadline, ()).await?;
+    let outputs = module
+        .infer(&world, inputs, budget, deadline, false, ())
+        .await?;
     let answered = outputs.iter().map(|(_, tensor)| address(tensor.data()));
     let computed = model.0.lock().unwrap().clone();
     Ok((asked, computed, answered.collect()))

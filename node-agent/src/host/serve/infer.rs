@@ -1,6 +1,6 @@
 //! One inference over REST: body in, versions tried, answer out.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -13,14 +13,15 @@ use super::answers::{Answer, Refusal, clip, error, hold, plain, refuse, unanswer
 use super::decode::{self, Mistake};
 use super::encode;
 use super::rest::{Found, Rest, find};
-use super::room::{Full, Room};
+use super::room::{Full, Room, Rooms};
+use crate::host::engine::lock;
 use crate::host::routes::{Answered, Route, Unanswered};
-use crate::host::slot::{NoAnswer, Slot};
+use crate::host::slot::{NoAnswer, Slot, Tensors};
 use crate::host::tensor::TensorBudget;
 
 /// The revision that answered.
 pub const VERSION_HEADER: HeaderName = HeaderName::from_static("rimward-model-version");
-/// The revision in trial that failed or refused the request before.
+/// The revision in trial that failed or refused the request, or was slower with it.
 pub const FALLBACK_HEADER: HeaderName = HeaderName::from_static("rimward-fallback-from");
 /// Part of the binary tensor extension.
 const BINARY_HEADER: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -46,9 +47,13 @@ pub(super) async fn infer(
         Ok(body) => body,
         Err(refusal) => return *refusal,
     };
-    let answer_bytes_max = rest.body_bytes_max;
+    let space = Space {
+        rooms: rest.rooms.clone(),
+        of_body: Mutex::new(Some(room)),
+        answer_bytes_max: rest.body_bytes_max,
+    };
     // Apart from the connection: a client that goes away must not look like a failure of the model.
-    let task = tokio::spawn(run(found, body, room, answer_bytes_max));
+    let task = tokio::spawn(run(found, body, space));
     task.await.unwrap_or_else(|failed| {
         error(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -144,8 +149,53 @@ fn accept_by_any(route: Route, slot: Arc<Slot>, body: &[u8]) -> Result<Taken, Re
     }
 }
 
-/// Answers one request whose body is here; `room` holds it, and after it the answer.
-async fn run(found: Found, body: Vec<u8>, mut room: Room, answer_bytes_max: u64) -> Answer {
+/// Where a request's answers are written.
+struct Space {
+    rooms: Rooms,
+    /// What the body held, for the first answer; a second one takes room of its own.
+    of_body: Mutex<Option<Room>>,
+    answer_bytes_max: u64,
+}
+
+impl Space {
+    fn room(&self) -> Room {
+        let of_body = lock(&self.of_body).take();
+        of_body.unwrap_or_else(|| self.rooms.enter())
+    }
+}
+
+/// An answer's bytes, and the room that they take.
+#[derive(Debug)]
+struct Encoded {
+    bytes: Vec<u8>,
+    room: Room,
+}
+
+/// What an answer is made with.
+struct Form {
+    model: String,
+    id: Option<String>,
+    wanted: Option<Vec<String>>,
+    space: Space,
+}
+
+impl Form {
+    fn encode(&self, by: &Slot, outputs: &Tensors) -> Result<Encoded, NoAnswer> {
+        let head = encode::Head {
+            model: &self.model,
+            version: &by.spec.revision,
+            id: self.id.as_deref(),
+        };
+        let mut room = self.space.room();
+        let mut json = room.collect(self.space.answer_bytes_max);
+        encode::answer(&head, outputs, self.wanted.as_deref(), &mut json)?;
+        let bytes = json.finish();
+        Ok(Encoded { bytes, room })
+    }
+}
+
+/// Answers one request whose body is here.
+async fn run(found: Found, body: Vec<u8>, space: Space) -> Answer {
     let began = Instant::now();
     let Found { model, route, slot } = found;
     let Taken {
@@ -166,18 +216,14 @@ async fn run(found: Found, body: Vec<u8>, mut room: Room, answer_bytes_max: u64)
             },
         budget,
     } = accepted;
-    let answered = route
-        .answer(inputs, budget, began, |by, outputs| {
-            let head = encode::Head {
-                model: &model,
-                version: &by.spec.revision,
-                id: id.as_deref(),
-            };
-            let mut json = room.collect(answer_bytes_max);
-            encode::answer(&head, outputs, wanted.as_deref(), &mut json)?;
-            Ok(json.finish())
-        })
-        .await;
+    let form = Arc::new(Form {
+        model: model.clone(),
+        id,
+        wanted,
+        space,
+    });
+    let encode = move |by: &Slot, outputs: &Tensors| form.encode(by, outputs);
+    let answered = route.answer(inputs, budget, began, encode).await;
     if let Some((candidate, why)) = &refused_by {
         let by_previous = answered.as_ref().map(|answered| match answered {
             Ok(_) => Ending::Answered,
@@ -191,11 +237,11 @@ async fn run(found: Found, body: Vec<u8>, mut room: Room, answer_bytes_max: u64)
             &format!("model \"{model}\" has no version that serves yet"),
         ),
         Some(Ok(Answered {
-            answer,
+            answer: Encoded { bytes, room },
             by,
             instead_of,
         })) => {
-            let mut response = hold(plain(StatusCode::OK, answer), room);
+            let mut response = hold(plain(StatusCode::OK, bytes), room);
             name_version(&mut response, VERSION_HEADER, &by);
             if let Some(candidate) = instead_of.or(refused_by.map(|(slot, _)| slot)) {
                 name_version(&mut response, FALLBACK_HEADER, &candidate);

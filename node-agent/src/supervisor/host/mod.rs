@@ -9,6 +9,7 @@ mod slots;
 mod totals;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub use totals::Counts;
 use self::totals::Totals;
 use super::native::ModuleId;
 use crate::parse::Key;
+use crate::proto::flight;
 use crate::proto::spawn::Program;
 use crate::proto::{
     DeploymentSpec, FailReason, FdRole, HostLimits, NativeCodeId, SlotId, SlotStats, ToHost,
@@ -66,7 +68,18 @@ pub(super) enum Heard {
         before: Box<SlotStats>,
     },
     /// The serving host is gone.
-    Died(String),
+    Died(Death),
+}
+
+/// How the serving host ended.
+#[derive(Debug)]
+pub(super) struct Death {
+    /// In words.
+    pub words: String,
+    /// It ended itself for what it held in memory.
+    pub over_memory: bool,
+    /// The versions that it was loading, or that were at work on a request.
+    pub ran: Vec<(Key, Version)>,
 }
 
 /// A version whose files were verified, ready to be loaded.
@@ -109,6 +122,19 @@ struct Host {
     ready: bool,
     listening: bool,
     slots: Slots,
+    /// What it is at, for when it dies; none where the machine had no memory for it.
+    flight: Option<File>,
+}
+
+impl Host {
+    /// The versions that it was at work for when it last said so.
+    fn ran(&self) -> Vec<(Key, Version)> {
+        let busy = self.flight.as_ref().map(flight::read).unwrap_or_default();
+        let slots = busy.into_iter().filter_map(|id| self.slots.get(id));
+        slots
+            .map(|slot| (slot.key.clone(), slot.version.clone()))
+            .collect()
+    }
 }
 
 /// A host that was told to leave.
@@ -234,7 +260,14 @@ impl Hosts {
             Ok(link) => {
                 tracing::info!(pid = link.pid, "host started");
                 let limits = self.limits;
-                link.send(ToHost::Start { limits }, Vec::new());
+                let flight = flight::file();
+                if let Err(error) = &flight {
+                    tracing::warn!(%error, "no flight recorder for the host");
+                }
+                let flight = flight.ok();
+                let theirs = flight.as_ref().and_then(|file| file.try_clone().ok());
+                let fds = theirs.map(|file| (FdRole::FlightRecorder, OwnedFd::from(file)));
+                link.send(ToHost::Start { limits }, fds.into_iter().collect());
                 Some(Host {
                     generation: self.generation,
                     link,
@@ -242,6 +275,7 @@ impl Hosts {
                     ready: false,
                     listening: false,
                     slots: Slots::default(),
+                    flight,
                 })
             }
             Err(error) => {

@@ -6,20 +6,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::process::Ended;
 use super::slots::Stage;
-use super::{Gauges, Heard, Hosts, News};
+use super::{Death, Gauges, Heard, Hosts, News};
 use crate::proto::{FromHost, SlotId, SlotStats};
 
 impl Hosts {
     /// Takes a host's news; gives what the machines must hear.
     pub(crate) fn news(&mut self, generation: u64, news: News) -> Option<Heard> {
         match news {
-            News::Ended(words) => self.ended(generation, words),
+            News::Ended(ended) => self.ended(generation, ended),
             News::Message(message) => self.message(generation, message),
         }
     }
 
-    fn ended(&mut self, generation: u64, words: String) -> Option<Heard> {
+    fn ended(&mut self, generation: u64, ended: Ended) -> Option<Heard> {
+        let Ended { words, over_memory } = ended;
         if self.leaving.remove(&generation).is_some() {
             tracing::info!(words, "the replaced host left");
             return None;
@@ -42,10 +44,14 @@ impl Hosts {
             return None;
         }
         tracing::warn!(words, "the host died");
-        self.serving = None;
+        let ran = self.serving.take().map(|host| host.ran());
         self.gauges.deaths += 1;
         self.wait_before_restart(Instant::now());
-        Some(Heard::Died(words))
+        Some(Heard::Died(Death {
+            words,
+            over_memory,
+            ran: ran.unwrap_or_default(),
+        }))
     }
 
     fn message(&mut self, generation: u64, message: FromHost) -> Option<Heard> {

@@ -3,6 +3,7 @@
 //! Owns the process and its socket. Must never decide what the host loads.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::proto::channel::ChannelError;
 use crate::proto::spawn::{HostProcess, Program, spawn_host};
-use crate::proto::{FdRole, FromHost, ToHost};
+use crate::proto::{EXIT_OVER_MEMORY, FdRole, FromHost, ToHost};
 
 /// Messages on their way to a host; more mean that it does not read.
 const OUTGOING_MAX: usize = 256;
@@ -27,7 +28,16 @@ pub enum News {
     /// The host said something.
     Message(FromHost),
     /// The process is gone, and how it ended.
-    Ended(String),
+    Ended(Ended),
+}
+
+/// The end of a host process.
+#[derive(Debug)]
+pub struct Ended {
+    /// In words.
+    pub words: String,
+    /// It ended itself for what it held in memory.
+    pub over_memory: bool,
 }
 
 /// A message with its descriptors.
@@ -99,7 +109,7 @@ async fn carry(
     stuck: &Notify,
     generation: u64,
     news: &mpsc::Sender<(u64, News)>,
-) -> String {
+) -> Ended {
     let mut ping = interval(PING_PERIOD);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard = Instant::now();
@@ -109,7 +119,10 @@ async fn carry(
                 Ok((message, _)) => {
                     heard = Instant::now();
                     if news.send((generation, News::Message(message))).await.is_err() {
-                        return "the supervisor is gone".to_owned();
+                        return Ended {
+                            words: "the supervisor is gone".to_owned(),
+                            over_memory: false,
+                        };
                     }
                 }
                 Err(ChannelError::Closed) => break "host process".to_owned(),
@@ -142,9 +155,13 @@ async fn carry(
             host.child.wait().await
         }
     };
-    match status {
-        Ok(status) => format!("{words} ended: {status}"),
-        Err(error) => format!("{words} ended: {error}"),
+    let code = status.as_ref().ok().and_then(ExitStatus::code);
+    Ended {
+        words: match &status {
+            Ok(status) => format!("{words} ended: {status}"),
+            Err(error) => format!("{words} ended: {error}"),
+        },
+        over_memory: code == Some(i32::from(EXIT_OVER_MEMORY)),
     }
 }
 

@@ -80,6 +80,12 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
+    /// A slot.
+    #[must_use]
+    pub(crate) fn get(&self, id: SlotId) -> Option<&Slot> {
+        self.slots.get(&id)
+    }
+
     /// A slot, to be changed.
     pub(crate) fn get_mut(&mut self, id: SlotId) -> Option<&mut Slot> {
         self.slots.get_mut(&id)
