@@ -344,7 +344,6 @@ fn start_node(edge: &Edge, trust: &Path, name: &str) -> Result<Node> {
         format!("--trust={}", trust.display()),
         format!("--listen={host}"),
         "--lease-seconds=10".to_owned(),
-        "--resync-seconds=2".to_owned(),
     ];
     let agent = rimward::agent(&format!("agent-{name}"), &folder, &arguments)?;
     Ok(Node {

@@ -45,7 +45,6 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     .await
     .with_context(|| format!("listen on {} (--listen)", flags.listen))?;
     let address = listener.local_addr().context("listening socket")?;
-    let resync = Duration::from_secs(flags.resync_seconds.into());
     let config = Config {
         data_folder: flags.data_dir.clone(),
         trust_file: flags.trust.clone(),
@@ -104,7 +103,6 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
                 labels: flags.labels(),
                 kubeconfig: flags.kubeconfig.clone(),
                 lease_seconds: flags.lease_seconds,
-                resync,
             };
             tasks.spawn(report::cluster::run(
                 cluster,
@@ -113,6 +111,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             ));
         }
     }
+    tasks.spawn(watch_registry(flags.clone(), events.clone()));
     tasks.spawn(watch_hold(flags.data_dir.join("hold"), events.clone()));
     tasks.spawn(replace_on_signal(events.clone())?);
     tasks.spawn(stop_on_signal(events)?);
@@ -195,26 +194,65 @@ fn stop_on_signal(
     })
 }
 
-fn client_options(flags: &Run) -> anyhow::Result<ClientOptions> {
-    let read = |path: &std::path::Path| -> anyhow::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let file =
-            std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-        file.take(SETTINGS_BYTES_MAX)
-            .read_to_end(&mut bytes)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(bytes)
+/// Watches the files that the registry client is made from, and makes it anew when they say something else. While
+/// what they say cannot be used, the last client goes on.
+async fn watch_registry(flags: Run, events: mpsc::Sender<Event>) {
+    let files: Vec<&Path> = [&flags.registry_config, &flags.registry_ca]
+        .into_iter()
+        .flatten()
+        .map(PathBuf::as_path)
+        .collect();
+    let contents = || -> Vec<_> {
+        let read = |path: &&Path| read_settings(path).map_err(|error| format!("{error:#}"));
+        files.iter().map(read).collect()
     };
+    let mut last = contents();
+    loop {
+        tokio::time::sleep(FILE_PERIOD).await;
+        let now = contents();
+        if now == last {
+            continue;
+        }
+        last = now;
+        let made = client_options(&flags).and_then(|options| Ok(Client::new(options)?));
+        match made {
+            Ok(client) => {
+                tracing::info!("registry credentials changed");
+                if events.send(Event::Registry(client)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "registry credentials changed; the ones before stay in use"
+                );
+            }
+        }
+    }
+}
+
+fn read_settings(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file =
+        std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    file.take(SETTINGS_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(bytes)
+}
+
+fn client_options(flags: &Run) -> anyhow::Result<ClientOptions> {
     let mut options = ClientOptions {
         plain_http: flags.plain_http.iter().cloned().collect::<BTreeSet<_>>(),
         ..ClientOptions::default()
     };
     if let Some(path) = &flags.registry_config {
-        options.credentials = Credentials::from_docker_config(&read(path)?)
+        options.credentials = Credentials::from_docker_config(&read_settings(path)?)
             .with_context(|| format!("{} (--registry-config)", path.display()))?;
     }
     if let Some(path) = &flags.registry_ca {
-        options.extra_roots_pem = read(path)?;
+        options.extra_roots_pem = read_settings(path)?;
     }
     Ok(options)
 }

@@ -75,9 +75,6 @@ pub struct Run {
     /// Seconds between renewals of the node's Lease.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub lease_seconds: u32,
-    /// Seconds between full readings of orders, status and trust file, beside what is watched.
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    pub resync_seconds: u32,
     /// Resident memory at which the host is replaced.
     #[arg(long, default_value_t = 2 << 30, value_parser = clap::value_parser!(u64).range((64 << 20)..))]
     pub host_memory_bytes: u64,

@@ -1,14 +1,15 @@
-//! The only reader of Kubernetes: this node's EdgeNode, and the labels of its Node.
+//! The only reader of Kubernetes: this node's EdgeNode, and its Node.
 //!
 //! Owns turning what the API server says into orders. An object that is gone or cannot be had is "the
 //! centre is away", never an order to remove; one that does not parse is a problem that is told. A Node
-//! that cannot be read is an error, never "no labels": placement goes by labels.
+//! that cannot be read is not known, never "no labels": placement goes by labels.
 
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Node;
-use kube::core::DeserializeGuard;
+use kube::api::ObjectMeta;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event as WatchEvent, watcher};
 use kube::{Api, Client};
@@ -29,7 +30,26 @@ pub enum Seen {
     /// It is there.
     There(Box<EdgeNode>),
     /// It is there, but does not parse.
-    Unreadable,
+    Unreadable(Box<ObjectMeta>),
+}
+
+/// The Node of this name, as far as this agent may know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum NodeSeen {
+    /// Not heard yet.
+    #[default]
+    Unknown,
+    /// It may not be read: for good, or while the API server starts and has not read its roles yet.
+    Forbidden,
+    /// There is none: a device outside of Kubernetes' nodes.
+    Missing,
+    /// It is there.
+    There {
+        /// Which one: another Node of the same name has another.
+        uid: String,
+        /// What placements select by.
+        labels: BTreeMap<String, String>,
+    },
 }
 
 fn orders(node: &EdgeNode) -> Orders {
@@ -52,6 +72,7 @@ pub async fn run(
     node_name: &str,
     events: mpsc::Sender<Event>,
     seen: watch::Sender<Seen>,
+    mut on_error: impl FnMut(&watcher::Error),
 ) {
     let api: Api<DeserializeGuard<EdgeNode>> = Api::all(client);
     let config = watcher::Config::default().fields(&format!("metadata.name={node_name}"));
@@ -82,6 +103,7 @@ pub async fn run(
                 continue;
             }
             Err(error) => {
+                on_error(&error);
                 let error = error.to_string();
                 if trouble.is_news(&error) {
                     tracing::warn!(error, "watching the EdgeNode");
@@ -98,8 +120,8 @@ pub async fn run(
                 orders
             }
             Err(invalid) => {
-                let _ = seen.send(Seen::Unreadable);
                 let problem = format!("EdgeNode {node_name} does not parse: {}", invalid.error);
+                let _ = seen.send(Seen::Unreadable(Box::new(invalid.metadata)));
                 tracing::error!(problem, "orders");
                 Orders {
                     problem: Some(problem),
@@ -131,24 +153,65 @@ impl Trouble {
     }
 }
 
-/// The labels of the Node of that name: an empty map where there is no Node, and `None` where it may not be
-/// read. That may be for good, or while the API server starts and has not read its roles yet.
-///
-/// # Errors
-///
-/// Everything else: what labels the Node has is not known then.
-pub async fn node_labels(
-    client: &Client,
-    node_name: &str,
-) -> kube::Result<Option<BTreeMap<String, String>>> {
-    let api: Api<Node> = Api::all(client.clone());
-    match api.get_metadata(node_name).await {
-        Ok(node) => Ok(Some(node.metadata.labels.unwrap_or_default())),
-        Err(kube::Error::Api(answer)) if matches!(answer.code, 403 | 404) => {
-            tracing::debug!(%answer, "no labels from the Node");
-            Ok((answer.code == 404).then(BTreeMap::new))
-        }
-        Err(error) => Err(error),
+/// Watches the one Node of that name for ever. While it cannot be read, what was seen last stands.
+pub async fn node(client: Client, node_name: &str, seen: watch::Sender<NodeSeen>) {
+    let api: Api<PartialObjectMeta<Node>> = Api::all(client);
+    let config = watcher::Config::default().fields(&format!("metadata.name={node_name}"));
+    let stream = watcher(api, config).default_backoff();
+    pin_mut!(stream);
+    let mut listed = None;
+    let mut trouble = Trouble::default();
+    while let Some(event) = stream.next().await {
+        let now = match event {
+            Ok(WatchEvent::Init) => {
+                listed = None;
+                continue;
+            }
+            Ok(WatchEvent::InitApply(node)) => {
+                listed = Some(there(node.metadata));
+                continue;
+            }
+            Ok(WatchEvent::InitDone) => {
+                trouble.over();
+                listed.take().unwrap_or(NodeSeen::Missing)
+            }
+            Ok(WatchEvent::Apply(node)) => there(node.metadata),
+            Ok(WatchEvent::Delete(_)) => NodeSeen::Missing,
+            Err(error) => {
+                let forbidden = is_forbidden(&error);
+                let error = error.to_string();
+                if trouble.is_news(&error) {
+                    tracing::info!(error, "watching the Node: its labels stay as they are");
+                }
+                if !forbidden {
+                    continue;
+                }
+                NodeSeen::Forbidden
+            }
+        };
+        seen.send_if_modified(|last| {
+            let changed = *last != now;
+            if changed {
+                *last = now;
+            }
+            changed
+        });
+    }
+}
+
+fn there(node: ObjectMeta) -> NodeSeen {
+    NodeSeen::There {
+        uid: node.uid.unwrap_or_default(),
+        labels: node.labels.unwrap_or_default(),
+    }
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(answer))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(answer)) => answer.code == 403,
+        watcher::Error::WatchError(answer) => answer.code == 403,
+        _ => false,
     }
 }
 
@@ -194,7 +257,7 @@ mod tests {
         let api = FakeApi::start().await;
         let (events, _kept) = mpsc::channel(8);
         let (seen, _kept_too) = watch::channel(Seen::Unknown);
-        let watching = run(api.client(), "node-1", events, seen);
+        let watching = run(api.client(), "node-1", events, seen, |_| ());
         let steps = async {
             for code in [401, 403] {
                 api.lock().lists = 0;

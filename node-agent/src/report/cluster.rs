@@ -1,7 +1,7 @@
 //! The report to a Kubernetes cluster: EdgeNode, its status, Lease and events.
 //!
-//! Owns every write of this agent. Writes on difference only; the Lease is the one thing renewed for
-//! its own sake. While the API server is away it waits: nothing that serves depends on it.
+//! Owns every write of this agent. Writes on difference only, by what is watched; the Lease is the one thing renewed
+//! for its own sake. While the API server is away it waits: nothing that serves depends on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -9,21 +9,21 @@ use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
-use rimward_crds::{EdgeNode, EdgeNodeStatus, direct};
+use rimward_crds::{EdgeNode, EdgeNodeStatus};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Picture;
+use super::access::{Access, Refusals};
 use super::events::Teller;
 use super::status::status;
 use crate::supervisor::Event;
-use crate::watch::{self as reader, Seen};
+use crate::watch::{self as reader, NodeSeen, Seen};
 
 /// Name under which this agent owns fields.
 pub const FIELD_MANAGER: &str = "rimward-agent";
@@ -45,94 +45,102 @@ pub struct Cluster {
     pub kubeconfig: Option<PathBuf>,
     /// Seconds between renewals of the Lease.
     pub lease_seconds: u32,
-    /// Between full comparisons.
-    pub resync: Duration,
 }
 
-/// Reports, and feeds orders to the supervisor, until the agent stops.
+/// Reports, and feeds orders to the supervisor, until the agent stops; with another client whenever the credentials
+/// are others.
 pub async fn run(
     cluster: Cluster,
     pictures: watch::Receiver<Picture>,
     events: mpsc::Sender<Event>,
 ) {
-    let client = loop {
-        match connect(&cluster).await {
-            Ok(client) => break client,
+    let access = Access::new(cluster.kubeconfig.clone());
+    loop {
+        match access.connect().await {
+            Ok((client, made)) => {
+                let refusals = access.refusals();
+                tokio::select! {
+                    why = access.stale(&made) => {
+                        tracing::info!(why, "credentials for the API server are read again");
+                    }
+                    () = serve(client, &cluster, pictures.clone(), events.clone(), refusals) => return,
+                }
+            }
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "no way to the API server yet");
                 sleep(RETRY).await;
             }
         }
-    };
+    }
+}
+
+async fn serve(
+    client: Client,
+    cluster: &Cluster,
+    pictures: watch::Receiver<Picture>,
+    events: mpsc::Sender<Event>,
+    refusals: Refusals,
+) {
     let (seen_sender, seen) = watch::channel(Seen::Unknown);
+    let (node_sender, node) = watch::channel(NodeSeen::Unknown);
     let writer = Writer {
         api: Api::all(client.clone()),
         teller: Teller::new(client.clone(), &cluster.node_name),
-        client: client.clone(),
         cluster: cluster.clone(),
         pictures,
         seen,
+        node,
+        there: There::Unknown,
         written: EdgeNodeStatus::default(),
-        known: false,
+        refusals: refusals.clone(),
     };
     let leases = Api::namespaced(client.clone(), LEASE_NAMESPACE);
+    let name = &cluster.node_name;
+    let on_error = |error: &kube::runtime::watcher::Error| refusals.look_at(error);
     tokio::join!(
-        reader::run(client, &cluster.node_name, events, seen_sender),
+        reader::run(client.clone(), name, events, seen_sender, on_error),
+        reader::node(client, name, node_sender),
         writer.run(),
-        renew(leases, &cluster),
+        renew(leases, cluster, &refusals),
     );
 }
 
-async fn connect(cluster: &Cluster) -> anyhow::Result<Client> {
-    let mut config = match &cluster.kubeconfig {
-        Some(path) => {
-            let read = Kubeconfig::read_from(path)
-                .with_context(|| format!("kubeconfig {}", path.display()))?;
-            direct::config(read, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("kubeconfig {}", path.display()))?
-        }
-        None => {
-            kube::Config::incluster().context("the pod's own account (or give --kubeconfig)")?
-        }
-    };
-    config.connect_timeout = Some(Duration::from_secs(10));
-    // Its own retries of 429 and 503 take minutes; whoever asks here tries again by itself.
-    config.default_retry = false;
-    Client::try_from(config).context("Kubernetes client")
+/// The EdgeNode on the server, as far as is known.
+enum There {
+    Unknown,
+    Missing,
+    Object(Box<ObjectMeta>),
 }
 
 struct Writer {
     api: Api<EdgeNode>,
-    client: Client,
     teller: Teller,
     cluster: Cluster,
     pictures: watch::Receiver<Picture>,
     seen: watch::Receiver<Seen>,
-    /// What the server has, as far as is known.
+    node: watch::Receiver<NodeSeen>,
+    there: There,
+    /// The status that the server has, as far as is known.
     written: EdgeNodeStatus,
-    known: bool,
+    refusals: Refusals,
 }
 
 impl Writer {
     async fn run(mut self) {
-        let mut resync = interval(self.cluster.resync);
-        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let wait = match timeout(REQUEST_TIMEOUT * 3, self.write()).await {
-                Ok(Ok(())) => None,
+            match timeout(REQUEST_TIMEOUT * 3, self.write()).await {
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => {
+                    self.refusals.look_at(error.as_ref());
                     tracing::warn!(error = format!("{error:#}"), "status is not written");
-                    Some(RETRY)
+                    sleep(RETRY).await;
+                    continue;
                 }
                 Err(_) => {
                     tracing::warn!("the API server does not answer");
-                    Some(RETRY)
+                    sleep(RETRY).await;
+                    continue;
                 }
-            };
-            if let Some(wait) = wait {
-                sleep(wait).await;
-                continue;
             }
             tokio::select! {
                 changed = self.pictures.changed() => {
@@ -140,8 +148,16 @@ impl Writer {
                         return;
                     }
                 }
-                _ = self.seen.changed() => {}
-                _ = resync.tick() => self.known = false,
+                changed = self.seen.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                changed = self.node.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
             }
             sleep(SETTLE).await;
         }
@@ -149,18 +165,10 @@ impl Writer {
 
     /// Brings the server to the present picture; writes nothing where nothing differs.
     async fn write(&mut self) -> anyhow::Result<()> {
-        let missing = match &*self.seen.borrow_and_update() {
-            Seen::Unknown => false,
-            Seen::Missing => true,
-            Seen::There(node) => {
-                self.written = node.status.clone().unwrap_or_default();
-                false
-            }
-            Seen::Unreadable => false,
-        };
-        if missing || !self.known {
-            self.ensure().await?;
-            self.known = true;
+        self.look();
+        self.ensure().await?;
+        if matches!(self.there, There::Unknown | There::Missing) {
+            return Ok(());
         }
         let picture = self.pictures.borrow_and_update().clone();
         if picture == Picture::blank() {
@@ -188,43 +196,85 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes the EdgeNode, or gives it its labels, where that differs. While either cannot be read,
-    /// nothing is written.
+    /// Takes what was watched since the last look. A change that comes later is looked at then.
+    fn look(&mut self) {
+        // What this writer wrote itself is newer than what it saw before.
+        if !self.seen.has_changed().unwrap_or(false) && !matches!(self.there, There::Unknown) {
+            return;
+        }
+        match &*self.seen.borrow_and_update() {
+            Seen::Unknown => {}
+            Seen::Missing => self.there = There::Missing,
+            Seen::There(node) => {
+                self.written = node.status.clone().unwrap_or_default();
+                self.there = There::Object(Box::new(node.metadata.clone()));
+            }
+            Seen::Unreadable(metadata) => self.there = There::Object(metadata.clone()),
+        }
+    }
+
+    /// Makes the EdgeNode, or gives it its labels and its owner, where that differs. While it is not known whether
+    /// there is one, or what the Node is, nothing is written.
     async fn ensure(&mut self) -> anyhow::Result<()> {
-        let name = self.cluster.node_name.clone();
-        let there = self
-            .api
-            .get_metadata_opt(&name)
-            .await
-            .with_context(|| format!("EdgeNode {name}"))?;
-        let of_node = reader::node_labels(&self.client, &name)
-            .await
-            .with_context(|| format!("labels of Node {name}"))?;
-        let mut labels = match (of_node, &there) {
-            (Some(labels), _) => labels,
+        let node = self.node.borrow_and_update().clone();
+        let there = match &self.there {
+            There::Unknown => return Ok(()),
+            There::Missing => None,
+            There::Object(metadata) => Some(metadata),
+        };
+        let (mut labels, owner) = match (node, there) {
+            (NodeSeen::Unknown, _) => return Ok(()),
+            (NodeSeen::There { uid, labels }, _) => (labels, Some(self.owner(uid))),
+            (NodeSeen::Missing, _) | (NodeSeen::Forbidden, None) => (BTreeMap::new(), None),
             // A Node that may not be read says nothing, so what it said before stands.
-            (None, Some(there)) => own_labels(&there.metadata),
-            (None, None) => BTreeMap::new(),
+            (NodeSeen::Forbidden, Some(there)) => {
+                (own_labels(there), owners(there).next().cloned())
+            }
         };
         labels.extend(self.cluster.labels.clone());
-        if there.is_some_and(|there| has_just(&there.metadata, &labels)) {
+        let is_so =
+            |there: &ObjectMeta| has_just(there, &labels) && owners(there).eq(owner.as_ref());
+        if there.is_some_and(|there| is_so(there)) {
             return Ok(());
+        }
+        let name = &self.cluster.node_name;
+        let mut metadata = json!({ "name": name, "labels": labels });
+        if let Some(owner) = owner {
+            metadata["ownerReferences"] = json!([owner]);
         }
         let patch = json!({
             "apiVersion": "rimward.dev/v1alpha1",
             "kind": "EdgeNode",
-            "metadata": { "name": name, "labels": labels },
+            "metadata": metadata,
             "spec": {},
         });
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let node = self
             .api
-            .patch(&name, &params, &Patch::Apply(&patch))
+            .patch(name, &params, &Patch::Apply(&patch))
             .await
             .with_context(|| format!("EdgeNode {name}"))?;
         self.written = node.status.unwrap_or_default();
+        self.there = There::Object(Box::new(node.metadata));
         Ok(())
     }
+
+    /// The Node as the owner: what is said of a node goes with it. It holds nobody back from deleting the Node.
+    fn owner(&self, uid: String) -> OwnerReference {
+        OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: self.cluster.node_name.clone(),
+            uid,
+            ..OwnerReference::default()
+        }
+    }
+}
+
+/// The Nodes that own the object; one of a Node that is gone is among them until the object goes too.
+fn owners(there: &ObjectMeta) -> impl Iterator<Item = &OwnerReference> {
+    let all = there.owner_references.iter().flatten();
+    all.filter(|owner| owner.kind == "Node" && owner.api_version == "v1")
 }
 
 /// Whether the object has these labels, and none else from this agent.
@@ -261,7 +311,7 @@ fn applied_labels(there: &ObjectMeta) -> BTreeSet<&str> {
 }
 
 /// Renews the node's Lease for ever. Readers judge it by when it last changed, by their own clock.
-async fn renew(leases: Api<Lease>, cluster: &Cluster) {
+async fn renew(leases: Api<Lease>, cluster: &Cluster, refusals: &Refusals) {
     let period = Duration::from_secs(cluster.lease_seconds.into());
     let mut last_warning: Option<Instant> = None;
     loop {
@@ -286,7 +336,10 @@ async fn renew(leases: Api<Lease>, cluster: &Cluster) {
         );
         let problem = match renewed.await {
             Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Err(error)) => {
+                refusals.look_at(&error);
+                Some(error.to_string())
+            }
             Err(_) => Some("no answer".to_owned()),
         };
         if let Some(problem) = problem
@@ -311,116 +364,181 @@ mod tests {
             .collect()
     }
 
-    /// A writer as it is at the agent's start, with these labels from the command line.
-    fn writer(api: &FakeApi, given: &[(&str, &str)]) -> Writer {
+    /// A writer as it is at the agent's start, with these labels from the command line. What is watched is put in
+    /// by hand.
+    fn writer(api: &FakeApi, given: &[(&str, &str)], there: There) -> Writer {
         let client = api.client();
         Writer {
             api: Api::all(client.clone()),
-            teller: Teller::new(client.clone(), "node-1"),
-            client,
-            cluster: Cluster {
-                node_name: "node-1".to_owned(),
-                labels: labels(given),
-                kubeconfig: None,
-                lease_seconds: 10,
-                resync: Duration::from_secs(600),
-            },
+            teller: Teller::new(client, "node-1"),
+            cluster: cluster(given, None),
             pictures: watch::channel(Picture::blank()).1,
             seen: watch::channel(Seen::Unknown).1,
+            node: watch::channel(NodeSeen::Unknown).1,
+            there,
             written: EdgeNodeStatus::default(),
-            known: false,
+            refusals: Refusals::default(),
+        }
+    }
+
+    fn cluster(given: &[(&str, &str)], kubeconfig: Option<PathBuf>) -> Cluster {
+        Cluster {
+            node_name: "node-1".to_owned(),
+            labels: labels(given),
+            kubeconfig,
+            lease_seconds: 1,
+        }
+    }
+
+    fn node(uid: &str, with: &[(&str, &str)]) -> NodeSeen {
+        NodeSeen::There {
+            uid: uid.to_owned(),
+            labels: labels(with),
+        }
+    }
+
+    impl Writer {
+        async fn ensure_for(&mut self, node: NodeSeen) {
+            self.node = watch::channel(node).1;
+            self.ensure().await.unwrap();
         }
     }
 
     #[tokio::test]
-    async fn a_node_that_cannot_be_read_keeps_its_labels() {
+    async fn a_node_that_is_not_known_keeps_its_labels_and_its_owner() {
         let api = FakeApi::start().await;
-        api.lock().node_labels = labels(&[("zone", "a")]);
-        writer(&api, &[]).ensure().await.unwrap();
+        let mut first = writer(&api, &[], There::Missing);
+        first.ensure_for(NodeSeen::Unknown).await;
+        assert_eq!(api.lock().writes.len(), 0);
+        first.ensure_for(node("u-1", &[("zone", "a")])).await;
         assert_eq!(api.lock().edge_labels(), labels(&[("zone", "a")]));
-        let mut changed = writer(&api, &[("tier", "edge")]);
-        for code in [401, 429, 500, 503] {
-            api.lock().node = code;
-            changed.ensure().await.expect_err("the Node is unknown");
-            assert_eq!(api.lock().writes.len(), 1, "{code}");
-        }
-        let both = labels(&[("tier", "edge"), ("zone", "a")]);
+        assert_eq!(api.lock().owner.as_deref(), Some("u-1"));
+        // Another flag after a start: what the Node said is not known yet.
+        let mut changed = writer(&api, &[("tier", "edge")], first.there);
+        changed.ensure_for(NodeSeen::Unknown).await;
+        assert_eq!(api.lock().writes.len(), 1);
         // An API server that starts forbids all until it has read its roles.
-        api.lock().node = 403;
-        changed.ensure().await.unwrap();
+        changed.ensure_for(NodeSeen::Forbidden).await;
+        let both = labels(&[("tier", "edge"), ("zone", "a")]);
         assert_eq!(api.lock().edge_labels(), both);
-        api.lock().node = 404;
-        changed.ensure().await.unwrap();
+        assert_eq!(api.lock().owner.as_deref(), Some("u-1"));
+        changed.ensure_for(NodeSeen::Missing).await;
         assert_eq!(api.lock().edge_labels(), labels(&[("tier", "edge")]));
+        assert_eq!(api.lock().owner, None);
     }
 
     #[tokio::test]
-    async fn a_node_that_cannot_be_read_is_tried_again_soon() {
+    async fn another_node_of_the_same_name_is_another_owner() {
         let api = FakeApi::start().await;
-        api.lock().node = 500;
-        api.lock().node_labels = labels(&[("zone", "a")]);
-        let mut writer = writer(&api, &[]);
-        // A watch that has not spoken, and a picture that never changes: only the retry goes on.
-        let (_seen, seen) = watch::channel(Seen::Unknown);
-        let (_pictures, pictures) = watch::channel(Picture::blank());
-        (writer.seen, writer.pictures) = (seen, pictures);
-        let steps = async {
-            api.until(|state| state.node_reads >= 1).await;
-            assert!(api.lock().writes.is_empty());
-            api.lock().node = 200;
-            api.until(|state| !state.writes.is_empty()).await;
-            assert_eq!(api.lock().edge_labels(), labels(&[("zone", "a")]));
-        };
-        tokio::select! {
-            () = writer.run() => unreachable!("it writes for ever"),
-            () = steps => {}
+        let mut writer = writer(&api, &[], There::Missing);
+        for (uid, writes) in [("u-1", 1), ("u-1", 1), ("u-2", 2), ("u-2", 2)] {
+            writer.ensure_for(node(uid, &[])).await;
+            assert_eq!(api.lock().owner.as_deref(), Some(uid));
+            assert_eq!(api.lock().writes.len(), writes);
         }
     }
 
     #[tokio::test]
     async fn labels_that_are_gone_from_the_node_go_and_nothing_is_written_twice() {
         let api = FakeApi::start().await;
-        api.lock().node_labels = labels(&[("zone", "a"), ("gpu", "yes")]);
-        let mut first = writer(&api, &[("tier", "edge")]);
+        let mut first = writer(&api, &[("tier", "edge")], There::Missing);
         let mut writes = 0;
-        let mut look = async |writer: &mut Writer, more: usize, want: &[(&str, &str)]| {
+        let mut look = async |writer: &mut Writer, seen: &NodeSeen, more, want: &[(&str, &str)]| {
             for _ in 0..3 {
-                writer.ensure().await.unwrap();
+                writer.ensure_for(seen.clone()).await;
             }
             writes += more;
             assert_eq!(api.lock().edge_labels(), labels(want));
             assert_eq!(api.lock().writes.len(), writes);
         };
+        let seen = node("u-1", &[("zone", "a"), ("gpu", "yes")]);
         let all = [("gpu", "yes"), ("tier", "edge"), ("zone", "a")];
-        look(&mut first, 1, &all).await;
+        look(&mut first, &seen, 1, &all).await;
         // Somebody else's label is neither a difference nor taken away.
         api.lock().label_by_hand("owner", "ann");
-        look(
-            &mut first,
-            0,
-            &[
-                ("gpu", "yes"),
-                ("owner", "ann"),
-                ("tier", "edge"),
-                ("zone", "a"),
-            ],
-        )
-        .await;
-        api.lock().node_labels.remove("gpu");
-        look(
-            &mut first,
-            1,
-            &[("owner", "ann"), ("tier", "edge"), ("zone", "a")],
-        )
-        .await;
+        first.there = There::Object(Box::new(api.edge_metadata()));
+        let with_anns = [
+            ("gpu", "yes"),
+            ("owner", "ann"),
+            ("tier", "edge"),
+            ("zone", "a"),
+        ];
+        look(&mut first, &seen, 0, &with_anns).await;
+        let seen = node("u-1", &[("zone", "a")]);
+        let without = [("owner", "ann"), ("tier", "edge"), ("zone", "a")];
+        look(&mut first, &seen, 1, &without).await;
         // After a start, with nothing remembered.
-        look(
-            &mut writer(&api, &[("tier", "edge")]),
-            0,
-            &[("owner", "ann"), ("tier", "edge"), ("zone", "a")],
-        )
+        let there = There::Object(Box::new(api.edge_metadata()));
+        let mut again = writer(&api, &[("tier", "edge")], there);
+        look(&mut again, &seen, 0, &without).await;
+        let there = There::Object(Box::new(api.edge_metadata()));
+        let mut other = writer(&api, &[], there);
+        look(&mut other, &node("u-1", &[]), 1, &[("owner", "ann")]).await;
+    }
+
+    /// A whole report, with a kubeconfig that shows this token.
+    async fn reports(api: &FakeApi, token: &str, steps: impl Future<Output = ()>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubeconfig");
+        api.write_kubeconfig(&path, token);
+        api.lock().kubeconfig = Some(path.clone());
+        let (_pictures, pictures) = watch::channel(Picture::blank());
+        let (events, _kept) = mpsc::channel(64);
+        tokio::select! {
+            () = run(cluster(&[], Some(path)), pictures, events) => unreachable!("it reports for ever"),
+            () = steps => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn a_label_of_the_node_is_seen_when_it_changes() {
+        let api = FakeApi::start().await;
+        api.lock().node_labels = labels(&[("zone", "a")]);
+        reports(&api, "t", async {
+            api.until(|state| state.edge_labels() == labels(&[("zone", "a")]))
+                .await;
+            assert_eq!(api.lock().owner.as_deref(), Some("node-uid"));
+            api.lock().node_labels = labels(&[("zone", "b"), ("gpu", "yes")]);
+            let both = labels(&[("gpu", "yes"), ("zone", "b")]);
+            api.until(|state| state.edge_labels() == both).await;
+        })
         .await;
-        api.lock().node_labels.clear();
-        look(&mut writer(&api, &[]), 1, &[("owner", "ann")]).await;
+    }
+
+    #[tokio::test]
+    async fn a_node_that_cannot_be_read_is_tried_again_and_nothing_is_written_until_then() {
+        let api = FakeApi::start().await;
+        api.lock().node = 500;
+        api.lock().node_labels = labels(&[("zone", "a")]);
+        reports(&api, "t", async {
+            api.until(|state| state.node_reads >= 2).await;
+            assert_eq!(api.lock().edge_labels(), labels(&[]));
+            api.lock().node = 200;
+            api.until(|state| state.edge_labels() == labels(&[("zone", "a")]))
+                .await;
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_replaced_under_a_running_agent_is_used_before_and_after_the_old_one_ends()
+     {
+        let api = FakeApi::start().await;
+        api.lock().token = Some("first".to_owned());
+        reports(&api, "first", async {
+            api.until(|state| state.leases >= 1).await;
+            // Renewed in good time: the file changes first.
+            api.rewrite_kubeconfig("second");
+            api.lock().token = Some("second".to_owned());
+            let before = api.lock().leases;
+            api.until(|state| state.leases > before).await;
+            // Renewed late: refused for a while.
+            api.lock().token = Some("third".to_owned());
+            api.until(|state| state.refused >= 2).await;
+            api.rewrite_kubeconfig("third");
+            let before = api.lock().leases;
+            api.until(|state| state.leases > before).await;
+        })
+        .await;
     }
 }

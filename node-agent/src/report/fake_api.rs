@@ -1,14 +1,17 @@
-//! An API server for tests: one Node, one EdgeNode with the record of who owns its labels, and events.
+//! An API server for tests: one Node, one EdgeNode with the record of who owns its labels, Leases and events.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State as Shared;
 use bytes::Bytes;
-use http::{Method, StatusCode, Uri};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method, StatusCode, Uri};
+use kube::api::ObjectMeta;
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
@@ -26,6 +29,16 @@ pub(crate) struct State {
     pub(crate) node: u16,
     pub(crate) node_labels: BTreeMap<String, String>,
     pub(crate) node_reads: usize,
+    /// What a request must show; anything, if nothing is here.
+    pub(crate) token: Option<String>,
+    /// Requests that showed something else.
+    pub(crate) refused: usize,
+    /// Renewals of Leases.
+    pub(crate) leases: usize,
+    /// The Node that owns the EdgeNode.
+    pub(crate) owner: Option<String>,
+    /// Where a client under test reads how to come here.
+    pub(crate) kubeconfig: Option<PathBuf>,
     /// Status of the answer to a list of EdgeNodes.
     pub(crate) list: u16,
     pub(crate) lists: usize,
@@ -68,7 +81,11 @@ impl State {
             "kind": "EdgeNode",
             "metadata": {
                 "name": "node-1",
+                "resourceVersion": "1",
                 "labels": self.edge_labels(),
+                "ownerReferences": self.owner.iter().map(|uid| json!({
+                    "apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": uid,
+                })).collect::<Vec<_>>(),
                 "managedFields": [
                     entry("rimward-agent", "Apply", true),
                     entry("kubectl-label", "Update", false),
@@ -89,10 +106,23 @@ impl State {
             labels.insert(key.clone(), (value, true));
         }
         self.edge = Some(labels);
+        let owner = &body["metadata"]["ownerReferences"][0]["uid"];
+        self.owner = owner.as_str().map(str::to_owned);
+    }
+
+    fn node(&self) -> Value {
+        let metadata = json!({
+            "name": "node-1", "uid": "node-uid", "resourceVersion": "1", "labels": self.node_labels,
+        });
+        json!({ "apiVersion": "v1", "kind": "Node", "metadata": metadata })
     }
 
     /// Status and body; nothing where no answer is to come.
-    fn serve(&mut self, method: &Method, path: &str, body: Value) -> Option<(u16, Value)> {
+    fn serve(&mut self, method: &Method, uri: &Uri, body: Value) -> Option<(u16, Value)> {
+        let path = uri.path();
+        let watch = uri
+            .query()
+            .is_some_and(|query| query.contains("watch=true"));
         if method != Method::GET {
             self.writes.push(Write {
                 method: method.clone(),
@@ -104,14 +134,41 @@ impl State {
                 return None;
             }
             (200, body)
-        } else if path == "/api/v1/nodes/node-1" {
+        } else if path.contains("/leases/") {
+            self.leases += 1;
+            (200, body)
+        } else if path == "/api/v1/nodes" && watch {
+            (
+                self.node,
+                json!({ "type": "MODIFIED", "object": self.node() }),
+            )
+        } else if path == "/api/v1/nodes" {
             self.node_reads += 1;
-            let metadata = json!({ "name": "node-1", "labels": self.node_labels });
-            let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": metadata });
-            (self.node, node)
+            let metadata = json!({ "resourceVersion": "1" });
+            (
+                self.node,
+                json!({ "metadata": metadata, "items": [self.node()] }),
+            )
+        } else if path.ends_with("/edgenodes") && watch {
+            match &self.edge {
+                Some(_) => (
+                    self.list,
+                    json!({ "type": "MODIFIED", "object": self.edge_node() }),
+                ),
+                None => (
+                    self.list,
+                    json!({ "type": "BOOKMARK", "object": {
+                    "kind": "EdgeNode", "apiVersion": "rimward.dev/v1alpha1", "metadata": { "resourceVersion": "1" },
+                } }),
+                ),
+            }
         } else if path.ends_with("/edgenodes") {
             self.lists += 1;
-            (self.list, json!({ "metadata": {}, "items": [] }))
+            let items: Vec<Value> = self.edge.iter().map(|_| self.edge_node()).collect();
+            (
+                self.list,
+                json!({ "metadata": { "resourceVersion": "1" }, "items": items }),
+            )
         } else if method == Method::PATCH {
             self.apply(&body);
             (200, self.edge_node())
@@ -135,6 +192,11 @@ impl FakeApi {
             node: 200,
             node_labels: BTreeMap::new(),
             node_reads: 0,
+            token: None,
+            refused: 0,
+            leases: 0,
+            owner: None,
+            kubeconfig: None,
             list: 200,
             lists: 0,
             edge: None,
@@ -153,6 +215,25 @@ impl FakeApi {
         let mut config = Config::new(uri);
         config.default_retry = false;
         Client::try_from(config).unwrap()
+    }
+
+    pub(crate) fn edge_metadata(&self) -> ObjectMeta {
+        serde_json::from_value(self.lock().edge_node()["metadata"].take()).unwrap()
+    }
+
+    pub(crate) fn write_kubeconfig(&self, path: &Path, token: &str) {
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "a",
+            "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+            "clusters": [{"name": "a", "cluster": {"server": format!("http://{}", self.address)}}],
+            "users": [{"name": "a", "user": {"token": token}}],
+        });
+        std::fs::write(path, kubeconfig.to_string()).unwrap();
+    }
+
+    pub(crate) fn rewrite_kubeconfig(&self, token: &str) {
+        let path = self.lock().kubeconfig.clone().unwrap();
+        self.write_kubeconfig(&path, token);
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -175,15 +256,33 @@ async fn answer(
     Shared(state): Shared<Arc<Mutex<State>>>,
     method: Method,
     uri: Uri,
+    headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, String) {
     let body = serde_json::from_slice(&body).unwrap_or_default();
-    let served = state.lock().unwrap().serve(&method, uri.path(), body);
+    if uri
+        .query()
+        .is_some_and(|query| query.contains("watch=true"))
+    {
+        // An answer that ends is asked for again at once.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let served = {
+        let mut state = state.lock().unwrap();
+        let shown = headers.get(AUTHORIZATION).and_then(|it| it.to_str().ok());
+        let wanted = state.token.as_ref().map(|token| format!("Bearer {token}"));
+        if wanted.is_some() && wanted.as_deref() != shown {
+            state.refused += 1;
+            Some((401, Value::Null))
+        } else {
+            state.serve(&method, &uri, body)
+        }
+    };
     let Some((code, answer)) = served else {
         return std::future::pending().await;
     };
     if code == 200 {
-        return (StatusCode::OK, answer.to_string());
+        return (StatusCode::OK, format!("{answer}\n"));
     }
     let reason = match code {
         401 => "Unauthorized",

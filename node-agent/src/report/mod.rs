@@ -3,6 +3,7 @@
 //! Owns EdgeNode, its status, its Lease and its events, or the status file. Must never decide: a
 //! picture comes in, and is written where it differs from what is there.
 
+mod access;
 pub mod cluster;
 mod events;
 #[cfg(test)]

@@ -1,0 +1,220 @@
+//! The way to the API server: what its client is made from, and when it must be made anew.
+//!
+//! Owns reading credentials. They are read again when a file of theirs changes (a mounted Secret is swapped beneath
+//! a running process, a certificate is renewed), and when the server refuses them. Must never keep what was refused.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use rimward_crds::direct;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+/// What a pod's own account is made of.
+const POD_FILES: [&str; 2] = [
+    "/var/run/secrets/kubernetes.io/serviceaccount/token",
+    "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+];
+/// How often the files are looked at.
+const PERIOD: Duration = Duration::from_secs(2);
+/// Refused credentials are read again so often at most.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// More than any of the files has.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Where credentials come from, and how long a client made from them is good for.
+#[derive(Debug, Clone)]
+pub(super) struct Access {
+    kubeconfig: Option<PathBuf>,
+    refused: Arc<Notify>,
+}
+
+/// What the files were when a client was made.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Made {
+    files: BTreeSet<PathBuf>,
+    contents: u64,
+}
+
+/// Says that the server refused the credentials.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Refusals(Arc<Notify>);
+
+impl Refusals {
+    /// Looks whether an error is such a refusal. One that is allowed less than it asks for is none: other
+    /// credentials of the same account would not help.
+    pub(super) fn look_at(&self, error: &(dyn std::error::Error + 'static)) {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(kube::Error::Api(answer)) = error.downcast_ref()
+                && answer.code == 401
+            {
+                self.0.notify_one();
+                return;
+            }
+            cause = error.source();
+        }
+    }
+}
+
+impl Access {
+    /// Reads them from there, or from the pod.
+    pub(super) fn new(kubeconfig: Option<PathBuf>) -> Self {
+        Self {
+            kubeconfig,
+            refused: Arc::default(),
+        }
+    }
+
+    /// Where refusals are told.
+    pub(super) fn refusals(&self) -> Refusals {
+        Refusals(Arc::clone(&self.refused))
+    }
+
+    /// Makes a client of what the files say now.
+    pub(super) async fn connect(&self) -> anyhow::Result<(Client, Made)> {
+        // First: what changes while it is read is read again.
+        let made = self.made();
+        let mut config = match &self.kubeconfig {
+            Some(path) => {
+                let read = Kubeconfig::read_from(path)
+                    .with_context(|| format!("kubeconfig {}", path.display()))?;
+                direct::config(read, &KubeConfigOptions::default())
+                    .await
+                    .with_context(|| format!("kubeconfig {}", path.display()))?
+            }
+            None => {
+                kube::Config::incluster().context("the pod's own account (or give --kubeconfig)")?
+            }
+        };
+        config.connect_timeout = Some(Duration::from_secs(10));
+        // Its own retries of 429 and 503 take minutes; whoever asks here tries again by itself.
+        config.default_retry = false;
+        let client = Client::try_from(config).context("Kubernetes client")?;
+        Ok((client, made))
+    }
+
+    /// Ends when a client made from that must be made anew; says why.
+    pub(super) async fn stale(&self, made: &Made) -> &'static str {
+        let changed = async {
+            loop {
+                sleep(PERIOD).await;
+                if self.made() != *made {
+                    return;
+                }
+            }
+        };
+        let refused = async {
+            // What was refused before this client was there says nothing about it.
+            sleep(REFUSED_PAUSE).await;
+            self.refused.notified().await;
+        };
+        tokio::select! {
+            () = changed => "they changed",
+            () = refused => "they were refused",
+        }
+    }
+
+    fn made(&self) -> Made {
+        let files = match &self.kubeconfig {
+            Some(path) => named_by(path),
+            None => POD_FILES.map(PathBuf::from).into(),
+        };
+        let mut hasher = DefaultHasher::new();
+        for path in &files {
+            read(path).hash(&mut hasher);
+        }
+        Made {
+            files,
+            contents: hasher.finish(),
+        }
+    }
+}
+
+/// A kubeconfig, and the files that it names.
+fn named_by(path: &Path) -> BTreeSet<PathBuf> {
+    let mut files = BTreeSet::from([path.to_owned()]);
+    // One that does not parse names none; it changes when it is mended.
+    let Ok(read) = Kubeconfig::read_from(path) else {
+        return files;
+    };
+    let clusters = read.clusters.into_iter().filter_map(|it| it.cluster);
+    files.extend(clusters.filter_map(|it| it.certificate_authority.map(PathBuf::from)));
+    for user in read.auth_infos.into_iter().filter_map(|it| it.auth_info) {
+        let named = [user.client_certificate, user.client_key, user.token_file];
+        files.extend(named.into_iter().flatten().map(PathBuf::from));
+    }
+    files
+}
+
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).ok()?;
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path, name: &str, text: &str) {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+
+    #[test]
+    fn every_file_that_a_kubeconfig_names_is_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let names = ["ca.crt", "client.crt", "client.key", "token"];
+        for name in names {
+            write(path, name, "first");
+        }
+        write(
+            path,
+            "kubeconfig",
+            "apiVersion: v1\nkind: Config\nclusters:\n- name: c\n  cluster: {server: 'https://h', certificate-authority: ca.crt}\n\
+             users:\n- name: u\n  user: {client-certificate: client.crt, client-key: client.key, tokenFile: token}\n",
+        );
+        let access = Access::new(Some(path.join("kubeconfig")));
+        let mut before = access.made();
+        assert_eq!(before, access.made());
+        for name in names {
+            write(path, name, "second");
+            let now = access.made();
+            assert_ne!(now, before, "{name}");
+            before = now;
+        }
+        std::fs::remove_file(path.join("token")).unwrap();
+        assert_ne!(access.made(), before);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_heard_through_whatever_was_said_about_it_and_less_rights_are_none() {
+        let error = |code| {
+            let answer = kube::core::Status {
+                code,
+                ..kube::core::Status::failure("no", "no")
+            };
+            anyhow::Error::new(kube::Error::Api(Box::new(answer))).context("status of EdgeNode n")
+        };
+        let access = Access::new(None);
+        let heard = async || {
+            let wait = Duration::from_millis(20);
+            let notified = access.refused.notified();
+            tokio::time::timeout(wait, notified).await.is_ok()
+        };
+        access.refusals().look_at(error(403).as_ref());
+        assert!(!heard().await);
+        access.refusals().look_at(error(401).as_ref());
+        assert!(heard().await);
+    }
+}
