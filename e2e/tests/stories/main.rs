@@ -24,4 +24,5 @@ mod releases;
 mod sandbox;
 mod steady_state;
 mod swaps_under_load;
+mod trials;
 mod twins;
