@@ -56,17 +56,22 @@ impl Counts {
         }
     }
 
-    /// All that answer are on the revision and serve; at least one does, unless none is desired.
+    /// None is on its way, is still to get its go-ahead, or fell silent with the revision, and at
+    /// least one is there, unless none is desired.
     ///
-    /// Silent ones are left out: one dead device must not block a fleet. On return it gets its
-    /// go-ahead within the budget.
+    /// Those that were silent before are left out, one dead device must not block a fleet, and so are
+    /// held ones: both get what is right by then, within the budget. What was rejected is not judged here.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.pending == 0 && self.suspect == 0 && (self.updated > 0 || self.desired == 0)
+    }
+
+    /// [`Self::settled`], all that are there serve, and none rejected the revision.
+    ///
+    /// The sums cannot tell who serves; a cluster's own word for it is [`Phase::Passed`].
     #[must_use]
     pub fn complete(&self) -> bool {
-        let expected = self.desired.saturating_sub(self.silent);
-        self.rejected() == 0
-            && self.updated >= expected
-            && self.ready >= expected
-            && (expected > 0 || self.desired == 0)
+        self.settled() && self.rejected() == 0 && self.ready >= self.updated
     }
 
     /// All that answer serve something good, and at least one answers, unless none is desired.
@@ -175,6 +180,10 @@ pub enum Severity {
     Failed,
     /// The node rejected the revision and serves its last good one.
     RolledBack,
+    /// The node fell silent after the revision may have reached it.
+    Suspect,
+    /// The node's deadline ran out.
+    TimedOut,
     /// The node cannot go on for now: fetch, space, a missing signature.
     Blocked,
     /// The node is held.

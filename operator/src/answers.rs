@@ -112,6 +112,32 @@ pub(crate) fn never_left(error: &(dyn Error + 'static)) -> bool {
         .any(hyper_util::client::legacy::Error::is_connect)
 }
 
+/// What an error says of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Another was first: what was planned on is not there any more.
+    Conflict,
+    /// It was not taken.
+    Refused,
+    /// It may have been taken all the same.
+    Unknown,
+}
+
+/// Judges whether a write that failed may have been taken.
+pub(crate) fn failure(error: &kube::Error) -> Failure {
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 404 | 409) => Failure::Conflict,
+        // The server may have given up on etcd, or a proxy on the server, after it was taken.
+        kube::Error::Api(status) if status.code >= 500 || status.code == 408 => Failure::Unknown,
+        kube::Error::Api(_)
+        | kube::Error::BuildRequest(_)
+        | kube::Error::HttpError(_)
+        | kube::Error::Auth(_) => Failure::Refused,
+        error if never_left(error) => Failure::Refused,
+        _ => Failure::Unknown,
+    }
+}
+
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use futures::future::BoxFuture;
 use kube::{Client, Config};
@@ -16,6 +16,8 @@ pub(crate) struct Asked {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) query: String,
+    /// The header of that name.
+    pub(crate) authorization: String,
     pub(crate) body: Value,
 }
 
@@ -36,9 +38,12 @@ pub(crate) fn serve(
             .build()
             .unwrap();
         runtime.block_on(async move {
-            let router =
-                Router::new().fallback(move |method: Method, uri: Uri, body: axum::body::Bytes| {
+            let router = Router::new().fallback(
+                move |method: Method, uri: Uri, headers: HeaderMap, body: axum::body::Bytes| {
+                    let authorization =
+                        headers.get("authorization").and_then(|it| it.to_str().ok());
                     let asked = Asked {
+                        authorization: authorization.unwrap_or_default().to_owned(),
                         method,
                         path: uri.path().to_owned(),
                         query: uri.query().unwrap_or_default().to_owned(),
@@ -51,7 +56,8 @@ pub(crate) fn serve(
                             None => std::future::pending().await,
                         }
                     }
-                });
+                },
+            );
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();

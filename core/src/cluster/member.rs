@@ -1,10 +1,11 @@
 //! One model on one node: what can be said of it from the last observation.
 //!
-//! Owns the meaning of *moving*, *unavailable*, *updated* and *rejected* for nodes. A report older than
+//! Owns the meaning of *moving*, *exposed*, *committed* and *rejected* for nodes. A report older than
 //! the node's spec is believed only of nodes that no plan has put on their way since: so another
 //! model's go-ahead does not make this one's numbers flicker, and an old report never ends a new wait.
+//! Decides nothing.
 
-use super::types::{Assigned, GoAhead, Node, NodeModel, NodeState, Progress};
+use super::types::{Assigned, GoAhead, Hearing, Node, NodeModel, NodeState, Progress};
 use crate::fleet::Action;
 use crate::ids::{ModelKey, NodeName, RevisionName};
 
@@ -14,6 +15,8 @@ pub(super) struct Member<'a, E> {
     pub(super) name: &'a NodeName,
     pub(super) node: &'a Node<E>,
     pub(super) go_ahead: Option<&'a GoAhead<E>>,
+    /// Go-aheads that may have left instead.
+    maybe: &'a [GoAhead<E>],
     /// The last report on the model, whatever it is about.
     pub(super) last: Option<&'a NodeModel>,
     fresh: bool,
@@ -39,90 +42,131 @@ impl<'a, E: PartialEq> Member<'a, E> {
     ) -> Self {
         let report = node.report.as_ref();
         let fresh = report.is_some_and(|report| report.observed_generation == node.generation);
+        let maybe = node.maybe.get(key).map_or(&[][..], Vec::as_slice);
+        let remembered = before.is_none_or(|it| it.moving.contains(name));
         Self {
             name,
             node,
             go_ahead: node.entries.get(key),
+            maybe,
             last: report.and_then(|report| report.models.get(key)),
             fresh,
-            unsettled: !fresh && before.is_none_or(|it| it.moving.contains(name)),
+            unsettled: maybe.iter().any(runs) || !fresh && remembered,
         }
     }
 
-    fn running(&self) -> Option<&'a RevisionName> {
-        self.go_ahead
-            .filter(|given| given.action == Action::Run)
-            .map(|given| &given.revision)
+    fn given(&self) -> Option<&'a GoAhead<E>> {
+        self.go_ahead.filter(|given| runs(given))
     }
 
-    /// The last report, if it is about the revision of the go-ahead.
+    pub(super) fn heard(&self) -> bool {
+        self.node.hearing == Hearing::Heard
+    }
+
+    pub(super) fn silent(&self) -> bool {
+        self.node.hearing == Hearing::Silent
+    }
+
+    /// The last report, if it is about the revision of the go-ahead, and of no other attempt unless
+    /// the attempt does not matter any more.
     pub(super) fn about_go_ahead(&self) -> Option<&'a NodeModel> {
-        let running = self.running()?;
-        self.last.filter(|model| &model.revision == running)
+        let given = self.given()?;
+        self.last.filter(|model| {
+            model.revision == given.revision
+                && (model.attempt == given.attempt || is_over(model, given.forget_verdicts_before))
+        })
     }
 
-    /// Its report may be from before its go-ahead.
-    pub(super) fn unsettled(&self) -> bool {
-        self.unsettled
+    /// What it says of its go-ahead, if that report cannot be from before it.
+    pub(super) fn answer(&self) -> Option<&'a NodeModel> {
+        self.about_go_ahead().filter(|_| !self.unsettled)
+    }
+
+    /// It was told to run the entry's revision with the entry's content, under whatever attempt.
+    pub(super) fn has_content(&self, entry: &Assigned<E>) -> bool {
+        self.given()
+            .is_some_and(|given| given.revision == entry.revision && given.content == entry.content)
     }
 
     /// Its go-ahead is exactly the entry.
     pub(super) fn has(&self, entry: &Assigned<E>) -> bool {
-        self.go_ahead.is_some_and(|given| {
-            given.action == Action::Run
-                && given.revision == entry.revision
-                && given.content == entry.content
-        })
+        self.has_content(entry)
+            && self.go_ahead.is_some_and(|given| {
+                given.attempt == entry.attempt
+                    && given.forget_verdicts_before == entry.forget_verdicts_before
+            })
+    }
+
+    /// The order (revision and attempt) may have reached it, and no later word says that it was taken
+    /// back: an order to remove it that is not confirmed leaves it exposed.
+    pub(super) fn exposed(&self, entry: &Assigned<E>) -> bool {
+        let order = |it: &GoAhead<E>| it.revision == entry.revision && it.attempt == entry.attempt;
+        let taken_back = |it: &GoAhead<E>| it.action == Action::Remove && self.removal_confirmed();
+        self.maybe.iter().any(|it| runs(it) && order(it))
+            || self.go_ahead.is_some_and(|it| order(it) && !taken_back(it))
     }
 
     /// It was given something to run and is, for all we know, not yet there.
     pub(super) fn moving(&self) -> bool {
-        if self.running().is_none() {
-            return false;
-        }
-        let over =
-            |model: &NodeModel| matches!(model.state, NodeState::Committed | NodeState::Rejected);
-        self.unsettled || !self.about_go_ahead().is_some_and(over)
+        let Some(given) = self.given() else {
+            return self.maybe.iter().any(runs);
+        };
+        let over = |model: &NodeModel| is_over(model, given.forget_verdicts_before);
+        !self.answer().is_some_and(over)
     }
 
-    /// It takes a place in the budget of unavailable nodes.
+    /// It was given something to run, and serves nothing or is on its way.
     pub(super) fn unavailable(&self) -> bool {
-        if !self.node.alive {
-            return true;
-        }
-        if self.running().is_none() {
-            return false;
-        }
-        self.moving() || !self.about_go_ahead().is_some_and(|model| model.serving)
+        self.moving()
+            || self.given().is_some() && !self.about_go_ahead().is_some_and(|model| model.serving)
     }
 
-    /// It committed the entry's revision.
-    pub(super) fn updated(&self, entry: &Assigned<E>) -> bool {
-        let committed = |model: &NodeModel| model.state == NodeState::Committed;
-        self.has(entry) && !self.unsettled && self.about_go_ahead().is_some_and(committed)
+    /// It says of its go-ahead that it is committed.
+    pub(super) fn committed(&self) -> Option<&'a NodeModel> {
+        self.answer()
+            .filter(|model| model.state == NodeState::Committed)
     }
 
-    /// It rejected `revision`. That is for ever, so a report of any age says it.
-    pub(super) fn rejected(&self, revision: &RevisionName) -> Option<&'a NodeModel> {
-        self.last
-            .filter(|model| &model.revision == revision && model.state == NodeState::Rejected)
+    /// It rejected the entry's revision, and that counts. It is for ever, so a report of any age says
+    /// it; only an order that voids earlier verdicts does away with it.
+    pub(super) fn rejected(&self, entry: &Assigned<E>) -> Option<&'a NodeModel> {
+        self.last.filter(|model| {
+            model.revision == entry.revision
+                && model.state == NodeState::Rejected
+                && model.attempt >= entry.forget_verdicts_before
+        })
     }
 
-    /// By its last word it serves something good.
+    /// By its last word it serves something good, and it is not known to be silent.
     pub(super) fn serving(&self) -> bool {
-        self.node.alive && self.last.is_some_and(|model| model.serving)
-    }
-
-    /// The site or the application keeps it back.
-    pub(super) fn held(&self) -> bool {
-        self.node.held.is_some()
-            || self
-                .about_go_ahead()
-                .is_some_and(|model| model.state == NodeState::Held)
+        !self.silent() && self.last.is_some_and(|model| model.serving)
     }
 
     /// The agent has confirmed that the model is gone.
     pub(super) fn removal_confirmed(&self) -> bool {
         self.fresh && self.last.is_none()
+    }
+
+    /// It has something of the model, or may have, as far as is known.
+    pub(super) fn concerned(&self) -> bool {
+        self.go_ahead.is_some() || !self.maybe.is_empty() || self.last.is_some()
+    }
+
+    /// The revision that its report is about, if it is the entry's.
+    pub(super) fn measured(&self, revision: &RevisionName) -> Option<&'a NodeModel> {
+        self.last.filter(|model| &model.revision == revision)
+    }
+}
+
+fn runs<E>(order: &GoAhead<E>) -> bool {
+    order.action == Action::Run
+}
+
+/// Nothing more happens: it is committed, or condemned under an attempt whose verdicts count.
+fn is_over(model: &NodeModel, forget_verdicts_before: u32) -> bool {
+    match model.state {
+        NodeState::Committed => true,
+        NodeState::Rejected => model.attempt >= forget_verdicts_before,
+        _ => false,
     }
 }

@@ -3,17 +3,18 @@
 //! Owns every decision of a sync session about nodes. It needs nothing from the hub but the mirrored
 //! entries, so pacing goes on while the hub is away. Pure, like all of `core`.
 
+mod decide;
 mod member;
-mod pacing;
 mod plan;
 mod progress;
+mod removal;
 mod report;
 mod types;
 mod waiting;
 
 pub use plan::plan;
 pub use types::{
-    Assigned, GoAhead, Node, NodeModel, NodeReport, NodeState, Observed,
-    PROGRESS_DEADLINE_EXCEEDED, Plan, Progress,
+    Assigned, GoAhead, Hearing, Node, NodeModel, NodeReport, NodeState, Observed, PASSED_MAX,
+    PROGRESS_DEADLINE_EXCEEDED, Plan, Progress, Used,
 };
-pub use waiting::NodeWaiting;
+pub use waiting::{NodeWaiting, Stop};

@@ -1,50 +1,39 @@
 //! What a cluster tells the hub of one model: sums, and the devices' own words for the worst problems.
 //!
-//! Owns the way up from nodes to a cluster. Silent nodes count as desired and silent only, since
-//! what they last said may be long over; a rejection alone outlives silence.
+//! Owns the way up from nodes to a cluster. Each node stands in exactly one column, by the reason of its
+//! decision; nothing here looks at a node to judge it anew.
 
 use std::collections::BTreeMap;
 
+use super::decide::Decision;
 use super::member::Member;
 use super::types::{Assigned, NodeState, PROGRESS_DEADLINE_EXCEEDED};
+use super::waiting::NodeWaiting;
 use crate::fleet::ModelReport;
 use crate::ids::RevisionName;
 use crate::summary::{Counts, Phase, Problem, Severity, worst_problems};
 
-/// The numbers of an entry's nodes.
-pub(super) fn counts<E: PartialEq>(entry: &Assigned<E>, members: &[Member<'_, E>]) -> Counts {
-    let sum: Counts = members
-        .iter()
-        .map(|member| {
-            let alive = member.node.alive;
-            let updated = alive && member.updated(entry);
-            let rejected = member.rejected(&entry.revision);
-            Counts {
-                desired: 1,
-                updated: u32::from(updated),
-                ready: u32::from(member.serving()),
-                held: u32::from(alive && !updated && rejected.is_none() && member.held()),
-                silent: u32::from(!alive),
-                failed: u32::from(rejected.is_some_and(|model| !model.serving)),
-                rolled_back: u32::from(rejected.is_some_and(|model| model.serving)),
-                ..Counts::default()
-            }
-        })
-        .sum();
-    sum.with_pending()
-}
-
 /// The whole report of an entry.
 pub(super) fn report<E: PartialEq>(
     entry: &Assigned<E>,
-    members: &[Member<'_, E>],
-    expired: bool,
+    decisions: &[(Member<'_, E>, Decision<E>)],
 ) -> ModelReport {
-    let nodes = counts(entry, members);
-    let problems = worst_problems(members.iter().filter_map(|it| problem(entry, it)).collect());
-    let phase = phase(entry, members, &nodes, expired);
+    let nodes: Counts = decisions
+        .iter()
+        .map(|(member, decision)| Counts {
+            desired: 1,
+            ready: u32::from(member.serving()),
+            ..column(decision.because.as_ref())
+        })
+        .sum();
+    let problems = decisions
+        .iter()
+        .filter_map(|(member, decision)| problem(member, decision.because.as_ref()?))
+        .collect();
+    let problems = worst_problems(problems);
+    let phase = phase(entry, &nodes, decisions);
     let reason = match phase {
-        Phase::Failed if nodes.rejected() == 0 => PROGRESS_DEADLINE_EXCEEDED.to_owned(),
+        Phase::TimedOut => PROGRESS_DEADLINE_EXCEEDED.to_owned(),
         Phase::Passed if nodes.desired == 0 => "NoNodes".to_owned(),
         Phase::Passed => String::new(),
         _ => problems
@@ -52,44 +41,74 @@ pub(super) fn report<E: PartialEq>(
             .map(|problem| problem.reason.clone())
             .unwrap_or_default(),
     };
-    let about = members
+    let about = decisions
         .iter()
-        .filter_map(|member| member.last)
-        .filter(|model| model.revision == entry.revision);
+        .filter_map(|(member, _)| member.measured(&entry.revision));
     ModelReport {
         revision: entry.revision.clone(),
+        attempt: entry.attempt,
         nodes,
         phase,
         reason,
         measures: about.map(|model| model.measures).sum(),
         problems,
-        last_good: last_good(members),
+        last_good: last_good(decisions),
     }
 }
 
-fn phase<E: PartialEq>(
-    entry: &Assigned<E>,
-    members: &[Member<'_, E>],
-    nodes: &Counts,
-    expired: bool,
-) -> Phase {
-    let any = |state: NodeState| {
-        members.iter().any(|member| {
-            member.has(entry)
-                && member
-                    .about_go_ahead()
-                    .is_some_and(|model| model.state == state)
-        })
+/// The one column in which a node stands.
+fn column(because: Option<&NodeWaiting>) -> Counts {
+    let mut counts = Counts::default();
+    let column = match because {
+        None | Some(NodeWaiting::NotServing { .. }) => &mut counts.updated,
+        Some(NodeWaiting::Rejected { serving: true, .. }) => &mut counts.rolled_back,
+        Some(NodeWaiting::Rejected { serving: false, .. }) => &mut counts.failed,
+        Some(NodeWaiting::Held { .. }) => &mut counts.held,
+        Some(NodeWaiting::Silent { .. } | NodeWaiting::Removing { silent: true }) => {
+            &mut counts.silent
+        }
+        Some(NodeWaiting::Suspect { .. }) => &mut counts.suspect,
+        Some(
+            NodeWaiting::Blocked { .. }
+            | NodeWaiting::Unheard
+            | NodeWaiting::Listening { .. }
+            | NodeWaiting::Updating { .. }
+            | NodeWaiting::NotReported
+            | NodeWaiting::TimedOut { .. }
+            | NodeWaiting::Budget { .. }
+            | NodeWaiting::Stopped { .. }
+            | NodeWaiting::Removing { silent: false },
+        ) => &mut counts.pending,
     };
-    if nodes.rejected() > 0 || expired {
+    *column = 1;
+    counts
+}
+
+/// Condemned is final; a deadline that ran out says nothing of the content, and ends with its cause.
+fn phase<E>(
+    entry: &Assigned<E>,
+    nodes: &Counts,
+    decisions: &[(Member<'_, E>, Decision<E>)],
+) -> Phase {
+    let any = |which: &dyn Fn(&NodeWaiting) -> bool| {
+        let mut all = decisions.iter().filter_map(|(_, it)| it.because.as_ref());
+        all.any(which)
+    };
+    let updating = |wanted: NodeState| {
+        any(&|it| matches!(it, NodeWaiting::Updating { state, .. } if *state == wanted))
+    };
+    let unserved = any(&|it| matches!(it, NodeWaiting::NotServing { .. }));
+    if nodes.rejected() > entry.max_failures {
         Phase::Failed
-    } else if nodes.complete() {
+    } else if any(&|it| matches!(it, NodeWaiting::TimedOut { .. })) {
+        Phase::TimedOut
+    } else if nodes.settled() && !unserved {
         Phase::Passed
-    } else if any(NodeState::Trial) {
+    } else if updating(NodeState::Trial) {
         Phase::Trial
-    } else if any(NodeState::Staging) || any(NodeState::Blocked) {
+    } else if updating(NodeState::Staging) || any(&|it| matches!(it, NodeWaiting::Blocked { .. })) {
         Phase::Staging
-    } else if nodes.held > 0 {
+    } else if nodes.held > 0 && nodes.pending == 0 && nodes.suspect == 0 {
         Phase::Held
     } else {
         Phase::Pending
@@ -97,56 +116,59 @@ fn phase<E: PartialEq>(
 }
 
 fn problem<E: PartialEq>(
-    entry: &Assigned<E>,
     member: &Member<'_, E>,
+    because: &NodeWaiting,
 ) -> Option<(Severity, Problem)> {
-    let words = |severity, reason: &str, message: &str| {
+    let told = |severity, reason: &str, message: &str| {
         let node = member.name.clone();
-        Some((
-            severity,
-            Problem {
-                node,
-                reason: reason.to_owned(),
-                message: message.to_owned(),
-            },
-        ))
-    };
-    if let Some(model) = member.rejected(&entry.revision) {
-        let severity = if model.serving {
-            Severity::RolledBack
-        } else {
-            Severity::Failed
+        let (reason, message) = (reason.to_owned(), message.to_owned());
+        let problem = Problem {
+            node,
+            reason,
+            message,
         };
-        return words(severity, &model.reason, &model.message);
-    }
-    if !member.node.alive {
-        return words(Severity::Silent, "Silent", "no heartbeat");
-    }
-    if let Some(reason) = &member.node.held
-        && !member.updated(entry)
-    {
-        return words(Severity::Held, "Held", reason);
-    }
-    let model = member.about_go_ahead()?;
-    match model.state {
-        NodeState::Blocked => words(Severity::Blocked, &model.reason, &model.message),
-        NodeState::Held => words(Severity::Held, &model.reason, &model.message),
-        NodeState::Committed if !model.serving => {
-            words(Severity::Blocked, &model.reason, &model.message)
+        Some((severity, problem))
+    };
+    let own = |severity| told(severity, because.reason(), &because.to_string());
+    match because {
+        NodeWaiting::Rejected {
+            reason,
+            message,
+            serving,
+            ..
+        } => {
+            let severity = if *serving {
+                Severity::RolledBack
+            } else {
+                Severity::Failed
+            };
+            told(severity, reason, message)
         }
-        NodeState::Pending
-        | NodeState::Staging
-        | NodeState::Trial
-        | NodeState::Committed
-        | NodeState::Rejected
-        | NodeState::Removing => None,
+        NodeWaiting::Suspect { .. } => own(Severity::Suspect),
+        NodeWaiting::TimedOut { reason, .. } if !reason.is_empty() => {
+            told(Severity::TimedOut, reason, &because.to_string())
+        }
+        NodeWaiting::TimedOut { .. } => own(Severity::TimedOut),
+        NodeWaiting::Blocked { reason, message }
+        | NodeWaiting::NotServing {
+            reason, message, ..
+        } => told(Severity::Blocked, reason, message),
+        NodeWaiting::Held { reason } => told(Severity::Held, because.reason(), reason),
+        NodeWaiting::Silent { .. } => own(Severity::Silent),
+        NodeWaiting::Unheard
+        | NodeWaiting::Listening { .. }
+        | NodeWaiting::Updating { .. }
+        | NodeWaiting::NotReported
+        | NodeWaiting::Budget { .. }
+        | NodeWaiting::Stopped { .. }
+        | NodeWaiting::Removing { .. } => None,
     }
 }
 
 /// What most nodes would go back to; of equals, the first by name.
-fn last_good<E>(members: &[Member<'_, E>]) -> Option<RevisionName> {
+fn last_good<E>(decisions: &[(Member<'_, E>, Decision<E>)]) -> Option<RevisionName> {
     let mut votes: BTreeMap<&RevisionName, usize> = BTreeMap::new();
-    for model in members.iter().filter_map(|member| member.last) {
+    for model in decisions.iter().filter_map(|(member, _)| member.last) {
         if let Some(revision) = &model.last_good {
             *votes.entry(revision).or_default() += 1;
         }

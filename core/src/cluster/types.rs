@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 
 use super::waiting::NodeWaiting;
 
-/// The reason of a cluster whose progress deadline ran out.
+/// The reason of a node, and of a cluster, whose progress deadline ran out.
 pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
 
 /// One entry of the assignment, as mirrored.
@@ -23,13 +23,19 @@ pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
 pub struct Assigned<E> {
     /// The revision to run or remove.
     pub revision: RevisionName,
+    /// Which try of that revision this is, from 1. Revision and attempt together are an *order*.
+    pub attempt: u32,
+    /// Verdicts that were given under an attempt lower than this are void; 0 voids none.
+    pub forget_verdicts_before: u32,
     /// What to do.
     pub action: Action,
     /// Which nodes; an absent `nodeSelector` is [`Selector::everything`].
     pub nodes: Selector,
     /// How many of these nodes may be unavailable at once.
     pub max_unavailable: Amount,
-    /// How long this entry may be without progress.
+    /// How many of them may be condemned, suspect or late before go-aheads stop.
+    pub max_failures: u32,
+    /// How long each node may take, from its go-ahead, in seconds during which it is heard.
     pub progress_deadline_seconds: u32,
     /// What a node gets to read.
     pub content: E,
@@ -41,8 +47,8 @@ pub struct Observed<E> {
     /// Every EdgeNode.
     pub nodes: BTreeMap<NodeName, Node<E>>,
     /// How far each entry was at the last plan, as that plan gave it and as it was applied; empty
-    /// after a restart that lost it (the deadline then starts again, and reports older than a
-    /// node's spec say nothing).
+    /// after a restart that lost it (deadlines then start again, and reports older than a node's
+    /// spec say nothing).
     pub progress: BTreeMap<ModelKey, Progress>,
 }
 
@@ -60,16 +66,30 @@ impl<E> Default for Observed<E> {
 pub struct Node<E> {
     /// Its labels.
     pub labels: Labels,
-    /// Its Lease is renewed, judged by the observer's monotonic time.
-    pub alive: bool,
+    /// Whether its agent is heard.
+    pub hearing: Hearing,
     /// The reason in its hold annotation: it takes no update for now.
     pub held: Option<String>,
     /// `metadata.generation` of the EdgeNode.
     pub generation: u64,
     /// The go-aheads that its spec has.
     pub entries: BTreeMap<ModelKey, GoAhead<E>>,
+    /// Go-aheads that its spec may have instead: of writes whose outcome is not known. They take the
+    /// places that they would take had the write succeeded.
+    pub maybe: BTreeMap<ModelKey, Vec<GoAhead<E>>>,
     /// What its agent reported; none before the first report.
     pub report: Option<NodeReport>,
+}
+
+/// Whether a node's agent is heard, judged by the observer's monotonic time alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hearing {
+    /// Its Lease changed within the silence, and this observer saw it change.
+    Heard,
+    /// Its Lease did not change for the silence.
+    Silent,
+    /// This observer has not listened long enough to say either.
+    Unheard,
 }
 
 /// One entry of an EdgeNode's spec.
@@ -77,6 +97,10 @@ pub struct Node<E> {
 pub struct GoAhead<E> {
     /// The revision.
     pub revision: RevisionName,
+    /// Which try of the revision.
+    pub attempt: u32,
+    /// Verdicts under lower attempts are void.
+    pub forget_verdicts_before: u32,
     /// Run or remove.
     pub action: Action,
     /// The whole resolved entry.
@@ -97,6 +121,8 @@ pub struct NodeReport {
 pub struct NodeModel {
     /// The revision that `state` is about: the one of the go-ahead that the agent acted on.
     pub revision: RevisionName,
+    /// The attempt of that go-ahead.
+    pub attempt: u32,
     /// How far that revision is.
     pub state: NodeState,
     /// Whether the node serves a committed version now, whichever it is.
@@ -133,21 +159,39 @@ pub enum NodeState {
 }
 
 /// How far an entry is, from one plan to the next.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The revision that it is about.
     pub revision: RevisionName,
-    /// Nodes that had it.
-    pub updated: u32,
-    /// Nothing was left to do, or only what a hold keeps back: the deadline did not run.
-    pub resting: bool,
-    /// When one of these last changed.
-    pub since: Timestamp,
-    /// The deadline ran out. It stays so until all is done or the entry names another revision.
-    pub expired: bool,
+    /// Which try of it.
+    pub attempt: u32,
+    /// When it was made.
+    pub at: Timestamp,
     /// Nodes on their way, or of which that is not known since what earlier plans did was forgotten.
     /// A caller that restores a record without it puts every node in.
     pub moving: BTreeSet<NodeName>,
+    /// How much of its deadline each node that has the order and is not done has used up.
+    pub used: BTreeMap<NodeName, Used>,
+    /// Nodes that had exactly this order already when the entry came (back) to it, and that were not
+    /// heard since: they fell silent *before* it, and are no suspects.
+    pub silent_before: BTreeSet<NodeName>,
+    /// This cluster was complete with this order at some time.
+    pub passed: bool,
+    /// Revisions with which it was complete before, newest first, at most [`PASSED_MAX`]. An order to
+    /// run one of them goes back: nobody is suspected of it, and nothing but the budget holds it up.
+    pub passed_before: Vec<RevisionName>,
+}
+
+/// How many revisions a cluster remembers to have been complete with.
+pub const PASSED_MAX: usize = 3;
+
+/// What a node has used up of its deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Seconds since its go-ahead during which it was heard and nothing held it.
+    pub seconds: u32,
+    /// Its time runs: what passes until the next plan counts.
+    pub running: bool,
 }
 
 /// A cluster's plan.
@@ -161,6 +205,9 @@ pub struct Plan<E> {
     pub progress: BTreeMap<ModelKey, Progress>,
     /// For every entry, the nodes that are not where it wants them, and why.
     pub waiting: BTreeMap<ModelKey, Vec<(NodeName, NodeWaiting)>>,
+    /// Entries of which the report rests on memory: a node that may have the order was not heard by
+    /// this observer yet. A report that says nothing worse may stand until it was.
+    pub listening: BTreeSet<ModelKey>,
     /// When to plan again though nothing was seen to change.
     pub wake_at: Option<Timestamp>,
 }

@@ -345,6 +345,8 @@ pub struct Report {
 pub struct ModelReport {
     /// The revision that this is about.
     pub revision: RevisionName,
+    /// The attempt at it.
+    pub attempt: u32,
     /// Its nodes.
     pub nodes: Counts,
     /// How far the cluster's verdict is.

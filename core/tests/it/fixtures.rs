@@ -109,6 +109,7 @@ pub(crate) fn entry(revision: &str) -> Entry {
 pub(crate) fn report(revision: &str, nodes: Counts, phase: Phase) -> ModelReport {
     ModelReport {
         revision: rev(revision),
+        attempt: 1,
         nodes,
         phase,
         reason: String::new(),

@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 
 mod choices;
+
+mod cluster_laws;
+mod cluster_silence;
 mod cluster_words;
 mod device;
 mod failure_words;
 mod fixtures;
 mod fleet_words;
 mod laws;
+mod node_fixtures;
 mod policy_words;
+mod silent_node;
 mod simulation;
 mod site;
 mod world;

@@ -66,14 +66,24 @@ pub(crate) fn to_create(hub: &ClusterAssignment) -> ClusterAssignment {
     mirror
 }
 
-/// What brings `mirror` up to `hub`. A merge patch, since a server-side apply that empties a list leaves
-/// a null that the schema refuses (docs/adr/0033). What is kept of deadlines stays.
-pub(crate) fn to_update(hub: &ClusterAssignment, mirror: &ClusterAssignment) -> Value {
+/// What brings `mirror` up to `hub`, and with it what is to be kept of progress, so that no crash parts the
+/// two. A merge patch, since a server-side apply that empties a list leaves a null that the schema refuses
+/// (docs/adr/0033). It names the version that it was planned on: a stale writer loses.
+pub(crate) fn to_update(
+    hub: &ClusterAssignment,
+    mirror: &ClusterAssignment,
+    ledger: Option<&progress::Ledger>,
+) -> Value {
     let generation = hub.metadata.generation.unwrap_or_default();
+    let mut annotations = json!({ HUB_GENERATION: generation.to_string() });
+    if let Some(ledger) = ledger {
+        annotations[progress::ANNOTATION] = json!(progress::write(ledger));
+    }
     json!({
         "metadata": {
             "uid": mirror.metadata.uid,
-            "annotations": { HUB_GENERATION: generation.to_string() },
+            "resourceVersion": mirror.metadata.resource_version,
+            "annotations": annotations,
         },
         "spec": { "models": hub.spec.models },
     })
@@ -84,6 +94,7 @@ pub(crate) fn to_keep(object: &ClusterAssignment, ledger: &progress::Ledger) -> 
     json!({
         "metadata": {
             "uid": object.metadata.uid,
+            "resourceVersion": object.metadata.resource_version,
             "annotations": { progress::ANNOTATION: progress::write(ledger) },
         },
     })

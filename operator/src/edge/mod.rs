@@ -3,7 +3,8 @@
 //! Owns everything between a cluster's assignment on the hub and its nodes' specs. Must never decide
 //! which cluster runs what (that is the hub) nor what a node does with it (that is its agent).
 
-mod contest;
+mod access;
+mod identity_conflict;
 mod link;
 mod liveness;
 mod mirror;
@@ -11,12 +12,15 @@ mod nodes;
 mod observe;
 pub(crate) mod pace;
 mod parse;
+mod pauses;
 mod progress;
 mod reconcile;
 mod role;
 pub(crate) mod session;
 mod status;
 pub(crate) mod told;
+mod unsettled;
 mod watch;
+mod write;
 
 pub(crate) use role::{EdgeArgs, run};

@@ -1,14 +1,14 @@
 //! The nodes of a cluster: as seen, and as they shall be written.
 //!
-//! Owns the difference between the two. A node whose object does not parse counts as unavailable and is
-//! never written.
+//! Owns the difference between the two. A node whose object does not parse counts as silent and is never
+//! written.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use kube::ResourceExt as _;
-use rimward_core::cluster::{self, GoAhead, Plan};
+use rimward_core::cluster::{self, GoAhead, Hearing, Plan};
 use rimward_core::fleet::Action;
 use rimward_core::ids::{ModelKey, NodeName};
 use rimward_crds::{self as crds, EdgeNode, NodeModel};
@@ -16,11 +16,12 @@ use rimward_crds::{self as crds, EdgeNode, NodeModel};
 use super::liveness::Liveness;
 use super::observe::{Node, Written, readable};
 use super::parse;
+use super::unsettled::Unsettled;
 
 /// The nodes at one moment.
 pub(crate) struct Seen {
-    /// With whether its agent is alive.
-    readable: BTreeMap<NodeName, (EdgeNode, bool)>,
+    /// With whether its agent is heard.
+    readable: BTreeMap<NodeName, (EdgeNode, Hearing)>,
     /// Their labels.
     unreadable: BTreeMap<NodeName, BTreeMap<String, String>>,
 }
@@ -39,6 +40,7 @@ impl Seen {
     pub(crate) fn new(
         nodes: &[Arc<Node>],
         written: &mut Written<EdgeNode>,
+        unsettled: &mut Unsettled,
         liveness: &Mutex<Liveness>,
     ) -> Self {
         let now = Instant::now();
@@ -54,8 +56,10 @@ impl Seen {
             };
             match readable(node) {
                 Ok(node) => {
-                    let alive = liveness.alive(name.as_str(), now);
-                    seen.readable.insert(name, (written.over(node), alive));
+                    let hearing = liveness.hearing(name.as_str(), now);
+                    let node = written.over(node);
+                    unsettled.settle(&node);
+                    seen.readable.insert(name, (node, hearing));
                 }
                 Err(error) => {
                     tracing::warn!(node = %name, %error, "an EdgeNode does not parse");
@@ -64,18 +68,27 @@ impl Seen {
                 }
             }
         }
-        let known = |name: &str| {
-            let parsed = name.parse::<NodeName>();
-            parsed.is_ok_and(|name| seen.readable.contains_key(&name))
-        };
-        liveness.keep(known);
-        written.keep(known);
+        liveness.keep(|name| seen.has(name));
+        written.keep(|name| seen.has(name));
+        unsettled.keep(|name| seen.has(name));
         seen
     }
 
-    /// Those whose object parses, with whether their agent is alive.
-    pub(crate) fn readable(&self) -> impl Iterator<Item = (&EdgeNode, bool)> {
-        self.readable.values().map(|(node, alive)| (node, *alive))
+    /// The names of all.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &NodeName> {
+        self.readable.keys().chain(self.unreadable.keys())
+    }
+
+    /// It is there, and parses.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let parsed = name.parse::<NodeName>();
+        parsed.is_ok_and(|name| self.readable.contains_key(&name))
+    }
+
+    /// Those whose object parses, with whether their agent is heard.
+    pub(crate) fn readable(&self) -> impl Iterator<Item = (&EdgeNode, Hearing)> {
+        let all = self.readable.values();
+        all.map(|(node, hearing)| (node, *hearing))
     }
 
     /// How many do not parse.
@@ -84,11 +97,14 @@ impl Seen {
     }
 
     /// All, as the planner takes them.
-    pub(crate) fn parsed(&self) -> BTreeMap<NodeName, cluster::Node<NodeModel>> {
-        let readable = self
-            .readable
-            .iter()
-            .map(|(name, (node, alive))| (name.clone(), parse::node(node, *alive)));
+    pub(crate) fn parsed(
+        &self,
+        unsettled: &Unsettled,
+    ) -> BTreeMap<NodeName, cluster::Node<NodeModel>> {
+        let readable = self.readable.iter().map(|(name, (node, hearing))| {
+            let may_be = unsettled.may_be(name.as_str());
+            (name.clone(), parse::node(node, may_be, *hearing))
+        });
         let unreadable = self
             .unreadable
             .iter()
@@ -127,11 +143,15 @@ pub(crate) fn writes(
 fn entry(go_ahead: &GoAhead<NodeModel>) -> NodeModel {
     let GoAhead {
         revision,
+        attempt,
+        forget_verdicts_before,
         action,
         content,
     } = go_ahead;
     NodeModel {
         revision: revision.to_string(),
+        attempt: *attempt,
+        forget_verdicts_before: *forget_verdicts_before,
         action: match action {
             Action::Run => crds::Action::Run,
             Action::Remove => crds::Action::Remove,
@@ -161,12 +181,13 @@ mod tests {
     }
 
     fn seen(nodes: &[Arc<Node>]) -> Seen {
-        let liveness = Mutex::new(Liveness::new(Duration::from_secs(60)));
-        Seen::new(nodes, &mut Written::default(), &liveness)
+        let liveness = Mutex::new(Liveness::new(Duration::from_secs(60), Instant::now()));
+        let mut unsettled = Unsettled::default();
+        Seen::new(nodes, &mut Written::default(), &mut unsettled, &liveness)
     }
 
     fn plan(seen: &Seen) -> Plan<NodeModel> {
-        let nodes = seen.parsed();
+        let nodes = seen.parsed(&Unsettled::default());
         let observed = cluster::Observed {
             nodes,
             ..Default::default()
@@ -175,15 +196,18 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_does_not_parse_is_unavailable_and_never_written() {
+    fn a_node_that_does_not_parse_is_as_good_as_silent_and_never_written() {
         let bad = object(json!({"metadata": {"name": "n1"}, "spec": {"models": "none"}}));
         let seen = seen(&[bad]);
         assert_eq!(seen.unreadable_count(), 1);
-        let parsed = seen.parsed();
-        assert!(!parsed.values().any(|node| node.alive));
+        let parsed = seen.parsed(&Unsettled::default());
+        let mut parsed = parsed.values();
+        assert!(parsed.all(|node| node.hearing == Hearing::Silent));
         let mut plan = plan(&seen);
         let wanted = GoAhead {
             revision: "r-1".parse().unwrap(),
+            attempt: 1,
+            forget_verdicts_before: 0,
             action: Action::Run,
             content: serde_json::from_value(entry("digits")).unwrap(),
         };

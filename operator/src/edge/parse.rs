@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use rimward_core::cluster::{Assigned, GoAhead, Node, NodeModel, NodeReport, NodeState};
+use rimward_core::cluster::{Assigned, GoAhead, Hearing, Node, NodeModel, NodeReport, NodeState};
 use rimward_core::fleet::{Action, Amount};
 use rimward_core::ids::{DeploymentKey, ModelKey, NameError};
 use rimward_core::selector::{Requirement, Selector};
@@ -15,6 +15,9 @@ use rimward_crds::common::SelectorOperator;
 
 /// Annotation by which a site refuses updates for now.
 pub(crate) const HOLD: &str = "rimward.dev/hold";
+
+/// The number of a revision's first attempt.
+const FIRST_ATTEMPT: u32 = 1;
 
 /// Longest text that is taken over from a device, in characters: the schema's bound.
 const TEXT_CHARS_MAX: usize = 512;
@@ -60,13 +63,15 @@ fn assigned(
         health,
         node_selector,
         max_unavailable,
-        max_failures: _,
+        max_failures,
         action,
         stage: _,
         progress_deadline_seconds,
     } = model;
     let assigned = Assigned {
         revision: revision.parse()?,
+        attempt: *attempt,
+        forget_verdicts_before: *forget_verdicts_before,
         action: parse_action(*action),
         nodes: node_selector
             .as_ref()
@@ -75,8 +80,9 @@ fn assigned(
             crds::CountOrPercent::Count(count) => Amount::Count(*count),
             crds::CountOrPercent::Percent(percent) => Amount::Percent(u32::from(*percent)),
         },
+        max_failures: *max_failures,
         progress_deadline_seconds: *progress_deadline_seconds,
-        content: crds::NodeModel {
+        content: without_order(crds::NodeModel {
             namespace: namespace.clone(),
             name: name.clone(),
             endpoint_name: endpoint_name.clone(),
@@ -87,9 +93,16 @@ fn assigned(
             runtime: runtime.clone(),
             health: health.clone(),
             action: *action,
-        },
+        }),
     };
     Ok((DeploymentKey::parse(namespace, name)?, assigned))
+}
+
+/// The content of an entry, the same under every attempt: a new number alone is nothing new to run.
+fn without_order(mut content: crds::NodeModel) -> crds::NodeModel {
+    content.attempt = FIRST_ATTEMPT;
+    content.forget_verdicts_before = 0;
+    content
 }
 
 const fn parse_action(action: crds::Action) -> Action {
@@ -121,13 +134,23 @@ fn selector(selector: &crds::LabelSelector) -> Selector {
     Selector::All(labels.chain(expressions).collect())
 }
 
-/// Parses one EdgeNode.
-pub(crate) fn node(node: &crds::EdgeNode, alive: bool) -> Node<crds::NodeModel> {
+/// Parses one EdgeNode. `may_be` are specs that it may have instead.
+pub(crate) fn node(
+    node: &crds::EdgeNode,
+    may_be: &[Vec<crds::NodeModel>],
+    hearing: Hearing,
+) -> Node<crds::NodeModel> {
     let metadata = &node.metadata;
-    let entries = node.spec.models.iter().filter_map(go_ahead).collect();
+    let entries: BTreeMap<_, _> = node.spec.models.iter().filter_map(go_ahead).collect();
+    let mut maybe: BTreeMap<ModelKey, Vec<_>> = BTreeMap::new();
+    for (key, order) in may_be.iter().flatten().filter_map(go_ahead) {
+        if entries.get(&key) != Some(&order) {
+            maybe.entry(key).or_default().push(order);
+        }
+    }
     Node {
         labels: metadata.labels.clone().unwrap_or_default(),
-        alive,
+        hearing,
         held: metadata
             .annotations
             .as_ref()
@@ -135,18 +158,20 @@ pub(crate) fn node(node: &crds::EdgeNode, alive: bool) -> Node<crds::NodeModel> 
             .map(|reason| bounded(reason)),
         generation: generation(metadata.generation),
         entries,
+        maybe,
         report: node.status.as_ref().and_then(report),
     }
 }
 
-/// A node that exists but whose object does not parse: unavailable, and left alone.
+/// A node that exists but whose object does not parse: as good as silent, and left alone.
 pub(crate) fn unreadable_node(labels: &BTreeMap<String, String>) -> Node<crds::NodeModel> {
     Node {
         labels: labels.clone(),
-        alive: false,
+        hearing: Hearing::Silent,
         held: None,
         generation: 0,
         entries: BTreeMap::new(),
+        maybe: BTreeMap::new(),
         report: None,
     }
 }
@@ -160,8 +185,10 @@ fn go_ahead(model: &crds::NodeModel) -> Option<(ModelKey, GoAhead<crds::NodeMode
     let key = DeploymentKey::parse(&model.namespace, &model.name).ok()?;
     let go_ahead = GoAhead {
         revision: model.revision.parse().ok()?,
+        attempt: model.attempt,
+        forget_verdicts_before: model.forget_verdicts_before,
         action: parse_action(model.action),
-        content: model.clone(),
+        content: without_order(model.clone()),
     };
     Some((key, go_ahead))
 }
@@ -193,6 +220,7 @@ fn model(status: &crds::NodeModelStatus) -> Option<(ModelKey, NodeModel)> {
     let count = |number: i64| u64::try_from(number).unwrap_or(0);
     let model = NodeModel {
         revision: parse(&status.revision)?,
+        attempt: status.attempt,
         state,
         serving: status.serving_revision.is_some(),
         reason: status.reason.clone().unwrap_or_default(),

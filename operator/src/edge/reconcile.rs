@@ -1,7 +1,8 @@
-//! One round of a session: mirror → plan → go-aheads → status.
+//! One round of a session: plan → mirror → go-aheads → status.
 //!
 //! Owns the order of a session's writes. Every write happens on a difference only, and a stale writer
-//! loses: EdgeNodes are written for the exact version that was planned on.
+//! loses: what was planned on is named by its version. A write that was refused waits for itself alone; one
+//! without an answer holds the places that it may have taken.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,91 +16,94 @@ use kube::{Client, ResourceExt as _};
 use rimward_core::cluster::{self, Plan, Progress};
 use rimward_core::ids::{ClusterName, ModelKey};
 use rimward_core::time::Timestamp;
-use rimward_crds::{ClusterAssignment, ClusterAssignmentStatus, EdgeNode, NodeModel};
+use rimward_crds::{
+    AssignedModel, ClusterAssignment, ClusterAssignmentStatus, EdgeNode, NodeModel,
+};
 use serde_json::{Value, json};
 
-use super::contest::Contest;
+use super::identity_conflict::IdentityConflict;
 use super::liveness::Liveness;
 use super::mirror::{self, Relation};
 use super::observe::{Observed, Written, readable};
-use super::session::{FIELD_MANAGER, bounded};
+use super::pauses::Target;
+use super::session::FIELD_MANAGER;
 use super::status::{self, Facts, Sources};
+use super::unsettled::Unsettled;
+use super::write::{WriteError, Writes};
 use super::{nodes, parse, progress};
-use crate::metrics::{Category, Kind, Metrics};
+use crate::answers::Failure;
+use crate::election::Leadership;
+use crate::metrics::{Kind, Metrics};
+use crate::objects;
 
 /// What a session keeps from round to round. None of it is needed after a restart.
 pub(crate) struct Reconciler<'a> {
     hub: Api<ClusterAssignment>,
     edge: Api<ClusterAssignment>,
     edge_nodes: Api<EdgeNode>,
-    cluster: &'a ClusterName,
-    metrics: &'a Metrics,
-    hub_away: &'a AtomicBool,
-    resync: Duration,
-    contest: Contest,
-    /// The planner's clock: seconds since this session began, whatever the wall clock does.
+    surroundings: Surroundings<'a>,
+    conflict: IdentityConflict,
+    /// The planner's clock: seconds since this session began, whatever any wall clock does.
     began: Instant,
     /// None until the first round restored it from the mirror.
     progress: Option<BTreeMap<ModelKey, Progress>>,
     on_hub: Written<ClusterAssignment>,
     on_edge: Written<ClusterAssignment>,
     on_nodes: Written<EdgeNode>,
+    unsettled: Unsettled,
+    writes: Writes<'a>,
+    was_away: bool,
 }
 
-/// When to go round again though nothing is seen to change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// A write failed: after a growing wait.
-    Failed,
-    /// After that time, or at the next resync.
-    Plan(Option<Duration>),
+/// What a session's rounds share with its other parts.
+#[derive(Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) cluster: &'a ClusterName,
+    pub(crate) metrics: &'a Metrics,
+    pub(crate) leadership: &'a Leadership,
+    pub(crate) hub_away: &'a AtomicBool,
+    /// How long one cluster's report stands against another's under the same name.
+    pub(crate) patience: Duration,
+    /// The longest pause after a write that was refused.
+    pub(crate) retry_max: Duration,
 }
 
-/// Why a write was not done.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum WriteError {
-    /// The API server refused it, or could not be reached.
-    #[error("API request")]
-    Api(#[source] kube::Error),
-    /// No answer within the bound.
-    #[error("no answer in time")]
-    Late,
+/// A plan, and the entries that it was made on.
+struct Planned {
+    entries: parse::Entries,
+    plan: Plan<NodeModel>,
 }
 
 impl<'a> Reconciler<'a> {
-    pub(crate) fn new(
-        hub: Client,
-        edge: Client,
-        cluster: &'a ClusterName,
-        metrics: &'a Metrics,
-        hub_away: &'a AtomicBool,
-        resync: Duration,
-    ) -> Self {
+    pub(crate) fn new(hub: Client, edge: Client, surroundings: Surroundings<'a>) -> Self {
         Self {
             hub: Api::all(hub),
             edge: Api::all(edge.clone()),
             edge_nodes: Api::all(edge),
-            cluster,
-            metrics,
-            hub_away,
-            resync,
-            contest: Contest::default(),
+            surroundings,
+            conflict: IdentityConflict::default(),
             began: Instant::now(),
             progress: None,
             on_hub: Written::default(),
             on_edge: Written::default(),
             on_nodes: Written::default(),
+            unsettled: Unsettled::default(),
+            writes: Writes::new(
+                surroundings.metrics,
+                surroundings.leadership,
+                surroundings.retry_max,
+            ),
+            was_away: false,
         }
     }
 
-    /// Goes one round.
+    /// Goes one round. Returns when to go the next though nothing is seen to change.
     pub(crate) async fn reconcile(
         &mut self,
         observed: Observed,
         facts: &Facts,
         liveness: &Mutex<Liveness>,
-    ) -> Next {
-        let mut failed = false;
+    ) -> Option<Duration> {
         let hub = observed.hub.as_deref().and_then(|hub| {
             let hub = readable(hub).inspect_err(|error| {
                 tracing::warn!(%error, "the hub's assignment does not parse; what runs goes on");
@@ -110,225 +114,284 @@ impl<'a> Reconciler<'a> {
         let edge = edge.and_then(|edge| readable(edge).ok());
         let edge = edge.map(|edge| self.on_edge.over(edge));
         let relation = mirror::relation(hub.as_ref(), edge.as_ref());
-        let object = match (relation, &hub) {
-            (Relation::Apart, Some(hub)) => match self.mirror(hub, edge.as_ref()).await {
-                Ok(mirror) => Some(mirror),
-                Err(error) => {
-                    self.log_failed("mirror", &error);
-                    failed = true;
-                    edge
-                }
-            },
-            _ => edge,
+        let stands = match (edge, &hub) {
+            (None, Some(hub)) if relation == Relation::Apart => self.make_mirror(hub).await,
+            (edge, _) => edge,
         };
-        let Some(mut object) = object else {
-            return if failed {
-                Next::Failed
-            } else {
-                Next::Plan(None)
-            };
+        let Some(mut object) = stands else {
+            return self.writes.next(Instant::now());
         };
+        self.read_unsettled().await;
+        let seen = nodes::Seen::new(
+            &observed.nodes,
+            &mut self.on_nodes,
+            &mut self.unsettled,
+            liveness,
+        );
+        self.writes.keep(|name| seen.has(name));
+        let metrics = self.surroundings.metrics;
+        metrics.set_invalid(Kind::EdgeNode, seen.unreadable_count());
+
+        let now = Timestamp(i64::try_from(self.began.elapsed().as_secs()).unwrap_or(i64::MAX));
+        let before = self.progress.take();
+        let before = before.unwrap_or_else(|| restore(&object, &seen, now));
+        let newer = hub
+            .as_ref()
+            .filter(|hub| relation == Relation::Apart && !mirror::is_current(hub, &object));
+        let models = &newer.unwrap_or(&object).spec.models;
+        let mut planned = self.plan(models, &seen, before.clone(), now);
+        match self.keep(newer, &object, &planned).await {
+            Some(written) => object = written,
+            // The hub's order is not taken over: what stands goes on.
+            None if newer.is_some() => {
+                planned = self.plan(&object.spec.models, &seen, before, now);
+            }
+            None => {}
+        }
+        let Planned { entries, plan } = planned;
+        self.give(&plan, &seen, &entries).await;
+
         let generation = mirror::hub_generation(&object)
             .or(object.metadata.generation)
             .unwrap_or_default();
-
-        let now = Timestamp(i64::try_from(self.began.elapsed().as_secs()).unwrap_or(i64::MAX));
-        let kept = progress::read(mirror::annotation(&object, progress::ANNOTATION));
-        let entries = parse::entries(&object.spec.models);
-        let seen = nodes::Seen::new(&observed.nodes, &mut self.on_nodes, liveness);
-        self.metrics
-            .set_invalid(Kind::EdgeNode, seen.unreadable_count());
-        let nodes = seen.parsed();
-        let progress = self.progress.take().unwrap_or_else(|| {
-            let names = nodes.keys().cloned().collect();
-            progress::restore(&kept, &names, now)
-        });
-        let plan = cluster::plan(
-            &entries.assigned,
-            &cluster::Observed { nodes, progress },
-            now,
-        );
-
-        for write in nodes::writes(&plan, &seen, &entries.unreadable) {
-            match self.give(&write).await {
-                Ok(node) => self.on_nodes.note(node),
-                Err(error) => {
-                    self.log_failed("go-ahead", &error);
-                    failed = true;
-                }
-            }
-        }
-
-        if let Some(ledger) = progress::due(&kept, &plan.progress, &entries.assigned, now) {
-            match self.patch(&mirror::to_keep(&object, &ledger)).await {
-                Ok(written) => object = written,
-                Err(error) => {
-                    self.log_failed("progress", &error);
-                    failed = true;
-                }
-            }
-        }
-
         let (summary, capabilities) = status::nodes(seen.readable());
         let sources = Sources {
             facts,
             hub_generation: generation,
             report: &plan.report,
+            listening: &plan.listening,
             unreadable: &entries.unreadable,
             nodes: &summary,
             capabilities: &capabilities,
         };
-        if relation != Relation::OneCluster
-            && let Err(error) = self.report(Side::Edge, &object, &sources).await
-        {
-            self.log_failed("status of the mirror", &error);
-            failed = true;
+        if relation != Relation::OneCluster {
+            self.report(Side::Edge, &object, &sources).await;
+        }
+        let away = self.surroundings.hub_away.load(Ordering::Acquire);
+        if std::mem::replace(&mut self.was_away, away) && !away {
+            self.writes.resume(&Target::HubStatus);
         }
         if let Some(hub) = &hub
-            && !self.hub_away.load(Ordering::Acquire)
+            && !away
             // A report says who gives it: the hub must not take one cluster for another.
             && facts.cluster_uid.is_some()
             && !self.yields(hub, facts)
-            && let Err(error) = self.report(Side::Hub, hub, &sources).await
         {
-            self.log_failed("status on the hub", &error);
-            failed = true;
+            self.report(Side::Hub, hub, &sources).await;
         }
 
+        let at = Instant::now();
+        let next_silence = liveness
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next_silence(at);
         let wait = [
             wait_until(&plan, now),
             progress::next_checkpoint(&plan.progress, &entries.assigned),
-            liveness
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .next_silence(Instant::now()),
+            next_silence,
+            self.writes.next(at),
+            self.unsettled.next_read(at),
         ];
         self.progress = Some(plan.progress);
-        if failed {
-            Next::Failed
-        } else {
-            Next::Plan(wait.into_iter().flatten().min())
-        }
+        wait.into_iter().flatten().min()
     }
 
-    /// Brings the mirror up to what the hub's object says.
-    async fn mirror(
+    fn plan(
+        &self,
+        models: &[AssignedModel],
+        seen: &nodes::Seen,
+        progress: BTreeMap<ModelKey, Progress>,
+        now: Timestamp,
+    ) -> Planned {
+        let entries = parse::entries(models);
+        let nodes = seen.parsed(&self.unsettled);
+        let observed = cluster::Observed { nodes, progress };
+        let plan = cluster::plan(&entries.assigned, &observed, now);
+        Planned { entries, plan }
+    }
+
+    /// Writes down what the plan was made on, before anything is done by it: the hub's newer order, and
+    /// what of its progress is to be kept. None when that was not written, or nothing was to be.
+    async fn keep(
         &mut self,
-        hub: &ClusterAssignment,
-        mirror: Option<&ClusterAssignment>,
-    ) -> Result<ClusterAssignment, WriteError> {
-        if let Some(mirror) = mirror.filter(|mirror| mirror::is_current(hub, mirror)) {
-            return Ok(mirror.clone());
-        }
-        let Some(mirror) = mirror else {
-            return self.make_mirror(hub).await;
+        newer: Option<&ClusterAssignment>,
+        object: &ClusterAssignment,
+        planned: &Planned,
+    ) -> Option<ClusterAssignment> {
+        let kept = mirror::annotation(object, progress::ANNOTATION);
+        let Planned { entries, plan } = planned;
+        let ledger = progress::due(&progress::read(kept), &plan.progress, &entries.assigned);
+        // One that is too long to be kept whole is not written again and again for that.
+        let ledger = ledger.filter(|ledger| progress::write(ledger).as_deref() != kept);
+        let patch = match (newer, &ledger) {
+            (Some(hub), ledger) => mirror::to_update(hub, object, ledger.as_ref()),
+            (None, Some(ledger)) => mirror::to_keep(object, ledger),
+            (None, None) => return None,
         };
-        self.patch(&mirror::to_update(hub, mirror)).await
+        let name = self.surroundings.cluster.as_str();
+        let patch = Patch::Merge(patch);
+        let params = merging();
+        let request = self.edge.patch(name, &params, &patch);
+        let version = objects::version(object);
+        let written = self
+            .writes
+            .send(Target::Mirror, version, request)
+            .await
+            .ok()?;
+        self.surroundings.metrics.wrote(Kind::ClusterAssignment);
+        self.on_edge.note(written.clone());
+        Some(written)
     }
 
-    async fn make_mirror(
-        &mut self,
-        hub: &ClusterAssignment,
-    ) -> Result<ClusterAssignment, WriteError> {
+    async fn make_mirror(&mut self, hub: &ClusterAssignment) -> Option<ClusterAssignment> {
+        let name = self.surroundings.cluster.as_str();
         // The edge's watch may not have shown yet what is the hub's own object, if both are one
         // cluster, or an older mirror: what is there is taken as seen, and the watch will show it.
-        if let Some(found) = finish(self.edge.get_opt(self.cluster.as_str())).await? {
-            return Ok(found);
+        let found = self.edge.get_opt(name);
+        let found = self.writes.send(Target::Mirror, None, found).await.ok()?;
+        if found.is_some() {
+            return found;
         }
         let mirror = mirror::to_create(hub);
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PostParams::default()
         };
-        let written = finish(self.edge.create(&params, &mirror)).await?;
-        self.metrics.wrote(Kind::ClusterAssignment);
+        let request = self.edge.create(&params, &mirror);
+        let written = self.writes.send(Target::Mirror, None, request).await.ok()?;
+        self.surroundings.metrics.wrote(Kind::ClusterAssignment);
         self.on_edge.note(written.clone());
-        Ok(written)
+        Some(written)
     }
 
-    /// Changes the edge's assignment.
-    async fn patch(&mut self, patch: &Value) -> Result<ClusterAssignment, WriteError> {
-        let name = self.cluster.as_str();
-        let patch = Patch::Merge(patch);
-        let written = finish(self.edge.patch(name, &merging(), &patch)).await?;
-        self.metrics.wrote(Kind::ClusterAssignment);
-        self.on_edge.note(written.clone());
-        Ok(written)
-    }
-
-    /// Gives one node its entries. UID and version are in it: a node made anew, or changed since it was
+    /// Gives nodes their entries. UID and version are in each: a node made anew, or changed since it was
     /// planned on, is planned on again.
-    async fn give(&self, write: &nodes::Write) -> Result<EdgeNode, WriteError> {
-        let name = write.node.name_any();
-        let patch = Patch::Merge(json!({
-            "metadata": {
-                "uid": write.node.metadata.uid,
-                "resourceVersion": write.node.metadata.resource_version,
-            },
-            "spec": { "models": write.models },
-        }));
-        let written = finish(self.edge_nodes.patch(&name, &merging(), &patch)).await?;
-        self.metrics.wrote(Kind::EdgeNode);
-        Ok(written)
+    async fn give(&mut self, plan: &Plan<NodeModel>, seen: &nodes::Seen, entries: &parse::Entries) {
+        for write in nodes::writes(plan, seen, &entries.unreadable) {
+            let name = write.node.name_any();
+            if !self.unsettled.may_try(&name, &write.models) {
+                continue;
+            }
+            let patch = Patch::Merge(json!({
+                "metadata": {
+                    "uid": write.node.metadata.uid,
+                    "resourceVersion": write.node.metadata.resource_version,
+                },
+                "spec": { "models": write.models },
+            }));
+            let params = merging();
+            let request = self.edge_nodes.patch(&name, &params, &patch);
+            let target = Target::Node(name.clone());
+            let version = objects::version(&write.node);
+            let asked = Instant::now();
+            match self.writes.send(target, version, request).await {
+                Ok(node) => {
+                    self.surroundings.metrics.wrote(Kind::EdgeNode);
+                    self.unsettled.settle(&node);
+                    self.on_nodes.note(node);
+                }
+                Err(error) if error.failure() == Failure::Unknown => {
+                    self.unsettled.note(&write.node, write.models, asked);
+                    if matches!(error, WriteError::Late) {
+                        // A server that does not answer is not asked node by node: that takes the time
+                        // in which others could be planned for.
+                        return;
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Asks for nodes of which a write got no answer so long ago that the answer tells.
+    async fn read_unsettled(&mut self) {
+        for name in self.unsettled.to_read(Instant::now()) {
+            let asked = Instant::now();
+            let request = self.edge_nodes.get_opt(&name);
+            match self
+                .writes
+                .send(Target::Node(name.clone()), None, request)
+                .await
+            {
+                Ok(node) => self.unsettled.read(&name, node.as_ref(), asked),
+                Err(WriteError::Late) => return,
+                Err(_) => {}
+            }
+        }
     }
 
     /// Whether to leave another cluster's report on the hub alone for now.
     fn yields(&mut self, hub: &ClusterAssignment, facts: &Facts) -> bool {
         let reported = hub.status.as_ref().and_then(|it| it.cluster_uid.as_ref());
         let others = reported.filter(|uid| facts.cluster_uid.as_ref() != Some(uid));
-        let before = self.contest.lost;
+        let before = self.conflict.lost;
+        let patience = self.surroundings.patience;
         let yields = self
-            .contest
-            .yields(others.is_some(), self.resync, Instant::now());
-        if self.contest.lost && !before {
-            let cluster = self.cluster;
+            .conflict
+            .yields(others.is_some(), patience, Instant::now());
+        if self.conflict.lost && !before {
+            let cluster = self.surroundings.cluster;
             tracing::warn!(%cluster, other = others, "another cluster reports under this one's name");
         }
         yields
     }
 
     /// Writes the status on one side, if it differs from what stands there.
-    async fn report(
-        &mut self,
-        side: Side,
-        object: &ClusterAssignment,
-        sources: &Sources<'_>,
-    ) -> Result<(), WriteError> {
+    async fn report(&mut self, side: Side, object: &ClusterAssignment, sources: &Sources<'_>) {
         let before = object.status.as_ref();
         let status = status::status(sources, before, &Time(jiff::Timestamp::now()));
         if before.is_some_and(|before| status::same(before, &status)) {
-            return Ok(());
+            return;
         }
+        let cluster = self.surroundings.cluster;
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        let patch = Patch::Apply(status_patch(self.cluster, &status));
-        let name = self.cluster.as_str();
-        let api = match side {
-            Side::Hub => &self.hub,
-            Side::Edge => &self.edge,
+        let patch = Patch::Apply(status_patch(cluster, &status));
+        let (api, target) = match side {
+            Side::Hub => (self.hub.clone(), Target::HubStatus),
+            Side::Edge => (self.edge.clone(), Target::Status),
         };
-        let written = finish(api.patch_status(name, &params, &patch)).await?;
-        self.metrics.wrote(Kind::ClusterAssignment);
+        let request = api.patch_status(cluster.as_str(), &params, &patch);
+        let Ok(written) = self.writes.send(target, None, request).await else {
+            return;
+        };
+        self.surroundings.metrics.wrote(Kind::ClusterAssignment);
         match side {
             Side::Hub => self.on_hub.note(written),
             Side::Edge => self.on_edge.note(written),
         }
-        Ok(())
     }
+}
 
-    fn log_failed(&self, what: &'static str, error: &WriteError) {
-        if let WriteError::Api(kube::Error::Api(status)) = error
-            && status.is_conflict()
-        {
-            self.metrics.failed(Category::Conflict);
-            tracing::debug!(what, "written by another first, planned again");
-            return;
-        }
-        let cluster = self.cluster;
-        match std::error::Error::source(error) {
-            Some(source) => tracing::warn!(%cluster, what, %error, %source, "write failed"),
-            None => tracing::warn!(%cluster, what, %error, "write failed"),
-        }
-    }
+/// What an earlier session left: the orders as they stood, and what it kept of its progress.
+fn restore(
+    object: &ClusterAssignment,
+    seen: &nodes::Seen,
+    now: Timestamp,
+) -> BTreeMap<ModelKey, Progress> {
+    let passed = |key: &ModelKey, assigned: &cluster::Assigned<NodeModel>| {
+        let status = object.status.iter().flat_map(|status| &status.models);
+        let mut same = status.filter(|model| {
+            model.namespace == key.namespace.as_str()
+                && model.name == key.name.as_str()
+                && model.revision.as_deref() == Some(assigned.revision.as_str())
+                && model.attempt == assigned.attempt
+        });
+        same.any(|model| {
+            model.verdict.phase == rimward_crds::VerdictPhase::Passed && model.nodes.updated > 0
+        })
+    };
+    let orders = parse::entries(&object.spec.models).assigned;
+    let stood = orders.iter().map(|(key, assigned)| {
+        let stood = progress::Stood {
+            revision: assigned.revision.clone(),
+            attempt: assigned.attempt,
+            passed: passed(key, assigned),
+        };
+        (key.clone(), stood)
+    });
+    let names = seen.names().cloned().collect();
+    let kept = progress::read(mirror::annotation(object, progress::ANNOTATION));
+    progress::restore(&kept, &stood.collect(), &names, now)
 }
 
 /// A merge patch in the session's name.
@@ -353,13 +416,6 @@ fn status_patch(cluster: &ClusterName, status: &ClusterAssignmentStatus) -> Valu
         "metadata": { "name": cluster },
         "status": status,
     })
-}
-
-async fn finish<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, WriteError> {
-    bounded(request)
-        .await
-        .ok_or(WriteError::Late)?
-        .map_err(WriteError::Api)
 }
 
 fn wait_until(plan: &Plan<NodeModel>, now: Timestamp) -> Option<Duration> {

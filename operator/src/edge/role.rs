@@ -8,19 +8,15 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Args;
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use rimward_core::ids::ClusterName;
-use rimward_crds::direct;
 use tokio_util::sync::CancellationToken;
 
+use super::access::HubAccess;
 use super::session::{self, SessionOptions};
 use crate::election::{self, Candidate};
 use crate::metrics::Metrics;
 use crate::probes::{self, Readiness};
-use crate::runtime::{self, CommonArgs};
-
-/// Longest kubeconfig that is read, in bytes.
-const KUBECONFIG_BYTES_MAX: u64 = 1024 * 1024;
+use crate::runtime::CommonArgs;
 
 /// Flags of the edge role.
 #[derive(Clone, Debug, Args)]
@@ -34,9 +30,9 @@ pub(crate) struct EdgeArgs {
     #[arg(long, value_name = "FILE")]
     hub_kubeconfig: PathBuf,
     /// Seconds between two heartbeats to the hub.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     heartbeat_seconds: u32,
-    /// A node whose Lease did not change for so long counts as unavailable.
+    /// A node whose Lease did not change for so long is silent.
     #[arg(long, value_name = "SECONDS", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     node_silence_seconds: u32,
     /// The longest wait before an API server that is away is tried again.
@@ -50,7 +46,9 @@ pub(crate) struct EdgeArgs {
 /// When it cannot start: a flag, a kubeconfig or the address to listen on cannot be used.
 pub(crate) async fn run(args: EdgeArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     let cluster: ClusterName = args.cluster.parse().context("--cluster")?;
-    let hub = hub_client(&args).await?;
+    let access = HubAccess::open(&args.hub_kubeconfig).await?;
+    let hub = access.client();
+    tokio::spawn(access.follow(shutdown.clone()));
     let lead = |readiness, metrics| lead(&args, cluster, hub, readiness, metrics, &shutdown);
     probes::beside(args.common.listen, &shutdown, lead).await
 }
@@ -70,14 +68,16 @@ async fn lead(
         identity: args.common.identity(),
         lease_seconds: args.common.lease_seconds,
     };
-    let options = SessionOptions {
+    let (session_readiness, session_metrics) = (readiness.clone(), metrics.clone());
+    let options = move |leadership| SessionOptions {
         holder: args.common.identity(),
         heartbeat_seconds: args.heartbeat_seconds,
         resync_seconds: args.common.resync_seconds,
         node_silence_seconds: args.node_silence_seconds,
         retry_seconds_max: args.retry_seconds_max,
-        readiness: readiness.clone(),
-        metrics: metrics.clone(),
+        readiness: session_readiness.clone(),
+        metrics: session_metrics.clone(),
+        leadership,
     };
     let common = args.common.clone();
     let connect = async move { common.client().await };
@@ -90,7 +90,7 @@ async fn lead(
         shutdown,
         |term| {
             let (hub, edge) = (hub.clone(), edge.clone());
-            let (cluster, options) = (cluster.clone(), options.clone());
+            let (cluster, options) = (cluster.clone(), options(term.clone()));
             async move {
                 session::run(hub, None, edge, cluster, options, term.stop)
                     .await
@@ -99,20 +99,4 @@ async fn lead(
         },
     )
     .await
-}
-
-async fn hub_client(args: &EdgeArgs) -> anyhow::Result<Client> {
-    let path = &args.hub_kubeconfig;
-    let about = || format!("--hub-kubeconfig {}", path.display());
-    let bytes = std::fs::metadata(path).with_context(about)?.len();
-    anyhow::ensure!(
-        bytes <= KUBECONFIG_BYTES_MAX,
-        "{}: {bytes} bytes, at most {KUBECONFIG_BYTES_MAX} are read",
-        about()
-    );
-    let file = Kubeconfig::read_from(path).with_context(about)?;
-    let config = direct::config(file, &KubeConfigOptions::default())
-        .await
-        .with_context(about)?;
-    runtime::client(config).with_context(about)
 }

@@ -18,14 +18,14 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::link::Link;
-use super::liveness::Liveness;
+use super::liveness::{Liveness, Sight};
 use super::observe::{Assignment, Node, Observed};
-use super::pace::{Pace, random};
-use super::reconcile::{Next, Reconciler};
+use super::reconcile::{Reconciler, Surroundings};
 use super::status::Facts;
 use super::told::{self, Told};
 use super::watch::{Reach, Watching};
-use crate::metrics::{Category, Kind, Metrics};
+use crate::election::Leadership;
+use crate::metrics::{Kind, Metrics};
 use crate::probes::Readiness;
 
 /// Field manager of everything that a session writes.
@@ -35,7 +35,7 @@ pub(crate) const FIELD_MANAGER: &str = "rimward-sync";
 const NODES_NAMESPACE: &str = "rimward-nodes";
 
 /// How long one request to an API server may take.
-const REQUEST_SECONDS_MAX: u64 = 10;
+pub(crate) const REQUEST_SECONDS_MAX: u64 = 10;
 
 /// Events within this time become one plan.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -47,7 +47,7 @@ pub(crate) struct SessionOptions {
     pub(crate) holder: String,
     /// Seconds between two heartbeats, at least 1.
     pub(crate) heartbeat_seconds: u32,
-    /// Everything is listed anew and planned again at least this often, in seconds; at least 1.
+    /// Everything is planned again at least this often, in seconds; at least 1.
     pub(crate) resync_seconds: u32,
     /// A node whose Lease did not change for so long is silent; at least 1.
     pub(crate) node_silence_seconds: u32,
@@ -57,7 +57,12 @@ pub(crate) struct SessionOptions {
     pub(crate) readiness: Readiness,
     /// Where the session counts.
     pub(crate) metrics: Arc<Metrics>,
+    /// Asked before each write.
+    pub(crate) leadership: Leadership,
 }
+
+/// A node's silence is this many looks long: so a process that did not run for a part of it knows that.
+const LOOKS_PER_SILENCE: u32 = 8;
 
 /// Why a session cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -94,13 +99,14 @@ pub(crate) async fn run(
         }
     }
     let seconds = |number: u32| Duration::from_secs(u64::from(number));
-    let liveness = Mutex::new(Liveness::new(seconds(options.node_silence_seconds)));
+    let silence = seconds(options.node_silence_seconds);
+    let liveness = Mutex::new(Liveness::new(silence, Instant::now()));
     let facts = Mutex::new(Facts::default());
-    let (wake, hub_back, never) = (Notify::new(), Notify::new(), Notify::new());
+    let (wake, hub_back) = (Notify::new(), Notify::new());
+    let (leases_again, never) = (Notify::new(), Notify::new());
     let hub_away = AtomicBool::new(false);
     let watching = Watching {
         metrics: options.metrics.clone(),
-        resync: seconds(options.resync_seconds),
         retry_max: seconds(options.retry_seconds_max),
         shutdown: shutdown.clone(),
     };
@@ -123,13 +129,9 @@ pub(crate) async fn run(
     let (hub_store, mut hub_writer) = reflector::store::<Assignment>();
     let (edge_store, mut edge_writer) = reflector::store::<Assignment>();
     let (node_store, mut node_writer) = reflector::store::<Node>();
-    let (hub_reach, edge_reach, node_reach, lease_reach) = (
-        Reach::default(),
-        Reach::default(),
-        Reach::default(),
-        Reach::default(),
-    );
-    let on_hub = |event| {
+    let (hub_reach, edge_reach) = (Reach::default(), Reach::default());
+    let (node_reach, lease_reach) = (Reach::default(), Reach::that_lists_anew());
+    let mut on_hub = |event| {
         hub_writer.apply_watcher_event(&event);
         wake.notify_one();
     };
@@ -140,7 +142,8 @@ pub(crate) async fn run(
             None => {
                 let kind = Kind::ClusterAssignment;
                 let (reach, again) = (&hub_reach, &hub_back);
-                let watch = watching.follow(kind, on_hub_api, own_on_hub, reach, again, on_hub);
+                let on = |news: Option<_>| news.into_iter().for_each(&mut on_hub);
+                let watch = watching.follow(kind, on_hub_api, own_on_hub, reach, again, on);
                 watch.await;
             }
         }
@@ -151,9 +154,11 @@ pub(crate) async fn run(
         own,
         &edge_reach,
         &never,
-        |event| {
-            edge_writer.apply_watcher_event(&event);
-            wake.notify_one();
+        |news| {
+            if let Some(event) = news {
+                edge_writer.apply_watcher_event(&event);
+                wake.notify_one();
+            }
         },
     );
     let watch_nodes = watching.follow(
@@ -162,9 +167,11 @@ pub(crate) async fn run(
         Config::default(),
         &node_reach,
         &never,
-        |event| {
-            node_writer.apply_watcher_event(&event);
-            wake.notify_one();
+        |news| {
+            if let Some(event) = news {
+                node_writer.apply_watcher_event(&event);
+                wake.notify_one();
+            }
         },
     );
     let watch_leases = watching.follow::<Lease>(
@@ -172,21 +179,49 @@ pub(crate) async fn run(
         Api::namespaced(edge.clone(), NODES_NAMESPACE),
         Config::default(),
         &lease_reach,
-        &never,
-        |event| {
-            if let Event::Apply(lease) | Event::InitApply(lease) = event {
-                let renewed = lease.0.as_ref().ok().and_then(renew_time);
-                let mut liveness = liveness.lock().unwrap_or_else(PoisonError::into_inner);
-                if liveness.saw(&lease.name_any(), renewed, Instant::now()) {
-                    wake.notify_one();
-                }
+        &leases_again,
+        |news| {
+            let now = Instant::now();
+            let mut liveness = liveness.lock().unwrap_or_else(PoisonError::into_inner);
+            let (lease, sight) = match news {
+                None => return liveness.deaf(now),
+                // Begun, not answered yet.
+                Some(Event::Init) => return,
+                Some(Event::InitDone | Event::Delete(_)) => return liveness.listens(now),
+                Some(Event::InitApply(lease)) => (lease, Sight::Listed),
+                Some(Event::Apply(lease)) => (lease, Sight::Watched),
+            };
+            liveness.listens(now);
+            let renewed = lease.0.as_ref().ok().and_then(renew_time);
+            if liveness.saw(&lease.name_any(), renewed, sight, now) {
+                wake.notify_one();
             }
         },
     );
+    let listen = async {
+        let every = silence / LOOKS_PER_SILENCE;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(every) => {}
+            }
+            let mut liveness = liveness.lock().unwrap_or_else(PoisonError::into_inner);
+            if liveness.quiet(Instant::now()) {
+                leases_again.notify_one();
+            }
+        }
+    };
     let reconcile = async {
-        let (metrics, resync) = (&*options.metrics, watching.resync);
-        let mut reconciler = Reconciler::new(hub, edge, &cluster, metrics, &hub_away, resync);
-        let mut pace = Pace::new(watching.retry_max);
+        let resync = seconds(options.resync_seconds);
+        let surroundings = Surroundings {
+            cluster: &cluster,
+            metrics: &options.metrics,
+            leadership: &options.leadership,
+            hub_away: &hub_away,
+            patience: resync,
+            retry_max: watching.retry_max,
+        };
+        let mut reconciler = Reconciler::new(hub, edge, surroundings);
         loop {
             if edge_reach.listed() && node_reach.listed() {
                 options.readiness.set(true);
@@ -195,16 +230,7 @@ pub(crate) async fn run(
                 let started = Instant::now();
                 let next = reconciler.reconcile(observed, &facts, &liveness).await;
                 options.metrics.planned(started.elapsed().as_secs_f64());
-                let wait = match next {
-                    Next::Failed => {
-                        options.metrics.failed(Category::Api);
-                        pace.failed(random())
-                    }
-                    Next::Plan(at) => {
-                        pace.succeeded();
-                        at.map_or(watching.resync, |at| at.min(watching.resync))
-                    }
-                };
+                let wait = next.map_or(resync, |next| next.min(resync));
                 tokio::select! {
                     () = shutdown.cancelled() => return,
                     () = wake.notified() => tokio::time::sleep(SETTLE).await,
@@ -225,6 +251,7 @@ pub(crate) async fn run(
         watch_mirror,
         watch_nodes,
         watch_leases,
+        listen,
         reconcile
     );
     tracing::info!(%cluster, "session ends");

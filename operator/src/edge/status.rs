@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use rimward_core::cluster::Hearing;
 use rimward_core::fleet::ModelReport;
 use rimward_core::ids::ModelKey;
 use rimward_core::summary::{Measures, Phase};
@@ -35,6 +36,8 @@ pub(crate) struct Sources<'a> {
     /// Generation of the hub's object that was planned on.
     pub(crate) hub_generation: i64,
     pub(crate) report: &'a BTreeMap<ModelKey, ModelReport>,
+    /// Models of which the report rests on memory, since not every node was heard yet.
+    pub(crate) listening: &'a BTreeSet<ModelKey>,
     pub(crate) unreadable: &'a BTreeMap<(String, String), String>,
     pub(crate) nodes: &'a NodeSummary,
     pub(crate) capabilities: &'a Capabilities,
@@ -50,11 +53,24 @@ pub(crate) fn status(
         facts,
         hub_generation,
         report,
+        listening,
         unreadable,
         nodes,
         capabilities,
     } = sources;
-    let conditions = conditions(report, unreadable)
+    let models: Vec<_> = report
+        .iter()
+        .map(|(key, one)| {
+            let memory = listening.contains(key);
+            let stands = before
+                .filter(|before| memory && before.observed_generation == Some(*hub_generation));
+            let new = model(key, one);
+            stands
+                .and_then(|before| standing(before, &new))
+                .unwrap_or(new)
+        })
+        .collect();
+    let conditions = conditions(&models, unreadable)
         .into_iter()
         .map(|(kind, verdict)| {
             let (status, reason, message) = verdict;
@@ -79,13 +95,32 @@ pub(crate) fn status(
         versions: facts.versions.clone(),
         nodes: Some((*nodes).clone()),
         capabilities: Some((*capabilities).clone()),
-        models: report.iter().map(|(key, one)| model(key, one)).collect(),
+        models,
     }
+}
+
+/// What an earlier session said of the same order, while this one has not heard every node yet: to begin to
+/// listen is no news. A rejection is.
+fn standing(
+    before: &ClusterAssignmentStatus,
+    new: &AssignedModelStatus,
+) -> Option<AssignedModelStatus> {
+    if new.verdict.phase == VerdictPhase::Failed {
+        return None;
+    }
+    let same = |old: &&AssignedModelStatus| {
+        old.namespace == new.namespace
+            && old.name == new.name
+            && old.revision == new.revision
+            && old.attempt == new.attempt
+    };
+    before.models.iter().find(same).cloned()
 }
 
 fn model(key: &ModelKey, report: &ModelReport) -> AssignedModelStatus {
     let ModelReport {
         revision,
+        attempt,
         nodes,
         phase,
         reason,
@@ -103,7 +138,7 @@ fn model(key: &ModelKey, report: &ModelReport) -> AssignedModelStatus {
         namespace: key.namespace.to_string(),
         name: key.name.to_string(),
         revision: Some(revision.to_string()),
-        attempt: 1,
+        attempt: *attempt,
         nodes: NodeCounts {
             desired: nodes.desired,
             updated: nodes.updated,
@@ -147,27 +182,29 @@ type Verdict = (&'static str, String, String);
 
 /// Ready, Reconciling and Stalled, as kstatus reads them.
 fn conditions(
-    report: &BTreeMap<ModelKey, ModelReport>,
+    models: &[AssignedModelStatus],
     unreadable: &BTreeMap<(String, String), String>,
 ) -> [(&'static str, Verdict); 3] {
-    let failed = report.iter().find(|(_, one)| one.phase == Phase::Failed);
-    let open = report
+    let phase = |one: &AssignedModelStatus| one.verdict.phase;
+    let with = |wanted: VerdictPhase| models.iter().find(|one| phase(one) == wanted);
+    let failed = with(VerdictPhase::Failed).or_else(|| with(VerdictPhase::TimedOut));
+    let open = models
         .iter()
-        .filter(|(_, one)| one.phase != Phase::Passed)
+        .filter(|one| phase(one) != VerdictPhase::Passed)
         .count();
     let stalled = match (unreadable.iter().next(), failed) {
         (Some(((namespace, name), error)), _) => Some((
             HubReason::ObjectInvalid.to_string(),
             bounded(&format!("the entry of {namespace}/{name}: {error}")),
         )),
-        (None, Some((key, one))) => Some((stalled_reason(one), stalled_message(key, one))),
+        (None, Some(one)) => Some((stalled_reason(one), stalled_message(one))),
         (None, None) => None,
     };
     let no = |reason: HubReason| ("False", reason.to_string(), String::new());
     let working = || {
         (
             HubReason::Progressing.to_string(),
-            format!("{open} of {} models are not settled", report.len()),
+            format!("{open} of {} models are not settled", models.len()),
         )
     };
     let (ready, reconciling) = match (&stalled, open) {
@@ -200,44 +237,58 @@ fn conditions(
 
 /// A device's word is taken for a reason only where it has a reason's form; the API server would
 /// refuse the whole status otherwise.
-fn stalled_reason(report: &ModelReport) -> String {
-    let fits = !report.reason.is_empty()
-        && report.reason.len() <= 64
-        && report.reason.starts_with(|c: char| c.is_ascii_alphabetic())
-        && report.reason.chars().all(|c| c.is_ascii_alphanumeric());
+fn stalled_reason(model: &AssignedModelStatus) -> String {
+    let reason = model.verdict.reason.as_deref().unwrap_or_default();
+    let fits = !reason.is_empty()
+        && reason.len() <= 64
+        && reason.starts_with(|c: char| c.is_ascii_alphabetic())
+        && reason.chars().all(|c| c.is_ascii_alphanumeric());
     if fits {
-        report.reason.clone()
+        reason.to_owned()
     } else {
         HubReason::StageFailed.to_string()
     }
 }
 
-fn stalled_message(key: &ModelKey, report: &ModelReport) -> String {
-    let revision = &report.revision;
-    match report.problems.first() {
+fn stalled_message(model: &AssignedModelStatus) -> String {
+    let AssignedModelStatus {
+        namespace,
+        name,
+        revision,
+        problems,
+        verdict,
+        ..
+    } = model;
+    let revision = revision.as_deref().unwrap_or_default();
+    let what = if verdict.phase == VerdictPhase::TimedOut {
+        "ran out of time"
+    } else {
+        "failed"
+    };
+    match problems.first() {
         Some(problem) => bounded(&format!(
-            "{key}: revision {revision} failed on node {}: {}",
+            "{namespace}/{name}: revision {revision} {what} on node {}: {}",
             problem.node, problem.message
         )),
-        None => format!("{key}: revision {revision} failed"),
+        None => format!("{namespace}/{name}: revision {revision} {what}"),
     }
 }
 
-/// Counts nodes and sums what they can do. `alive` says whether a node's agent is.
+/// Counts nodes and sums what they can do. A node that is silent is not ready.
 pub(crate) fn nodes<'a>(
-    nodes: impl Iterator<Item = (&'a EdgeNode, bool)>,
+    nodes: impl Iterator<Item = (&'a EdgeNode, Hearing)>,
 ) -> (NodeSummary, Capabilities) {
     let mut summary = NodeSummary::default();
     let mut architectures = BTreeSet::new();
     let mut backends = BTreeSet::new();
-    for (node, alive) in nodes {
+    for (node, hearing) in nodes {
         summary.total += 1;
         let Some(status) = &node.status else { continue };
         let ready = status
             .conditions
             .iter()
             .any(|one| one.type_ == condition::READY && one.status == "True");
-        summary.ready += u32::from(ready && alive);
+        summary.ready += u32::from(ready && hearing != Hearing::Silent);
         architectures.extend(status.architecture.clone());
         backends.extend(status.backends.iter().map(|backend| backend.name.clone()));
     }

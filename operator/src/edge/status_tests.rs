@@ -5,6 +5,7 @@ use super::*;
 fn report(phase: Phase, reason: &str, message: &str) -> ModelReport {
     ModelReport {
         revision: "digits-2".parse().unwrap(),
+        attempt: 1,
         nodes: Counts {
             desired: 2,
             updated: 1,
@@ -33,6 +34,7 @@ fn check(
         facts: &Facts::default(),
         hub_generation: 4,
         report: &report,
+        listening: &BTreeSet::new(),
         unreadable: &BTreeMap::new(),
         nodes: &NodeSummary::default(),
         capabilities: &Capabilities::default(),
@@ -113,6 +115,55 @@ fn the_same_said_later_or_in_another_order_is_the_same() {
 }
 
 #[test]
+fn a_deadline_that_ran_out_is_stalled_and_blames_nothing() {
+    let words = "not on revision digits-2 within its progress deadline (blocked: no route)";
+    let status = check(
+        report(Phase::TimedOut, "ProgressDeadlineExceeded", words),
+        None,
+        1,
+    );
+    let stalled = condition(&status, "Stalled");
+    assert_eq!(stalled.reason, "ProgressDeadlineExceeded");
+    assert!(
+        stalled
+            .message
+            .contains("ran out of time on node n1: not on"),
+        "{}",
+        stalled.message
+    );
+}
+
+#[test]
+fn to_begin_to_listen_is_no_news_but_a_rejection_is() {
+    let stands = check(report(Phase::Passed, "", ""), None, 1);
+    let key = ModelKey::parse("team", "digits").unwrap();
+    let again = |phase: Phase, generation: i64| {
+        let report = [(key.clone(), report(phase, "", ""))].into();
+        let sources = Sources {
+            facts: &Facts::default(),
+            hub_generation: generation,
+            report: &report,
+            listening: &[key.clone()].into(),
+            unreadable: &BTreeMap::new(),
+            nodes: &NodeSummary::default(),
+            capabilities: &Capabilities::default(),
+        };
+        let now = Time(Timestamp::from_second(9).unwrap());
+        status(&sources, Some(&stands), &now)
+    };
+    assert!(same(&again(Phase::Pending, 4), &stands));
+    assert_eq!(
+        again(Phase::Failed, 4).models[0].verdict.phase,
+        VerdictPhase::Failed
+    );
+    // What was said of an older order proves nothing of this one.
+    assert_eq!(
+        again(Phase::Pending, 5).models[0].verdict.phase,
+        VerdictPhase::Pending
+    );
+}
+
+#[test]
 fn a_silent_node_is_not_ready_and_what_nodes_can_do_is_a_set() {
     let node: EdgeNode = serde_json::from_value(serde_json::json!({
         "apiVersion": "rimward.dev/v1alpha1", "kind": "EdgeNode", "metadata": {"name": "n1"},
@@ -122,7 +173,8 @@ fn a_silent_node_is_not_ready_and_what_nodes_can_do_is_a_set() {
                 "message": "", "lastTransitionTime": "2001-01-01T00:00:00Z"}]},
     }))
     .unwrap();
-    let (summary, capabilities) = nodes([(&node, true), (&node, false)].into_iter());
+    let (summary, capabilities) =
+        nodes([(&node, Hearing::Heard), (&node, Hearing::Silent)].into_iter());
     assert_eq!((summary.total, summary.ready), (2, 1));
     assert_eq!(capabilities.architectures, ["amd64"]);
     assert_eq!(capabilities.backends, ["rten"]);

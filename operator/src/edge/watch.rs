@@ -1,44 +1,53 @@
-//! Watches that never end: each fills a store, survives errors and single bad objects, and lists
-//! everything anew at every resync.
+//! Watches that never end: each hands on what it sees, and survives errors and single bad objects.
 //!
-//! Owns reconnecting. Must never decide what an absence means.
+//! Owns reconnecting. Nothing is listed anew by the clock: a watch says what changes, and a connection that
+//! hangs ends by the client's own bound. Must never decide what an absence means.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
-use kube::Api;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event};
+use kube::{Api, Resource as _};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::pace::{Pace, random};
+use crate::answers::PAGE_OBJECTS_MAX;
 use crate::metrics::{Kind, Metrics};
-
-/// How long listing everything may take.
-const LIST_MAX: Duration = Duration::from_secs(300);
+use crate::objects;
 
 /// What the watches of one session share.
 #[derive(Clone)]
 pub(crate) struct Watching {
     pub(crate) metrics: Arc<Metrics>,
-    /// A whole new list at least this often: also bounds how long a half-open connection can hide.
-    pub(crate) resync: Duration,
     pub(crate) retry_max: Duration,
     pub(crate) shutdown: CancellationToken,
 }
+
+/// What a watch saw, without what nobody reads; none when it broke off: what it saw last stands.
+pub(crate) type News<K> = Option<Event<DeserializeGuard<K>>>;
 
 /// Whether a watch has listed everything once, and whether its last request worked.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
     listed: AtomicBool,
     away: AtomicBool,
+    lists_anew: bool,
 }
 
 impl Reach {
+    /// Of a watch that lists anew each time it broke off, so that it is known when it works again: a watch
+    /// that goes on where it was says nothing until something changes.
+    pub(crate) fn that_lists_anew() -> Self {
+        Self {
+            lists_anew: true,
+            ..Self::default()
+        }
+    }
+
     /// It has listed everything at least once.
     pub(crate) fn listed(&self) -> bool {
         self.listed.load(Ordering::Acquire)
@@ -46,7 +55,7 @@ impl Reach {
 }
 
 impl Watching {
-    /// Follows `api` until shutdown, handing every event to `on`. `again` makes it start anew at once.
+    /// Follows `api` until shutdown, handing all news to `on`. `again` makes it start anew at once.
     ///
     /// Whatever the server answers (401, 403 and 404 included), the last state seen stands.
     pub(crate) async fn follow<K>(
@@ -56,27 +65,25 @@ impl Watching {
         config: watcher::Config,
         reach: &Reach,
         again: &Notify,
-        mut on: impl FnMut(Event<DeserializeGuard<K>>),
+        mut on: impl FnMut(News<K>),
     ) where
         K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
         K: Send + Sync + 'static,
         K::DynamicType: Clone + Default,
     {
+        let config = config.page_size(PAGE_OBJECTS_MAX);
         let mut pace = Pace::new(self.retry_max);
         while !self.shutdown.is_cancelled() {
-            // A list over a slow line may take longer than a resync; it is not cut off for that.
-            let mut end = Instant::now() + self.resync.max(LIST_MAX);
             let mut stream = std::pin::pin!(watcher::watcher(api.clone(), config.clone()));
             loop {
                 let item = tokio::select! {
                     biased;
                     () = self.shutdown.cancelled() => return,
                     () = again.notified() => break,
-                    () = tokio::time::sleep_until(end) => break,
                     item = stream.next() => item,
                 };
                 match item {
-                    Some(Ok(event)) => {
+                    Some(Ok(mut event)) => {
                         if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
                             pace.succeeded();
                             reach.listed.store(true, Ordering::Release);
@@ -84,21 +91,25 @@ impl Watching {
                                 tracing::info!(?kind, "watch works again");
                             }
                         }
-                        if matches!(event, Event::InitDone) {
-                            end = Instant::now() + self.resync;
+                        if let Event::InitApply(object) | Event::Apply(object) = &mut event {
+                            objects::strip(object.meta_mut());
                         }
-                        on(event);
+                        on(Some(event));
                     }
                     Some(Err(error)) => {
                         self.metrics.watch_failed(kind);
                         if !reach.away.swap(true, Ordering::AcqRel) {
                             tracing::warn!(?kind, %error, "watch broke off, trying again");
                         }
+                        on(None);
                         let wait = pace.failed(random());
                         tokio::select! {
                             () = self.shutdown.cancelled() => return,
                             () = again.notified() => break,
                             () = tokio::time::sleep(wait) => {}
+                        }
+                        if reach.lists_anew {
+                            break;
                         }
                     }
                     None => break,

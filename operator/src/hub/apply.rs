@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::FIELD_MANAGER;
 use super::debts::{Debts, Unsettled, Wrote};
 use super::observe::Caches;
-use crate::answers;
+use crate::answers::{self, Failure};
 use crate::election::Leadership;
 use crate::metrics::{Category, Kind, Metrics};
 use crate::objects::{self, ObjectKey};
@@ -458,18 +458,10 @@ fn words(kind: Kind, error: Option<kube::Error>) -> String {
 
 /// What an error says of a write: whether it may have been taken all the same.
 fn judge(error: &kube::Error) -> Outcome {
-    match error {
-        kube::Error::Api(status) if matches!(status.code, 404 | 409) => Outcome::Conflict,
-        // The server may have given up on etcd, or a proxy on the server, after it was taken.
-        kube::Error::Api(status) if status.code >= 500 || status.code == 408 => {
-            Outcome::Unknown(error.to_string())
-        }
-        kube::Error::Api(_)
-        | kube::Error::BuildRequest(_)
-        | kube::Error::HttpError(_)
-        | kube::Error::Auth(_) => Outcome::Refused(error.to_string()),
-        error if answers::never_left(error) => Outcome::Refused(error.to_string()),
-        error => Outcome::Unknown(error.to_string()),
+    match answers::failure(error) {
+        Failure::Conflict => Outcome::Conflict,
+        Failure::Refused => Outcome::Refused(error.to_string()),
+        Failure::Unknown => Outcome::Unknown(error.to_string()),
     }
 }
 

@@ -62,9 +62,9 @@ pub(crate) struct HubArgs {
     #[arg(long, value_name = "HOST")]
     pub(crate) plain_http: Vec<String>,
     /// Push clusters: seconds between two heartbeats of a session.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     pub(crate) heartbeat_seconds: u32,
-    /// Push clusters: a node whose Lease did not change for so long counts as unavailable.
+    /// Push clusters: a node whose Lease did not change for so long is silent.
     #[arg(long, value_name = "SECONDS", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) node_silence_seconds: u32,
     /// Push clusters: the longest wait before an API server that is away is tried again.
@@ -154,6 +154,7 @@ async fn lead(
                         retry_seconds_max: args.retry_seconds_max,
                         readiness: readiness.clone(),
                         metrics: metrics.clone(),
+                        leadership: leadership.clone(),
                     },
                     caches.clone(),
                 ),

@@ -109,7 +109,7 @@ fn model_report(model: &AssignedModelStatus) -> Result<Option<ModelReport>, Inva
         namespace: _,
         name: _,
         revision,
-        attempt: _,
+        attempt,
         nodes,
         last_good_revision,
         problems,
@@ -120,6 +120,7 @@ fn model_report(model: &AssignedModelStatus) -> Result<Option<ModelReport>, Inva
     };
     Ok(Some(ModelReport {
         revision: name("revision", revision)?,
+        attempt: *attempt,
         nodes: counts(nodes),
         phase: match verdict.phase {
             VerdictPhase::Pending => Phase::Pending,
