@@ -14,7 +14,7 @@ use rimward_e2e::{ControlPlane, Fleet, Seen, Story, story, wait_for};
 use serde_json::{Value, json};
 
 use crate::edge_world::{
-    add_cluster, apply_assignment, committed, entries, given, model, nodes_with, report,
+    Beats, add_cluster, apply_assignment, committed, entries, given, model, nodes_with, report,
 };
 use crate::{edge_rights, leader};
 
@@ -46,6 +46,7 @@ fn a_session_paces_nodes_with_the_hub_or_without_and_an_absence_is_no_order() {
             ))
             .await?;
         }
+        let _beats = Beats::of(&edge, &NODES);
         let folder = story.scratch().path();
         let more = [
             "--node-silence-seconds=600",
@@ -246,6 +247,7 @@ fn a_cluster_that_is_its_own_hub_has_no_mirror_and_a_deadline_survives_a_restart
             "{apiVersion: rimward.dev/v1alpha1, kind: EdgeNode, metadata: {name: n1}, spec: {}}",
         )
         .await?;
+        let _beats = Beats::of(&hub, &["n1"]);
         let operator = Operator::edge(
             "edge-solo",
             story.scratch().path(),
@@ -268,7 +270,8 @@ fn a_cluster_that_is_its_own_hub_has_no_mirror_and_a_deadline_survives_a_restart
             let object = hub.get_json(["clusterassignment", "west"]).await?;
             let text = object["metadata"]["annotations"]["rimward.dev/progress"].as_str();
             let ledger: Value = serde_json::from_str(text.unwrap_or("{}"))?;
-            Ok(ledger["team/digits"]["usedSeconds"].as_u64().unwrap_or(0))
+            let used = &ledger["team/digits"]["usedSeconds"]["n1"];
+            Ok(used.as_u64().unwrap_or(0))
         };
         let before = wait_for("time to be used up", WITHIN, async || {
             let used = used().await?;
@@ -293,11 +296,16 @@ fn a_cluster_that_is_its_own_hub_has_no_mirror_and_a_deadline_survives_a_restart
         wait_for("the deadline", WITHIN, async || {
             let object = hub.get_json(["clusterassignment", "west"]).await?;
             let verdict = &object["status"]["models"][0]["verdict"];
-            Ok(if verdict["reason"] == "ProgressDeadlineExceeded" {
-                Seen::Done(())
-            } else {
-                Seen::NotYet(verdict.to_string())
-            })
+            // Time ran out, which condemns nothing.
+            ensure!(verdict["phase"] != "Failed", "{verdict}");
+            Ok(
+                if verdict["phase"] == "TimedOut" && verdict["reason"] == "ProgressDeadlineExceeded"
+                {
+                    Seen::Done(())
+                } else {
+                    Seen::NotYet(verdict.to_string())
+                },
+            )
         })
         .await?;
         let object = hub.get_json(["clusterassignment", "west"]).await?;

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rimward_e2e::rimward::binary;
@@ -93,6 +94,37 @@ pub(crate) async fn apply_assignment(hub: &Kubectl, name: &str, models: &[Value]
     });
     hub.apply(&object.to_string()).await?;
     Ok(())
+}
+
+/// Renews nodes' Leases as their agents would, until it is dropped. A node of which no beat is heard gets nothing:
+/// that a Lease, or its absence, is seen for the first time proves nothing any more.
+pub(crate) struct Beats(tokio::task::JoinHandle<()>);
+
+impl Beats {
+    pub(crate) fn of(edge: &Kubectl, nodes: &[&str]) -> Self {
+        let edge = edge.clone();
+        let nodes: Vec<String> = nodes.iter().map(|node| (*node).to_owned()).collect();
+        Self(tokio::spawn(async move {
+            for beat in 0_u64.. {
+                let leases = nodes.iter().map(|node| {
+                    let time = format!("2001-01-01T00:{:02}:{:02}.000000Z", beat / 60 % 60, beat % 60);
+                    format!(
+                        "{{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {{name: {node}, \
+                         namespace: rimward-nodes}}, spec: {{holderIdentity: {node}, renewTime: \"{time}\"}}}}\n---\n"
+                    )
+                });
+                // Its API server may be away just now.
+                let _ = edge.apply(&leases.collect::<String>()).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }))
+    }
+}
+
+impl Drop for Beats {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Reports for a node as its agent would, about the spec that stands there now.
