@@ -28,6 +28,7 @@ pub mod registry;
 pub mod rimward;
 pub mod scratch;
 pub mod service;
+pub mod simulated;
 pub mod story;
 pub mod system;
 pub mod tamper;

@@ -1,9 +1,10 @@
 //! One story of the end-to-end tests.
 //!
-//! Owns the frame: a runtime, a scratch folder, a deadline, and the report of a failure with the place of
-//! its logs.
+//! Owns the frame: a runtime, a scratch folder, a deadline, the report of a failure with the place of its logs, and
+//! how long it took, for whoever asks by `RIMWARD_STORIES_LOG`.
 
-use std::time::Duration;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
@@ -12,6 +13,9 @@ use crate::scratch::{self, Scratch};
 
 /// A story that takes longer than this hangs.
 const WITHIN: Duration = Duration::from_secs(900);
+
+/// Names the file that each story adds a line to: how many milliseconds it took, and its name.
+const LOG: &str = "RIMWARD_STORIES_LOG";
 
 /// What a story is given.
 #[derive(Debug)]
@@ -69,7 +73,25 @@ pub fn story(name: &str, body: impl AsyncFnOnce(&Story) -> Result<()>) {
         outcome
             .map_err(|error| error.context(format!("logs in {}", story.scratch.path().display())))
     };
-    if let Err(error) = run() {
+    let began = Instant::now();
+    let outcome = run();
+    if let Err(error) = note(name, began.elapsed()) {
+        eprintln!("story {name}: its time is not on record: {error}");
+    }
+    if let Err(error) = outcome {
         panic!("story {name}: {error:#}");
     }
+}
+
+/// Adds a line to the log of stories, if there is one. One write: stories run at once.
+fn note(name: &str, took: Duration) -> std::io::Result<()> {
+    let Some(path) = std::env::var_os(LOG) else {
+        return Ok(());
+    };
+    let line = format!("{} {name}\n", took.as_millis());
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)?;
+    file.write_all(line.as_bytes())
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask demo` and `cargo xtask bench`: build what they run, then become it.
+//! `cargo xtask demo`, `cargo xtask bench` and `cargo xtask fleet`: build what they run, then become it.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -7,27 +7,35 @@ use anyhow::{Context, Result};
 
 use crate::{step, tools};
 
+/// Rimward's own binaries.
+const EVERYTHING: &[&str] = &["rimward-operator", "rimward-node-agent", "kubectl-rimward"];
+
 /// Runs `cargo xtask demo [--keep]`.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    become_program("rimward-demo", "dev", arguments)
+    become_program("rimward-demo", "dev", EVERYTHING, arguments)
+}
+
+/// Runs `cargo xtask fleet N`. Thousands of sessions share this machine's cores with the hub: optimised.
+pub(crate) fn fleet(arguments: &[String]) -> Result<()> {
+    become_program(
+        "rimward-fleet",
+        "release",
+        &["rimward-operator", "kubectl-rimward"],
+        arguments,
+    )
 }
 
 /// Runs `cargo xtask bench [NAME]...`. Speed is measured on optimised binaries.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
-    become_program("rimward-bench", "release", arguments)
+    become_program("rimward-bench", "release", EVERYTHING, arguments)
 }
 
 /// Replaces this process, so that Ctrl-C reaches the program and the shell waits for its clean-up.
-fn become_program(name: &str, profile: &str, arguments: &[String]) -> Result<()> {
+fn become_program(name: &str, profile: &str, needs: &[&str], arguments: &[String]) -> Result<()> {
     let parts = tools::ensure(tools::FOR_DEMO)?;
     let mut build = step::cargo(&["build", "--locked", "--workspace", "--profile", profile]);
     // The whole workspace, so that features are those of the tests; these binaries, so that nothing is built in vain.
-    for binary in [
-        "rimward-operator",
-        "rimward-node-agent",
-        "kubectl-rimward",
-        name,
-    ] {
+    for binary in needs.iter().copied().chain([name]) {
         build.args(["--bin", binary]);
     }
     step::run("building Rimward", &mut build)?;

@@ -5,6 +5,7 @@
 
 mod demo;
 mod generate;
+mod laws;
 mod layers;
 mod step;
 mod test;
@@ -34,6 +35,16 @@ const COMMANDS: &[Command] = &[
         name: "bench",
         about: "measure, side by side with a peer or a limit, into docs/benchmarks.md",
         run: demo::bench,
+    },
+    Command {
+        name: "fleet",
+        about: "a real hub with N simulated sites, to try things on",
+        run: demo::fleet,
+    },
+    Command {
+        name: "laws",
+        about: "the planner's law tests on fresh seeds, for so many minutes",
+        run: laws::run,
     },
     Command {
         name: "gen",

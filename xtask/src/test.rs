@@ -1,6 +1,8 @@
 //! `cargo xtask test`: everything that CI checks, in order of how soon it can fail.
 
-use anyhow::{Result, bail};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
 
 use crate::{layers, step, tools};
 
@@ -8,6 +10,11 @@ const USAGE: &str = "usage: cargo xtask test [--unit] [-- FILTER]...
 
   --unit   leave out the end-to-end stories and the real parts that they need
   FILTER   run only the stories whose names contain it";
+
+/// Names the file that each story adds how long it took to; the harness knows it too.
+const STORIES_LOG: &str = "RIMWARD_STORIES_LOG";
+/// Stories that are named at the end.
+const SLOWEST: usize = 10;
 
 /// Runs `cargo xtask test`.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
@@ -102,5 +109,55 @@ fn stories(filters: &[String]) -> Result<()> {
         .arg("--test-threads=2")
         .args(filters)
         .envs(parts.environment());
-    step::run("end-to-end stories", &mut command)
+    let log = step::target_folder()?.join("stories.log");
+    // Of this run alone.
+    std::fs::write(&log, "").with_context(|| format!("writing {}", log.display()))?;
+    let outcome = step::run("end-to-end stories", command.env(STORIES_LOG, &log));
+    print_slowest(&log)?;
+    outcome
+}
+
+/// Says which stories took longest, failed ones too.
+fn print_slowest(log: &Path) -> Result<()> {
+    let text =
+        std::fs::read_to_string(log).with_context(|| format!("reading {}", log.display()))?;
+    let slowest = slowest(&text);
+    eprintln!("==> the {} slowest stories", slowest.len());
+    for (milliseconds, name) in slowest {
+        let seconds = milliseconds / 1000;
+        eprintln!("    {seconds:>4}.{} s  {name}", milliseconds % 1000 / 100);
+    }
+    Ok(())
+}
+
+/// The longest first. A line that says something else is left out.
+fn slowest(log: &str) -> Vec<(u64, &str)> {
+    let lines = log.lines().filter_map(|line| line.split_once(' '));
+    let mut stories: Vec<(u64, &str)> = lines
+        .filter_map(|(milliseconds, name)| Some((milliseconds.parse().ok()?, name)))
+        .collect();
+    stories.sort_by(|one, other| other.cmp(one));
+    stories.truncate(SLOWEST);
+    stories
+}
+
+#[cfg(test)]
+mod tests {
+    use super::slowest;
+
+    #[test]
+    fn the_ten_slowest_stories_come_longest_first() {
+        let log: String = (1..=12)
+            .map(|number| format!("{number}00 s{number}\n"))
+            .collect();
+        let slowest = slowest(&log);
+        assert_eq!(slowest.len(), 10);
+        assert_eq!(slowest[0], (1200, "s12"));
+        assert_eq!(slowest[9], (300, "s3"));
+    }
+
+    #[test]
+    fn a_line_that_is_cut_off_hides_no_other() {
+        assert_eq!(slowest("5 a\nnonsense\n7 b\n"), [(7, "b"), (5, "a")]);
+    }
 }
