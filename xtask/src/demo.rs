@@ -12,7 +12,13 @@ const EVERYTHING: &[&str] = &["rimward-operator", "rimward-node-agent", "kubectl
 
 /// Runs `cargo xtask demo [--keep]`.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    become_program("rimward-demo", "dev", EVERYTHING, arguments)
+    become_program(
+        "rimward-demo",
+        "dev",
+        EVERYTHING,
+        tools::FOR_DEMO,
+        arguments,
+    )
 }
 
 /// Runs `cargo xtask fleet N`. Thousands of sessions share this machine's cores with the hub: optimised.
@@ -21,18 +27,31 @@ pub(crate) fn fleet(arguments: &[String]) -> Result<()> {
         "rimward-fleet",
         "release",
         &["rimward-operator", "kubectl-rimward"],
+        tools::FOR_HUB,
         arguments,
     )
 }
 
 /// Runs `cargo xtask bench [NAME]...`. Speed is measured on optimised binaries.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
-    become_program("rimward-bench", "release", EVERYTHING, arguments)
+    become_program(
+        "rimward-bench",
+        "release",
+        EVERYTHING,
+        tools::FOR_DEMO,
+        arguments,
+    )
 }
 
 /// Replaces this process, so that Ctrl-C reaches the program and the shell waits for its clean-up.
-fn become_program(name: &str, profile: &str, needs: &[&str], arguments: &[String]) -> Result<()> {
-    let parts = tools::ensure(tools::FOR_DEMO)?;
+fn become_program(
+    name: &str,
+    profile: &str,
+    needs: &[&str],
+    parts: &[&str],
+    arguments: &[String],
+) -> Result<()> {
+    let parts = tools::ensure(parts)?;
     let mut build = step::cargo(&["build", "--locked", "--workspace", "--profile", profile]);
     // The whole workspace, so that features are those of the tests; these binaries, so that nothing is built in vain.
     for binary in needs.iter().copied().chain([name]) {

@@ -12,10 +12,12 @@ use rimward_crds::ModelDeployment;
 use serde_json::{Value, json};
 
 use crate::command::Line;
-use crate::control_plane::Options;
+use crate::control_plane::{ControlPlane, Options};
 use crate::fleet::{Fleet, repository_root};
 use crate::kubectl::Kubectl;
+use crate::registry::{Kind, Registry};
 use crate::rimward::{Operator, binary};
+use crate::scratch::Scratch;
 use crate::wait::{Seen, wait_for};
 
 /// The namespace of people's objects.
@@ -33,15 +35,19 @@ pub struct Hub {
     pub kubectl: Kubectl,
     /// The client of whoever applies objects here.
     pub client: kube::Client,
-    /// The parts that it runs on.
-    pub fleet: Fleet,
+    /// Its control plane.
+    pub plane: ControlPlane,
+    /// The registry that its Model is in.
+    pub registry: Registry,
+    /// Where all of it lies; dropped last.
+    pub scratch: Scratch,
 }
 
 impl std::fmt::Debug for Hub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hub")
             .field("operator", &self.operator)
-            .field("fleet", &self.fleet)
+            .field("plane", &self.plane)
             .finish_non_exhaustive()
     }
 }
@@ -52,30 +58,35 @@ impl Hub {
     /// # Errors
     /// When a part does not start.
     pub async fn start(name: &str, options: Options, flags: &[&str]) -> Result<Self> {
-        let fleet = Fleet::start(name, &[], options).await?;
-        let kubectl = fleet.hub.kubectl()?;
+        let scratch = Scratch::new(name)?;
+        let folder = scratch.path();
+        let registry_folder = folder.join("registry");
+        let ((plane, account), registry) = tokio::try_join!(
+            Fleet::start_hub(folder, options),
+            Registry::start(Kind::Referrers, &registry_folder),
+        )?;
+        let kubectl = plane.kubectl()?;
         kubectl.run(["create", "namespace", TEAM]).await?;
-        let registry = fleet.registry.plain_http_flags();
-        let registry = registry.each_ref().map(String::as_str);
+        let hosts = registry.plain_http_flags();
+        let hosts = hosts.each_ref().map(String::as_str);
         let operator = Operator::hub(
             "hub-operator",
-            &fleet.scratch.path().join("hub-operator"),
-            &fleet.hub_operator,
-            &[&registry[..], flags].concat(),
+            &folder.join("hub-operator"),
+            &account,
+            &[&hosts[..], flags].concat(),
         )?;
         operator.wait_until_ready(WITHIN).await?;
-        let image = format!("{}/models/{MODEL}:1.0.0", fleet.registry.host());
-        package(
-            &repository_root().join("wasm-models/fixtures").join(MODEL),
-            &image,
-        )
-        .await?;
-        let client = fleet.hub.client().await?;
+        let image = format!("{}/models/{MODEL}:1.0.0", registry.host());
+        let fixture = repository_root().join("wasm-models/fixtures").join(MODEL);
+        package(&fixture, &image).await?;
+        let client = plane.client().await?;
         let hub = Self {
             operator,
             kubectl,
             client,
-            fleet,
+            plane,
+            registry,
+            scratch,
         };
         let spec = json!({"family": "digits-raw", "version": "1.0.0", "image": image});
         hub.apply(&object("Model", MODEL, &spec)).await?;

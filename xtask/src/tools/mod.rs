@@ -24,6 +24,9 @@ use self::table::{TABLE, Tool};
 /// The parts that `cargo xtask demo` starts: a control plane, a registry, and cosign.
 pub(crate) const FOR_DEMO: &[&str] = &["registry", "kine", "kubernetes", "cosign"];
 
+/// The parts of a hub without devices: nothing is signed there.
+pub(crate) const FOR_HUB: &[&str] = &["registry", "kine", "kubernetes"];
+
 /// The parts that the end-to-end tests start: the demo's and a registry without the referrers API.
 pub(crate) const FOR_TESTS: &[&str] = &[
     "registry",

@@ -74,9 +74,9 @@ async fn tell(asked: &Asked) -> Result<()> {
     );
     let plan: &Plan = &asked.plan;
     let sites = if asked.clusters_only {
-        Sites::declare_only(&hub.fleet.hub, plan).await?
+        Sites::declare_only(&hub.plane, plan).await?
     } else {
-        let sites = Sites::start(&hub.fleet.hub, plan).await?;
+        let sites = Sites::start(&hub.plane, plan).await?;
         sites.change_faults(|faults| *faults = asked.faults.clone());
         sites.wait_until_joined(JOIN_WITHIN).await?;
         sites
