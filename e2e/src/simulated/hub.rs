@@ -2,7 +2,7 @@
 //!
 //! Owns how it is set up, and the objects that most who use it need. Sites are [`super::Sites`]'.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -35,6 +35,8 @@ pub struct Hub {
     pub kubectl: Kubectl,
     /// The client of whoever applies objects here.
     pub client: kube::Client,
+    /// Kubeconfig of the account that the operator runs as.
+    pub account: PathBuf,
     /// Its control plane.
     pub plane: ControlPlane,
     /// The registry that its Model is in.
@@ -84,6 +86,7 @@ impl Hub {
             operator,
             kubectl,
             client,
+            account,
             plane,
             registry,
             scratch,

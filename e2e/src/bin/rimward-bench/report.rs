@@ -149,9 +149,87 @@ pub(crate) fn page(facts: &[(&str, String)], sections: &[Section]) -> String {
     page
 }
 
+/// The page with these sections in the place of those of the same title, or at its end.
+pub(crate) fn merged(page: &str, facts: &[(&str, String)], sections: &[Section]) -> String {
+    let mut parts = page.split("\n## ").map(str::to_owned);
+    let head = parts.next().unwrap_or_default();
+    let mut parts: Vec<String> = parts
+        .map(|part| format!("## {}", part.trim_end()))
+        .collect();
+    let fact = |name: &str| facts.iter().find(|(it, _)| *it == name);
+    let fact = |name: &str| fact(name).map_or("", |(_, value)| value.as_str());
+    let when = format!(
+        "Measured by itself on {}, load average at the start {}.",
+        fact("date"),
+        fact("load average at the start")
+    );
+    for section in sections {
+        let text = section.page();
+        let (title, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+        let text = format!("{title}\n\n{when} {}", rest.trim_end());
+        let begin = format!("{title}\n");
+        match parts.iter_mut().find(|part| part.starts_with(&begin)) {
+            Some(part) => *part = text,
+            None => parts.push(text),
+        }
+    }
+    let whole = parts.join("\n\n");
+    let (met, missed) = (
+        whole.matches("| met |").count(),
+        whole.matches("| **missed** |").count(),
+    );
+    let lines = head.trim_end().lines().map(|line| {
+        if line.contains(" aims are met") {
+            format!(
+                "{met} of {} aims are met; what misses its aim says why below its table.",
+                met + missed
+            )
+        } else {
+            line.to_owned()
+        }
+    });
+    format!("{}\n\n{whole}\n", lines.collect::<Vec<_>>().join("\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_section_that_is_measured_by_itself_takes_its_place_and_no_others() {
+        let section = |title, met| Section {
+            title,
+            how: "So.".to_owned(),
+            beside: "limit",
+            rows: vec![Row::new("fast", "1 s").aim("≤ 1 s", met, "why.")],
+            notes: Vec::new(),
+        };
+        let facts = |date: &str| {
+            vec![
+                ("date", date.to_owned()),
+                ("load average at the start", "1.0".to_owned()),
+            ]
+        };
+        let old = page(
+            &facts("monday"),
+            &[section("One", true), section("Two", false)],
+        );
+        let new = merged(
+            &old,
+            &facts("tuesday"),
+            &[section("Two", true), section("Three", true)],
+        );
+        assert!(new.contains("3 of 3 aims are met"), "{new}");
+        assert_eq!(new.matches("## Two").count(), 1, "{new}");
+        assert_eq!(
+            new.matches("Measured by itself on tuesday").count(),
+            2,
+            "{new}"
+        );
+        assert!(new.contains("## One\n\nSo."), "{new}");
+        let again = merged(&new, &facts("tuesday"), &[section("Two", true)]);
+        assert_eq!(again, new);
+    }
 
     #[test]
     fn a_missed_aim_is_told_with_its_reason_and_a_met_one_without() {

@@ -14,7 +14,9 @@ use rimward_e2e::system::{Mode, SiteSpec, System, WITHIN};
 use crate::report::{Row, Section};
 use crate::stats::{median, spread, time};
 use course::{Course, PARTS};
-use watching::{Watching, watch_latency};
+pub(crate) use watching::watch_latency;
+
+use watching::Watching;
 
 const REPEATS: u32 = 5;
 const LATENCY_SAMPLES: usize = 20;
@@ -39,13 +41,14 @@ pub(crate) async fn run() -> Result<Section> {
     system
         .wait_for_value(&["edgecluster", SITE.name], nodes_ready, "2", WITHIN)
         .await?;
+    let client = system.fleet.hub.client().await?;
     let watching = Watching::start(&system).await?;
     let mut courses = Vec::new();
     let mut latency = Vec::new();
     for number in 0..=REPEATS {
         let image = package::release(&system, number).await?;
         let manifest = manifest(number, &image);
-        latency.extend(watch_latency(&system, LATENCY_SAMPLES).await?);
+        latency.extend(watch_latency(&client, LATENCY_SAMPLES).await?);
         let began = watching::now();
         system.kubectl()?.apply(&manifest).await?;
         let revision = watching.revision_since(began, WITHIN).await?;

@@ -179,8 +179,8 @@ async fn keep_asking(node: String, host: String, body: Bytes, log: Arc<Mutex<Log
 }
 
 /// Writes an object of the hub again and again; microseconds until a watch that was open before saw each.
-pub(super) async fn watch_latency(system: &System, samples: usize) -> Result<Vec<f64>> {
-    let api: Api<ConfigMap> = Api::default_namespaced(system.fleet.hub.client().await?);
+pub(crate) async fn watch_latency(client: &kube::Client, samples: usize) -> Result<Vec<f64>> {
+    let api: Api<ConfigMap> = Api::default_namespaced(client.clone());
     let write = async |number: usize| -> Result<String> {
         let object = json!({
             "apiVersion": "v1", "kind": "ConfigMap",

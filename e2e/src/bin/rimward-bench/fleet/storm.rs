@@ -1,0 +1,114 @@
+//! Every session's line breaks at once and is made again at once, while a revision is on its way to all of them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use rimward_e2e::simulated::{Reach, TEAM};
+use rimward_e2e::{Seen, wait_for};
+
+use super::latency::Releases;
+use super::rig::{EVERYWHERE, Rig, WITHIN, everywhere};
+use crate::report::Row;
+use crate::stats::{quantile, spread, time};
+
+/// How long the line is down: less than any grace, so nobody counts as silent.
+const DOWN: Duration = Duration::from_secs(3);
+/// Releases of the unrelated deployment during the storm, at most.
+const RELEASES_MAX: usize = 40;
+
+const WHY_SLOW: &str = "All sessions, the API server and the hub share this machine's cores.";
+
+pub(super) async fn run(rig: &Rig) -> Result<Vec<Row>> {
+    let last = rig.sites.len() - 1;
+    // The last site keeps its line: the unrelated deployment is there.
+    let in_storm = |index: usize| index != last;
+    let many = rig.sites.len() as u64 - 1;
+    let mut releases = Releases::start(rig, last).await?;
+    for _ in 0..10 {
+        releases.one_more().await?;
+    }
+    let calm = std::mem::take(&mut releases.took);
+
+    rig.sites.reach(in_storm, Reach::Offline);
+    // Half of the time goes by before the spec, so that orders are written while nobody listens.
+    tokio::time::sleep(DOWN / 2).await;
+    rig.hub.deploy(EVERYWHERE, "storm", &everywhere()).await?;
+    tokio::time::sleep(DOWN / 2).await;
+    let lists = rig.count(|counted| &counted.lists);
+    let beats = rig.count(|counted| &counted.beats);
+    let began = Instant::now();
+    rig.sites.reach(in_storm, Reach::Connected);
+    let back = async {
+        rig.at_least(|counted| &counted.lists, lists + many).await?;
+        rig.at_least(|counted| &counted.beats, beats + many).await?;
+        let back = began.elapsed().as_secs_f64();
+        let revision = rig
+            .hub
+            .promoted(EVERYWHERE, rig.sites.len(), WITHIN)
+            .await?;
+        anyhow::Ok((back, began.elapsed().as_secs_f64(), revision))
+    };
+    let unrelated = async {
+        while releases.took.len() < RELEASES_MAX && began.elapsed() < Duration::from_secs(10) {
+            releases.one_more().await?;
+        }
+        anyhow::Ok(())
+    };
+    let (back, unrelated) = tokio::join!(back, unrelated);
+    unrelated?;
+    let (back, whole, revision) = back?;
+    let lost = lost(rig, &revision).await?;
+    ensure!(!releases.took.is_empty(), "no release during the storm");
+    let storm = &releases.took;
+    Ok(vec![
+        Row::new(
+            format!("reconnect storm: {many} sessions back (watch listed, heartbeat taken)"),
+            time(back * 1e6),
+        )
+        .aim("≤ 10 s", back <= 10.0, WHY_SLOW),
+        Row::new(
+            "reconnect storm: the revision that was released meanwhile, promoted everywhere",
+            time(whole * 1e6),
+        ),
+        Row::new("reconnect storm: sites that missed it", lost.to_string()).aim(
+            "0",
+            lost == 0,
+            "An update was lost.",
+        ),
+        Row::new(
+            format!(
+                "reconnect storm: spec to order of an unrelated deployment, p99 of {}",
+                storm.len()
+            ),
+            time(quantile(storm, 990)),
+        )
+        .beside(
+            format!("in calm {}", spread(&calm, time)),
+            Some(quantile(storm, 990) / quantile(&calm, 500)),
+        ),
+    ])
+}
+
+/// Sites that do not serve the revision in the end.
+async fn lost(rig: &Rig, revision: &str) -> Result<usize> {
+    let missing = || -> Result<usize> {
+        let mut missing = 0;
+        for index in 0..rig.sites.len() {
+            missing += usize::from(
+                rig.sites.serves(index, TEAM, EVERYWHERE)?.as_deref() != Some(revision),
+            );
+        }
+        Ok(missing)
+    };
+    let all = wait_for(
+        "every site to serve it",
+        Duration::from_secs(30),
+        async || {
+            Ok(match missing()? {
+                0 => Seen::Done(()),
+                some => Seen::NotYet(format!("{some} do not")),
+            })
+        },
+    );
+    Ok(if all.await.is_ok() { 0 } else { missing()? })
+}
