@@ -16,5 +16,5 @@ mod sites;
 mod words;
 
 pub use faults::{Faults, Reach, Timing};
-pub use hub::{Hub, TEAM, object};
+pub use hub::{Hub, Parts, QUICK, TEAM, object};
 pub use sites::{Counted, Plan, SeenOrder, Sites};

@@ -79,9 +79,13 @@ impl Device {
         self.silent_since.is_none()
     }
 
-    /// It answers again.
-    pub(super) fn revive(&mut self) {
-        self.silent_since = None;
+    /// Gives it power, or takes it.
+    pub(super) fn power(&mut self, on: bool, now: u64) {
+        self.silent_since = if on {
+            None
+        } else {
+            Some(self.silent_since.unwrap_or(now))
+        };
     }
 
     /// What it serves of a model.

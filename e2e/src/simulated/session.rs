@@ -82,6 +82,11 @@ impl Session {
         self.beat_now.notify_one();
     }
 
+    /// Milliseconds since the session began: the clock of its site.
+    pub(super) fn now(&self) -> u64 {
+        milliseconds(self.began.elapsed())
+    }
+
     /// Looks at the site anew: what it may do, or what happens in it, changed.
     pub(super) fn wake(&self) {
         self.wake.notify_one();
@@ -210,7 +215,7 @@ impl Session {
             let now_reach = *reach.borrow_and_update();
             let mut wait = None;
             if now_reach != Reach::Dead {
-                let now = milliseconds(self.began.elapsed());
+                let now = self.now();
                 let faults = self.shared.faults();
                 let (round, generation, nodes) = {
                     let mut site = self.lock();

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Context as _;
 use rimward_core::cluster::{self, Assigned, Observed, Progress};
 use rimward_core::fleet::ModelReport;
 use rimward_core::ids::{ModelKey, NodeName, RevisionName};
@@ -76,12 +77,21 @@ impl Site {
 
     /// All nodes answer again.
     pub(super) fn revive(&mut self) {
-        self.nodes.values_mut().for_each(Device::revive);
+        let nodes = self.nodes.values_mut();
+        nodes.for_each(|node| node.power(true, 0));
     }
 
-    /// The revision that every node serves of a model, if it is one.
+    /// Takes the power of a node, or gives it back.
+    pub(super) fn power(&mut self, node: usize, on: bool, now: u64) -> anyhow::Result<()> {
+        let node = self.nodes.values_mut().nth(node);
+        node.context("no such node")?.power(on, now);
+        Ok(())
+    }
+
+    /// The revision that every node that answers serves of a model, if it is one.
     pub(super) fn serves(&self, key: &ModelKey) -> Option<&RevisionName> {
-        let mut served = self.nodes.values().map(|node| node.serves(key));
+        let nodes = self.nodes.values().filter(|node| node.answers());
+        let mut served = nodes.map(|node| node.serves(key));
         let first = served.next()??;
         served.all(|it| it == Some(first)).then_some(first)
     }

@@ -39,7 +39,7 @@ const GROUP: &str = "rimward:simulated-sites";
 pub struct Plan {
     /// How many.
     pub sites: usize,
-    /// What their names begin with.
+    /// What their names begin with; without the dash at its end it is their label `fleet`.
     pub prefix: String,
     /// How many of them, from the first, have the label `ring: canary`; the others have `ring: main`.
     pub canaries: usize,
@@ -222,6 +222,17 @@ impl Sites {
         }
     }
 
+    /// Takes the power of one node of a site, or gives it back.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn power(&self, index: usize, node: usize, on: bool) -> Result<()> {
+        let session = self.sessions.get(index).context("no such site")?;
+        session.lock().power(node, on, session.now())?;
+        session.wake();
+        Ok(())
+    }
+
     /// Whether a site is to be reached.
     ///
     /// # Errors
@@ -281,7 +292,7 @@ impl Sites {
         last.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The revision that every node of a site serves of a deployment, if it is one.
+    /// The revision that every node of a site that answers serves of a deployment, if it is one.
     ///
     /// # Errors
     /// When there is no such site, or a name is none.
@@ -394,7 +405,8 @@ async fn declare(client: &Client, plan: &Plan, names: &[String]) -> Result<()> {
     let sites = names.iter().enumerate().map(|(index, name)| async move {
         let ring = if index < plan.canaries { "canary" } else { "main" };
         let number = index.to_string();
-        let labels = BTreeMap::from([("ring", ring), ("number", &number)]);
+        let fleet = plan.prefix.trim_end_matches('-');
+        let labels = BTreeMap::from([("ring", ring), ("number", &number), ("fleet", fleet)]);
         make(
             client,
             &json!({

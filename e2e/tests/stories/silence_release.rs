@@ -1,0 +1,99 @@
+//! A release that silences each site that gets it, and one that silences each node: neither goes further than its
+//! first place, whichever way the canary is chosen.
+
+use anyhow::{Result, ensure};
+use rimward_e2e::simulated::Hub;
+use rimward_e2e::{Story, story};
+use serde_json::json;
+
+use crate::silence_world::{CALM, Scene, by_label, canary_first};
+
+#[test]
+fn a_release_that_silences_every_site_it_reaches_stops_at_its_canary_chosen_by_count() {
+    story("silencer-count", async |_: &Story| {
+        let hub = Hub::shared().await?;
+        let policy = canary_first(&json!({"count": 1}), 3600);
+        let scene = Scene::start(&hub, "silencer-count", (10, 1), &policy).await?;
+        stops_at_one(&scene).await
+    });
+}
+
+#[test]
+fn a_release_that_silences_every_site_it_reaches_stops_at_its_canary_chosen_by_label() {
+    story("silencer-label", async |_: &Story| {
+        let hub = Hub::shared().await?;
+        let scene = Scene::start(
+            &hub,
+            "silencer-label",
+            (10, 1),
+            &canary_first(&by_label(), 3600),
+        )
+        .await?;
+        stops_at_one(&scene).await
+    });
+}
+
+/// Each site that gets the release is never heard again.
+async fn stops_at_one(scene: &Scene<'_>) -> Result<()> {
+    scene
+        .sites
+        .change_faults(|faults| faults.silences_site.push("deadly".to_owned()));
+    scene.release("deadly").await?;
+    let revision = scene.update().await?;
+    let status = scene
+        .wait("a suspect", |status| status["clusters"]["suspect"] == 1)
+        .await?;
+    let waits = status["waitingFor"].as_str().unwrap_or_default().to_owned();
+    let name = scene.sites.name(0)?;
+    ensure!(
+        waits.contains(name) && waits.contains("promote"),
+        "says whom it waits for, and what to type: {waits}"
+    );
+    tokio::time::sleep(CALM).await;
+    let exposed = scene.sites.exposed_to(&revision);
+    ensure!(
+        exposed == [0],
+        "sites that were told to run it: {exposed:?}"
+    );
+    let status = scene.status().await?;
+    ensure!(status["stage"]["name"] == "canary", "{status}");
+    ensure!(
+        scene.outcome(&revision).await? != "Failed",
+        "silence condemns nothing"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_release_that_silences_every_node_it_reaches_stops_at_the_first_node_of_the_first_site() {
+    story("silencer-nodes", async |_: &Story| {
+        let hub = Hub::shared().await?;
+        let scene = Scene::start(
+            &hub,
+            "silencer-nodes",
+            (3, 3),
+            &canary_first(&by_label(), 3600),
+        )
+        .await?;
+        scene
+            .sites
+            .change_faults(|faults| faults.silences_node.push("deadly".to_owned()));
+        scene.release("deadly").await?;
+        let revision = scene.update().await?;
+        scene
+            .wait("a suspect node", |status| status["nodes"]["suspect"] == 1)
+            .await?;
+        tokio::time::sleep(CALM).await;
+        let exposed = scene.sites.exposed_to(&revision);
+        ensure!(
+            exposed == [0],
+            "sites that were told to run it: {exposed:?}"
+        );
+        let status = scene.status().await?;
+        ensure!(
+            status["nodes"]["suspect"] == 1,
+            "one node of nine is lost, no more: {status}"
+        );
+        Ok(())
+    });
+}

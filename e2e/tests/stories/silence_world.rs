@@ -1,0 +1,205 @@
+//! What the stories of silence share: simulated sites on a real hub, policies with short graces, actions, and the
+//! words of a status.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rimward_e2e::simulated::{Hub, Plan, Reach, Sites, TEAM, Timing, object};
+use rimward_e2e::{Seen, wait_for};
+use serde_json::{Value, json};
+
+pub(crate) const WITHIN: Duration = Duration::from_secs(120);
+/// Longer than a grace and the plans after it: what has not happened by then does not happen by itself.
+pub(crate) const CALM: Duration = Duration::from_secs(16);
+/// As the policies of these stories have it.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
+
+/// A deployment on sites of its own.
+pub(crate) struct Scene<'a> {
+    pub(crate) hub: &'a Hub,
+    pub(crate) sites: Sites,
+    /// Of the deployment, its policy and its sites.
+    pub(crate) name: &'static str,
+}
+
+impl<'a> Scene<'a> {
+    /// `count` sites of `nodes` nodes, of which the first is the canary, that run a first release.
+    pub(crate) async fn start(
+        hub: &'a Hub,
+        name: &'static str,
+        (count, nodes): (usize, usize),
+        policy: &Value,
+    ) -> Result<Self> {
+        let plan = Plan {
+            sites: count,
+            prefix: format!("{name}-"),
+            nodes,
+            timing: Timing {
+                heartbeat: Duration::from_secs(1),
+                retry_max: Duration::from_secs(1),
+                staging: Duration::from_millis(200),
+                trial: Duration::from_millis(200),
+                node_silence: Duration::from_secs(4),
+                ..Timing::default()
+            },
+            ..Plan::default()
+        };
+        let sites = Sites::start(&hub.plane, &plan).await?;
+        sites.wait_until_joined(WITHIN).await?;
+        hub.apply(&object("RolloutPolicy", name, policy)).await?;
+        let scene = Self { hub, sites, name };
+        scene.release("first").await?;
+        scene.promoted(count).await?;
+        Ok(scene)
+    }
+
+    /// Asks for another release.
+    pub(crate) async fn release(&self, release: &str) -> Result<()> {
+        let more = json!({
+            "placement": {"clusterSelector": {"matchLabels": {"fleet": self.name}}},
+            "rolloutPolicyRef": {"name": self.name},
+            "progressDeadlineSeconds": 10,
+        });
+        self.hub.deploy(self.name, release, &more).await
+    }
+
+    /// Waits until what is asked for is promoted, and on so many sites.
+    pub(crate) async fn promoted(&self, updated: usize) -> Result<String> {
+        wait_for(
+            &format!("{} to be promoted", self.name),
+            WITHIN,
+            async || {
+                let object = self.object().await?;
+                let status = &object["status"];
+                let current = status["currentRevision"].as_str().unwrap_or_default();
+                let done = status["observedGeneration"] == object["metadata"]["generation"]
+                    && !current.is_empty()
+                    && status["currentRevision"] == status["updateRevision"]
+                    && status["clusters"]["updated"] == updated;
+                Ok(if done {
+                    Seen::Done(current.to_owned())
+                } else {
+                    Seen::NotYet(status.to_string())
+                })
+            },
+        )
+        .await
+    }
+
+    /// Waits until the status says what `is` looks for. Every status on the way adds up.
+    pub(crate) async fn wait(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
+        wait_for(&format!("{}: {what}", self.name), WITHIN, async || {
+            let object = self.object().await?;
+            let status = object["status"].clone();
+            if let Err(error) = adds_up(&status) {
+                return Ok(Seen::Never(format!("{error:#}")));
+            }
+            let seen = status["observedGeneration"] == object["metadata"]["generation"];
+            Ok(if seen && is(&status) {
+                Seen::Done(status)
+            } else {
+                Seen::NotYet(status.to_string())
+            })
+        })
+        .await
+    }
+
+    pub(crate) async fn status(&self) -> Result<Value> {
+        Ok(self.object().await?["status"].clone())
+    }
+
+    async fn object(&self) -> Result<Value> {
+        let get = ["modeldeployment", self.name, "-n", TEAM];
+        self.hub.kubectl.get_json(get).await
+    }
+
+    /// The revision that is being rolled out, once there is one beside the promoted one.
+    pub(crate) async fn update(&self) -> Result<String> {
+        let status = self
+            .wait("the next revision", |status| {
+                status["updateRevision"].is_string()
+                    && status["updateRevision"] != status["currentRevision"]
+            })
+            .await?;
+        let revision = status["updateRevision"].as_str();
+        Ok(revision.context("no revision")?.to_owned())
+    }
+
+    /// What became of a revision.
+    pub(crate) async fn outcome(&self, revision: &str) -> Result<String> {
+        let get = ["modelrevision", revision, "-n", TEAM];
+        let status = self.hub.kubectl.get_json(get).await?["status"].clone();
+        Ok(status["outcome"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Asks for an action as a person does, and waits for its outcome.
+    pub(crate) async fn act(&self, action: &str, more: &Value) -> Result<Value> {
+        let name = format!("{}-{}", self.name, action.to_lowercase());
+        let mut spec = json!({"deploymentName": self.name, "action": action, "by": "admin"});
+        if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
+            spec.extend(more.clone());
+        }
+        self.hub
+            .apply(&object("RolloutAction", &name, &spec))
+            .await?;
+        wait_for(&format!("the outcome of {name}"), WITHIN, async || {
+            let get = ["rolloutaction", &name, "-n", TEAM];
+            let status = self.hub.kubectl.get_json(get).await?["status"].clone();
+            Ok(if status["outcome"].is_string() {
+                Seen::Done(status)
+            } else {
+                Seen::NotYet(status.to_string())
+            })
+        })
+        .await
+    }
+
+    /// Cuts the line of one site.
+    pub(crate) fn cut(&self, site: usize) {
+        self.sites.reach(|index| index == site, Reach::Offline);
+    }
+
+    /// All sites are back.
+    pub(crate) fn back(&self) {
+        self.sites.reach(|_| true, Reach::Connected);
+    }
+}
+
+/// Two stages: the canary, then everyone, one at a time. `canary` says which clusters the first has.
+pub(crate) fn canary_first(canary: &Value, bake_seconds: u32) -> Value {
+    json!({
+        "stages": [
+            {"name": "canary", "clusters": canary, "maxFailures": 0, "maxUnavailable": 1, "bakeSeconds": bake_seconds},
+            {"name": "everyone", "clusters": {"percent": 100}, "maxFailures": 0, "maxUnavailable": 1},
+        ],
+        "offline": {"graceSeconds": GRACE.as_secs()},
+    })
+}
+
+/// The canary by its label.
+pub(crate) fn by_label() -> Value {
+    json!({"selector": {"matchLabels": {"ring": "canary"}}})
+}
+
+/// Each desired cluster, and each desired node, is in exactly one column.
+fn adds_up(status: &Value) -> Result<()> {
+    const COLUMNS: [&str; 7] = [
+        "updated",
+        "pending",
+        "held",
+        "silent",
+        "suspect",
+        "failed",
+        "rolledBack",
+    ];
+    for kind in ["clusters", "nodes"] {
+        let counts = &status[kind];
+        if counts.is_null() {
+            continue;
+        }
+        let columns = COLUMNS.map(|column| counts[column].as_u64().unwrap_or(0));
+        let sum: u64 = columns.iter().sum();
+        ensure!(counts["desired"] == sum, "{kind} do not add up: {counts}");
+    }
+    Ok(())
+}
