@@ -3,10 +3,10 @@
 //! Owns the walk of a release on a node (staging, trial, committed, or what goes wrong instead). Time is handed in,
 //! in milliseconds. Must never decide whether it has the go-ahead.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rimward_core::cluster::{GoAhead, Node, NodeModel, NodeReport, NodeState};
+use rimward_core::cluster::{GoAhead, Hearing, Node, NodeModel, NodeReport, NodeState};
 use rimward_core::fleet::Action;
 use rimward_core::ids::{ModelKey, RevisionName};
 use rimward_core::summary::Measures;
@@ -28,10 +28,12 @@ pub(super) struct Device {
 #[derive(Debug)]
 struct Release {
     revision: RevisionName,
+    attempt: u32,
     state: NodeState,
     since: u64,
     last_good: Option<RevisionName>,
-    rejected: BTreeSet<RevisionName>,
+    /// What it condemned, and under which attempt.
+    rejected: BTreeMap<RevisionName, u32>,
 }
 
 /// What one look at a node gave.
@@ -49,14 +51,19 @@ impl Device {
     /// As the planner sees it.
     pub(super) fn seen(&self, now: u64, timing: &Timing) -> Node<u64> {
         let silence = milliseconds(timing.node_silence);
-        let alive = |since: u64| now.saturating_sub(since) < silence;
+        let is_silent = |since: u64| now.saturating_sub(since) >= silence;
         let models = self.models.iter().map(|(key, it)| (key.clone(), it.said()));
         Node {
             labels: BTreeMap::new(),
-            alive: self.silent_since.is_none_or(alive),
+            hearing: if self.silent_since.is_some_and(is_silent) {
+                Hearing::Silent
+            } else {
+                Hearing::Heard
+            },
             held: None,
             generation: self.generation,
             entries: self.entries.clone(),
+            maybe: BTreeMap::new(),
             report: Some(NodeReport {
                 observed_generation: self.observed_generation,
                 models: models.collect(),
@@ -115,15 +122,12 @@ impl Device {
             }
             let release = match self.models.remove(key) {
                 Some(mut release) => {
-                    if release.revision != entry.revision {
-                        release.begin(&entry.revision, now);
-                        step.changed = true;
-                    }
+                    step.changed |= release.take(entry, now);
                     release
                 }
                 None => {
                     step.changed = true;
-                    Release::new(&entry.revision, now)
+                    Release::new(entry, now)
                 }
             };
             let release = self.models.entry(key.clone()).or_insert(release);
@@ -143,26 +147,36 @@ impl Device {
 }
 
 impl Release {
-    fn new(revision: &RevisionName, now: u64) -> Self {
+    fn new(entry: &GoAhead<u64>, now: u64) -> Self {
         Self {
-            revision: revision.clone(),
+            revision: entry.revision.clone(),
+            attempt: entry.attempt,
             state: NodeState::Staging,
             since: now,
             last_good: None,
-            rejected: BTreeSet::new(),
+            rejected: BTreeMap::new(),
         }
     }
 
-    fn begin(&mut self, revision: &RevisionName, now: u64) {
-        self.revision = revision.clone();
+    /// Takes its go-ahead; says whether that is news. What is committed needs nothing but a new attempt's number,
+    /// what is condemned stays so unless its verdict is void.
+    fn take(&mut self, entry: &GoAhead<u64>, now: u64) -> bool {
+        if (&self.revision, self.attempt) == (&entry.revision, entry.attempt) {
+            return false;
+        }
+        self.revision = entry.revision.clone();
+        self.attempt = entry.attempt;
+        self.rejected
+            .retain(|_, under| *under >= entry.forget_verdicts_before);
         self.since = now;
-        self.state = if self.last_good.as_ref() == Some(revision) {
+        self.state = if self.last_good.as_ref() == Some(&self.revision) {
             NodeState::Committed
-        } else if self.rejected.contains(revision) {
+        } else if self.rejected.contains_key(&self.revision) {
             NodeState::Rejected
         } else {
             NodeState::Staging
         };
+        true
     }
 
     fn enter(&mut self, state: NodeState, now: u64) {
@@ -190,7 +204,7 @@ impl Release {
                         return (Some(now + milliseconds(timing.blocked_retry).max(1)), None);
                     }
                     Fate::Rejected => {
-                        self.rejected.insert(self.revision.clone());
+                        self.rejected.insert(self.revision.clone(), self.attempt);
                         self.enter(NodeState::Rejected, now);
                     }
                     Fate::SilencesSite | Fate::SilencesNode => {
@@ -216,6 +230,7 @@ impl Release {
         };
         NodeModel {
             revision: self.revision.clone(),
+            attempt: self.attempt,
             state: self.state,
             serving: self.last_good.is_some(),
             reason: reason.to_owned(),

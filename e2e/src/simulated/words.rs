@@ -43,6 +43,8 @@ pub(super) fn entries(models: &[AssignedModel]) -> (Entries, BTreeMap<RevisionNa
 fn entry(model: &AssignedModel, revision: RevisionName) -> Assigned<u64> {
     Assigned {
         revision,
+        attempt: model.attempt,
+        forget_verdicts_before: model.forget_verdicts_before,
         action: match model.action {
             rimward_crds::Action::Run => Action::Run,
             rimward_crds::Action::Remove => Action::Remove,
@@ -52,6 +54,7 @@ fn entry(model: &AssignedModel, revision: RevisionName) -> Assigned<u64> {
             CountOrPercent::Count(count) => Amount::Count(count),
             CountOrPercent::Percent(percent) => Amount::Percent(u32::from(percent)),
         },
+        max_failures: model.max_failures,
         progress_deadline_seconds: model.progress_deadline_seconds,
         content: content(model),
     }
@@ -139,6 +142,7 @@ fn model(key: &ModelKey, report: &ModelReport) -> Value {
         "namespace": key.namespace.to_string(),
         "name": key.name.to_string(),
         "revision": report.revision.to_string(),
+        "attempt": report.attempt,
         "nodes": in_camel_case(&report.nodes),
         "verdict": verdict,
     });

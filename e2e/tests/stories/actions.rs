@@ -233,7 +233,7 @@ async fn unanswered(ann: &Path, admin: &Kubectl) -> Result<()> {
     ensure!(spec == expected, "{spec}");
     // Both stand among what the deployment's tree shows.
     let tree = cli(
-        &admin.kubeconfig().to_owned(),
+        admin.kubeconfig(),
         &["get", "digits", "-n", "team", "-o", "wide"],
     )
     .await?;
