@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod answers;
 mod backoff;
 mod cache;
+mod credentials;
 mod edge;
 mod election;
 mod events;

@@ -10,13 +10,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use kube::client::ClientBuilder;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use rimward_crds::direct;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::answers::BoundAnswers;
+use crate::credentials::{self, Source};
 
 /// How long a stopped role may take to finish what it is at.
 const STOP_SECONDS_MAX: u64 = 20;
@@ -75,29 +74,14 @@ impl CommonArgs {
         })
     }
 
-    /// Makes the client of the cluster that the operator runs in (or that `--kubeconfig` names).
+    /// Makes the client of the cluster that the operator runs in (or that `--kubeconfig` names). It reads its
+    /// credentials again when they change or are refused.
     ///
     /// # Errors
     /// When the kubeconfig does not parse, or no configuration is found.
     pub(crate) async fn client(&self) -> anyhow::Result<Client> {
-        let config = match &self.kubeconfig {
-            Some(path) => {
-                let file = Kubeconfig::read_from(path)
-                    .with_context(|| format!("kubeconfig {}", path.display()))?;
-                direct::config(file, &KubeConfigOptions::default())
-                    .await
-                    .with_context(|| format!("kubeconfig {}", path.display()))?
-            }
-            None => match Kubeconfig::read() {
-                Ok(file) => direct::config(file, &KubeConfigOptions::default())
-                    .await
-                    .context("kubeconfig")?,
-                Err(_) => {
-                    Config::incluster().context("no kubeconfig and no service account found")?
-                }
-            },
-        };
-        client(config).context("API client")
+        let source = self.kubeconfig.clone();
+        credentials::client(source.map_or(Source::Usual, Source::File)).await
     }
 }
 
