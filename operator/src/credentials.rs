@@ -17,7 +17,7 @@ use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use rimward_crds::direct;
-use secrecy::ExposeSecret as _;
+use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
 use tower::Service;
 
@@ -157,9 +157,7 @@ fn mark(config: &Config) -> u64 {
     (&auth.username, &auth.client_certificate_data).hash(&mut hasher);
     for secret in [&auth.password, &auth.token, &auth.client_key_data] {
         let secret = secret.as_ref();
-        secret
-            .map(|secret| secret.expose_secret())
-            .hash(&mut hasher);
+        secret.map(ExposeSecret::expose_secret).hash(&mut hasher);
     }
     for path in [&auth.token_file, &auth.client_certificate, &auth.client_key] {
         let content = path.as_ref().map(std::fs::read);

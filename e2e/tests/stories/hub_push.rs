@@ -8,7 +8,8 @@ use rimward_e2e::{Fleet, Seen, Story, story, wait_for};
 use crate::hub_world::{Parts, WITHIN, World, deployment, model};
 
 #[test]
-fn the_hub_runs_the_session_of_a_push_cluster_until_its_kubeconfig_is_taken_away() {
+fn the_hub_runs_the_session_of_a_push_cluster_with_its_kubeconfig_as_it_stands_until_it_is_taken_away()
+ {
     story("hub-push", async |story: &Story| {
         let fleet = Fleet::start("hub-push-fleet", &["north"], Options::default()).await?;
         let world = World::on(Parts::Own(Box::new(fleet))).await?;
@@ -66,6 +67,30 @@ fn the_hub_runs_the_session_of_a_push_cluster_until_its_kubeconfig_is_taken_away
             })
         })
         .await?;
+
+        // Replaced under the running session: by one that cannot be used, and by one that can.
+        let rotate = async |kubeconfig: &str| {
+            let patch = serde_json::json!({"stringData": {"kubeconfig": kubeconfig}}).to_string();
+            let patch = [
+                "patch",
+                "secret",
+                "north",
+                "-n",
+                "rimward-system",
+                "-p",
+                &patch,
+            ];
+            world.kubectl.run(patch).await
+        };
+        let good = std::fs::read_to_string(&north.operator)?;
+        rotate("nonsense: [").await?;
+        world
+            .condition(object, "Stalled", "True", "KubeconfigInvalid")
+            .await?;
+        rotate(&format!("# rotated\n{good}")).await?;
+        world
+            .condition(object, "Ready", "True", "Connected")
+            .await?;
 
         world
             .kubectl
