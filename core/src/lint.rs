@@ -1,46 +1,49 @@
 //! Checks that any fleet plan keeps the promises, whoever made it.
 //!
-//! Owns the promises as predicates over (desired, observed, plan). It shares with the planner only what
-//! placement and stages mean, and reads reports by itself. Tests run it on every plan of a simulation.
+//! Owns the promises as predicates over what was wanted, what was seen, and what was planned. It reads reports and
+//! heartbeats by itself, and shares none of the planner's exclusions: a silent cluster that has the revision
+//! counts here for as long as it has not said otherwise. Tests run it on every plan.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use thiserror::Error;
 
 use crate::fleet::{
-    Action, Cluster, Desired, ENTRIES_MAX, Entry, Observed, Outcome, Plan, stage_groups,
+    Action, AfterUpdate, Cluster, Desired, ENTRIES_MAX, Entry, Fleet, Hearing, Observed, Outcome,
+    Plan, StageGroup,
 };
 use crate::ids::{ClusterName, DeploymentKey, EndpointName, RevisionName, StageName};
 use crate::summary::Phase;
+use crate::time::Timestamp;
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Violation {
-    /// More clusters on their way than the stage allows, after this plan put another one there.
-    #[error("{deployment}: stage {stage} would have {moving} of {max} clusters on their way")]
-    Concurrency {
+    /// More clusters exposed and not proven than the stage allows, after this plan exposed another one.
+    #[error(
+        "{deployment}: stage {stage} would have {exposed} of {max} clusters exposed and unproven"
+    )]
+    Exposed {
         /// The deployment.
         deployment: DeploymentKey,
         /// The stage.
         stage: StageName,
-        /// Clusters on their way.
-        moving: usize,
+        /// Clusters that may have the revision and have not proven it.
+        exposed: usize,
         /// Allowed.
         max: usize,
     },
-    /// More clusters unavailable than the stage allows, after this plan took away one that served.
-    #[error("{deployment}: stage {stage} would have {unavailable} of {max} clusters unavailable")]
-    Unavailable {
+    /// A cluster that is not heard is sent forward.
+    #[error("{deployment}: {revision} is given to cluster {cluster}, which is not heard")]
+    Unheard {
         /// The deployment.
         deployment: DeploymentKey,
-        /// The stage.
-        stage: StageName,
-        /// Clusters unavailable.
-        unavailable: usize,
-        /// Allowed.
-        max: usize,
+        /// The revision.
+        revision: RevisionName,
+        /// The cluster.
+        cluster: ClusterName,
     },
-    /// A failed revision is given to a cluster that did not have it.
+    /// A condemned revision is given to a cluster that did not have it.
     #[error("{deployment}: failed revision {revision} is given to cluster {cluster}")]
     FailedRevision {
         /// The deployment.
@@ -50,7 +53,7 @@ pub enum Violation {
         /// The cluster.
         cluster: ClusterName,
     },
-    /// The target is given to a cluster whose stage has not begun.
+    /// The revision is given to a cluster whose stage has not begun.
     #[error("{deployment}: cluster {cluster} of stage {stage} gets {revision} before its stage")]
     EarlyStage {
         /// The deployment.
@@ -69,6 +72,16 @@ pub enum Violation {
         deployment: DeploymentKey,
         /// The cluster.
         cluster: ClusterName,
+    },
+    /// The columns do not add up.
+    #[error("{deployment}: {sum} clusters or nodes in columns, {desired} desired")]
+    Columns {
+        /// The deployment.
+        deployment: DeploymentKey,
+        /// What the columns add up to.
+        sum: u32,
+        /// What they should.
+        desired: u32,
     },
     /// An entry disappears though its removal was not confirmed.
     #[error("{deployment}: the entry of cluster {cluster} vanishes unconfirmed")]
@@ -108,25 +121,35 @@ pub enum Violation {
     },
 }
 
-/// Lists every promise that `plan` breaks; empty for a good plan.
-#[must_use]
-pub fn check(desired: &Desired, observed: &Observed, plan: &Plan) -> Vec<Violation> {
-    let mut found = Vec::new();
-    for key in desired.deployments.keys() {
-        budgets(desired, observed, plan, key, &mut found);
-        revisions(desired, observed, plan, key, &mut found);
-        reasons(desired, observed, plan, key, &mut found);
-    }
-    for (name, cluster) in &observed.clusters {
-        entries(desired, name, cluster, plan, &mut found);
-    }
-    found
+/// A plan and what it was made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Checked<'a> {
+    /// What was wanted before the plan.
+    pub desired: &'a Desired,
+    /// What was seen before the plan.
+    pub observed: &'a Observed,
+    /// The planner after it.
+    pub fleet: &'a Fleet,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// When.
+    pub now: Timestamp,
 }
 
-fn planned<'a>(plan: &'a Plan, cluster: &ClusterName, key: &DeploymentKey) -> Option<&'a Entry> {
-    plan.clusters
-        .get(cluster)
-        .and_then(|entries| entries.get(key))
+/// Lists every promise that a plan breaks; empty for a good one.
+#[must_use]
+pub fn check(checked: Checked<'_>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for key in checked.desired.deployments.keys() {
+        exposure(checked, key, &mut found);
+        revisions(checked, key, &mut found);
+        reasons(checked, key, &mut found);
+        columns(checked, key, &mut found);
+    }
+    for (name, cluster) in &checked.observed.clusters {
+        entries(checked, name, cluster, &mut found);
+    }
+    found
 }
 
 fn running(entry: Option<&Entry>) -> Option<&RevisionName> {
@@ -135,94 +158,106 @@ fn running(entry: Option<&Entry>) -> Option<&RevisionName> {
         .map(|entry| &entry.revision)
 }
 
-/// How a cluster stands by what was seen.
-#[derive(Default)]
-struct Standing {
-    moving: bool,
-    unavailable: bool,
+fn hearing(checked: Checked<'_>, key: &DeploymentKey, cluster: &Cluster) -> Hearing {
+    let policy = &checked.desired.deployments[key].policy;
+    cluster
+        .connection
+        .hearing(policy.offline.grace_seconds, checked.now)
 }
 
-fn standing(cluster: &Cluster, key: &DeploymentKey, alive: bool) -> Standing {
-    let Some(revision) = running(cluster.entries.get(key)) else {
-        return Standing::default();
-    };
-    let said = cluster.report.as_ref().and_then(|report| {
-        let fresh = report.observed_generation == cluster.generation;
-        report.models.get(key).map(|model| (fresh, model))
-    });
-    let Some((fresh, report)) = said.filter(|(_, report)| &report.revision == revision) else {
-        return Standing {
-            moving: true,
-            unavailable: true,
-        };
-    };
-    let answering = report.nodes.desired.saturating_sub(report.nodes.silent);
-    let over = report.phase == Phase::Failed || report.nodes.rejected() > 0;
-    let nobody = answering == 0 && report.nodes.desired > 0;
-    let arrived = over || report.nodes.updated >= answering && !nobody;
-    let moving = !fresh || !arrived;
-    Standing {
-        moving,
-        unavailable: moving || !alive || !report.nodes.available(),
-    }
-}
-
-fn budgets(
-    desired: &Desired,
-    observed: &Observed,
-    plan: &Plan,
+/// A living cluster says, of exactly this generation, that it has the revision or that it failed on it.
+fn spoke(
+    checked: Checked<'_>,
     key: &DeploymentKey,
-    found: &mut Vec<Violation>,
-) {
-    for group in stage_groups(desired, observed, key) {
-        let mut moving = 0;
-        let mut unavailable = 0;
-        let mut put_on_way = false;
-        let mut took_away = false;
-        for (name, alive) in &group.counted {
-            let Some(cluster) = observed.clusters.get(name) else {
+    cluster: &Cluster,
+    revision: &RevisionName,
+) -> bool {
+    let heard = hearing(checked, key, cluster) == Hearing::Heard;
+    cluster.report.as_ref().is_some_and(|report| {
+        let model = report.models.get(key);
+        report.observed_generation == cluster.generation
+            && model.is_some_and(|model| {
+                let nodes = model.nodes;
+                let expected = nodes.desired.saturating_sub(nodes.silent);
+                // That it was condemned outlives silence.
+                let condemned = model.phase == Phase::Failed || nodes.rejected() > 0;
+                &model.revision == revision
+                    && (condemned || heard)
+                    && (condemned
+                        || model.phase == Phase::TimedOut
+                        || nodes.updated.saturating_add(nodes.held) >= expected
+                            && (expected > 0 || nodes.desired == 0))
+            })
+    })
+}
+
+fn exposure(checked: Checked<'_>, key: &DeploymentKey, found: &mut Vec<Violation>) {
+    let deployment = &checked.desired.deployments[key];
+    if deployment.policy.offline.after_update == AfterUpdate::Ignore {
+        return;
+    }
+    let Some(update) = target(checked, key) else {
+        return;
+    };
+    let current = checked
+        .plan
+        .deployments
+        .get(key)
+        .map(|it| it.standing.current.clone());
+    if current == Some(Some(update.clone())) && deployment.standing.undo.is_some() {
+        return;
+    }
+    for group in checked.fleet.stages(key) {
+        let StageGroup {
+            name: stage,
+            members,
+            moving_max,
+            unavailable_max,
+        } = group;
+        let max = moving_max.min(unavailable_max.unwrap_or(usize::MAX));
+        let (mut exposed, mut added) = (0, false);
+        for name in &members {
+            let Some(cluster) = checked.observed.clusters.get(name) else {
                 continue;
             };
-            let was = standing(cluster, key, *alive);
-            let after = running(planned(plan, name, key));
-            let changed = after.is_some() && after != running(cluster.entries.get(key));
-            put_on_way |= changed;
-            took_away |= changed && (!was.unavailable || was.moving);
-            moving += usize::from(after.is_some() && (was.moving || changed));
-            unavailable += usize::from(after.is_some() && (was.unavailable || changed));
-        }
-        if put_on_way && moving > group.moving_max {
-            found.push(Violation::Concurrency {
-                deployment: key.clone(),
-                stage: group.name.clone(),
-                moving,
-                max: group.moving_max,
+            let before = running(cluster.entries.get(key));
+            let after = checked.plan.clusters.get(name).and_then(|it| it.get(key));
+            let given = running(after) == Some(&update) && before != Some(&update);
+            let going_back = before.is_some_and(|before| {
+                let known = deployment.revisions.get(before);
+                current == Some(Some(update.clone()))
+                    && known.is_none_or(|known| known.outcome != Outcome::Promoted)
             });
+            added |= given && !going_back;
+            // Once its rollout was over, a cluster that has the revision may come and go.
+            let over = deployment.standing.current.as_ref() == Some(&update);
+            let had = before == Some(&update) && !spoke(checked, key, cluster, &update) && !over;
+            exposed += usize::from(given && !going_back || had);
         }
-        if let Some(max) = group.unavailable_max
-            && (took_away && unavailable > max || put_on_way && moving > max)
-        {
-            let unavailable = if took_away { unavailable } else { moving };
-            found.push(Violation::Unavailable {
+        if added && exposed > max {
+            found.push(Violation::Exposed {
                 deployment: key.clone(),
-                stage: group.name.clone(),
-                unavailable,
+                stage,
+                exposed,
                 max,
             });
         }
     }
 }
 
-fn revisions(
-    desired: &Desired,
-    observed: &Observed,
-    plan: &Plan,
-    key: &DeploymentKey,
-    found: &mut Vec<Violation>,
-) {
-    let (Some(deployment), Some(answer)) =
-        (desired.deployments.get(key), plan.deployments.get(key))
-    else {
+/// The revision that the deployment goes to after the plan.
+fn target(checked: Checked<'_>, key: &DeploymentKey) -> Option<RevisionName> {
+    let deployment = &checked.desired.deployments[key];
+    let standing = &checked.plan.deployments.get(key)?.standing;
+    match &standing.undo {
+        Some(undo) if deployment.update.as_ref() == Some(&undo.from) => Some(undo.to.clone()),
+        _ => deployment.update.clone(),
+    }
+}
+
+fn revisions(checked: Checked<'_>, key: &DeploymentKey, found: &mut Vec<Violation>) {
+    let deployment = &checked.desired.deployments[key];
+    let Some(answer) = checked.plan.deployments.get(key) else {
         return;
     };
     let failed = |revision: &RevisionName| {
@@ -230,22 +265,24 @@ fn revisions(
         let before = deployment.revisions.get(revision).map(|it| it.outcome);
         now.or(before) == Some(Outcome::Failed)
     };
-    let stages: BTreeMap<_, _> = stage_groups(desired, observed, key)
+    let stages: BTreeMap<_, _> = checked
+        .fleet
+        .stages(key)
         .into_iter()
         .enumerate()
         .flat_map(|(index, group)| {
             let name = group.name;
-            group
-                .members
-                .into_iter()
-                .map(move |member| (member, (index, name.clone())))
+            let place = move |member| (member, (index, name.clone()));
+            group.members.into_iter().map(place)
         })
         .collect();
-    for (name, cluster) in &observed.clusters {
-        let Some(revision) = running(planned(plan, name, key)) else {
+    for (name, cluster) in &checked.observed.clusters {
+        let after = checked.plan.clusters.get(name).and_then(|it| it.get(key));
+        let Some(revision) = running(after) else {
             continue;
         };
-        if running(cluster.entries.get(key)) == Some(revision) {
+        let before = running(cluster.entries.get(key));
+        if before == Some(revision) {
             continue;
         }
         if failed(revision) {
@@ -255,8 +292,20 @@ fn revisions(
                 cluster: name.clone(),
             });
         }
-        let promoted = answer.current.as_ref() == Some(revision);
-        let reached = answer.stage.as_ref().map_or(0, |stage| stage.index);
+        let promoted = answer.standing.current.as_ref() == Some(revision);
+        let back = promoted && before.is_some();
+        if !back && hearing(checked, key, cluster) != Hearing::Heard {
+            found.push(Violation::Unheard {
+                deployment: key.clone(),
+                revision: revision.clone(),
+                cluster: name.clone(),
+            });
+        }
+        let reached = answer
+            .standing
+            .stage
+            .as_ref()
+            .map_or(0, |stage| stage.index);
         if let Some((index, stage)) = stages.get(name)
             && !promoted
             && u32::try_from(*index).is_ok_and(|index| index > reached)
@@ -271,61 +320,64 @@ fn revisions(
     }
 }
 
-fn reasons(
-    desired: &Desired,
-    observed: &Observed,
-    plan: &Plan,
-    key: &DeploymentKey,
-    found: &mut Vec<Violation>,
-) {
-    let (Some(deployment), Some(answer)) =
-        (desired.deployments.get(key), plan.deployments.get(key))
-    else {
-        return;
-    };
-    let told: BTreeSet<_> = answer.waiting.iter().map(|(name, _)| name).collect();
-    let members: BTreeSet<_> = stage_groups(desired, observed, key)
-        .into_iter()
-        .flat_map(|group| group.members)
-        .collect();
-    for (name, cluster) in &observed.clusters {
-        let entry = planned(plan, name, key);
-        let wanted = members.contains(name) && !deployment.deleting;
-        let there = match (&deployment.target, wanted) {
-            (_, false) => entry.is_none(),
-            (None, true) => false,
-            (Some(target), true) => {
-                let report = cluster
-                    .report
-                    .as_ref()
-                    .and_then(|report| report.models.get(key));
-                running(entry) == Some(target)
-                    && report.is_some_and(|report| {
-                        &report.revision == target
-                            && report.phase != Phase::Failed
-                            && report.nodes.complete()
-                    })
+fn reasons(checked: Checked<'_>, key: &DeploymentKey, found: &mut Vec<Violation>) {
+    let deployment = &checked.desired.deployments[key];
+    let decisions = checked.fleet.decisions(key);
+    let update = target(checked, key);
+    for group in checked.fleet.stages(key) {
+        for name in group.members {
+            let entry = checked.plan.clusters.get(&name).and_then(|it| it.get(key));
+            let report = checked
+                .observed
+                .clusters
+                .get(&name)
+                .and_then(|cluster| cluster.report.as_ref())
+                .and_then(|report| report.models.get(key));
+            let there = match (&update, deployment.deleting) {
+                (_, true) => entry.is_none(),
+                (None, false) => false,
+                (Some(update), false) => {
+                    running(entry) == Some(update)
+                        && report.is_some_and(|report| {
+                            &report.revision == update
+                                && report.phase != Phase::Failed
+                                && report.nodes.complete()
+                        })
+                }
+            };
+            let told = decisions.get(&name).is_some_and(|it| it.because.is_some());
+            if !there && !told {
+                found.push(Violation::NoReason {
+                    deployment: key.clone(),
+                    cluster: name.clone(),
+                });
             }
-        };
-        let frozen = !wanted && (cluster.paused || deployment.paused);
-        if !there && !frozen && !told.contains(name) {
-            found.push(Violation::NoReason {
-                deployment: key.clone(),
-                cluster: name.clone(),
-            });
         }
     }
 }
 
+fn columns(checked: Checked<'_>, key: &DeploymentKey, found: &mut Vec<Violation>) {
+    let Some(answer) = checked.plan.deployments.get(key) else {
+        return;
+    };
+    let sum = answer.clusters.columns();
+    if sum != answer.clusters.desired {
+        found.push(Violation::Columns {
+            deployment: key.clone(),
+            sum,
+            desired: answer.clusters.desired,
+        });
+    }
+}
+
 fn entries(
-    desired: &Desired,
+    checked: Checked<'_>,
     name: &ClusterName,
     cluster: &Cluster,
-    plan: &Plan,
     found: &mut Vec<Violation>,
 ) {
     let empty = BTreeMap::new();
-    let after = plan.clusters.get(name).unwrap_or(&empty);
+    let after = checked.plan.clusters.get(name).unwrap_or(&empty);
     if after.len() > ENTRIES_MAX && after.len() > cluster.entries.len() {
         found.push(Violation::TooManyEntries {
             cluster: name.clone(),
@@ -333,10 +385,10 @@ fn entries(
         });
     }
     for (key, before) in &cluster.entries {
-        let deployment = desired.deployments.get(key);
+        let deployment = checked.desired.deployments.get(key);
         let confirmed = before.action == Action::Remove
             && cluster.report.as_ref().is_some_and(|report| {
-                report.observed_generation == cluster.generation && !report.models.contains_key(key)
+                report.observed_generation >= cluster.generation && !report.models.contains_key(key)
             });
         if !after.contains_key(key) && !confirmed {
             found.push(Violation::Vanished {

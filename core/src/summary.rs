@@ -38,6 +38,49 @@ impl Counts {
         self.failed.saturating_add(self.rolled_back)
     }
 
+    /// What the columns add up to: as many as are desired.
+    #[must_use]
+    pub fn columns(&self) -> u32 {
+        [
+            self.updated,
+            self.pending,
+            self.held,
+            self.silent,
+            self.suspect,
+            self.failed,
+            self.rolled_back,
+        ]
+        .into_iter()
+        .fold(0, u32::saturating_add)
+    }
+
+    /// What is left when `other`, which was added before, is taken away again.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        let Self {
+            desired,
+            updated,
+            pending,
+            held,
+            silent,
+            suspect,
+            failed,
+            rolled_back,
+            ready,
+        } = other;
+        Self {
+            desired: self.desired.saturating_sub(desired),
+            updated: self.updated.saturating_sub(updated),
+            pending: self.pending.saturating_sub(pending),
+            held: self.held.saturating_sub(held),
+            silent: self.silent.saturating_sub(silent),
+            suspect: self.suspect.saturating_sub(suspect),
+            failed: self.failed.saturating_sub(failed),
+            rolled_back: self.rolled_back.saturating_sub(rolled_back),
+            ready: self.ready.saturating_sub(ready),
+        }
+    }
+
     /// These counts with whatever is nowhere else counted as pending.
     #[must_use]
     pub fn with_pending(self) -> Self {

@@ -3,42 +3,43 @@
 //! Owns which condition holds, with a reason from a closed list. kstatus reads them: a rollout that
 //! goes on is Reconciling, one that somebody must help is Stalled.
 
-use super::explain::{View, members};
+use super::because::Because;
+use super::class::{Flag, Tally};
+use super::context::Course;
 use super::outcome::{Condition, Conditions, Refusal};
-use super::site::rejected;
+use super::policy::Amount;
+use super::rollout::Rollout;
 use super::types::StagePhase;
-use super::waiting::Waiting;
 use crate::ids::ClusterName;
+
+type First<'a> = Option<&'a (ClusterName, Because)>;
 
 /// Decides the conditions.
 pub(super) fn conditions(
-    view: &View<'_>,
-    waiting: &[(ClusterName, Waiting)],
+    rollout: &Rollout,
+    total: &Tally,
+    first: First<'_>,
     refusals: &[Refusal],
 ) -> Conditions {
-    let phase = view.progress.record.as_ref().map(|record| record.phase);
-    let rolling_back = phase == Some(StagePhase::RollingBack) && !view.deployment.paused;
-    let stalled = stalled(refusals, rolling_back);
-    let paused = paused(view);
-    let open: Vec<_> = waiting
-        .iter()
-        .filter(|(_, reason)| !tolerated(reason))
-        .collect();
-    let done = view.deployment.target.is_some()
-        && view.deployment.target == view.progress.current
-        && view.progress.failed.is_none()
-        && !view.deployment.deleting
+    let deployment = &rollout.deployment;
+    let phase = deployment.standing.stage.as_ref().map(|it| it.phase);
+    let rolling_back = phase == Some(StagePhase::RollingBack) && !deployment.paused;
+    let stalled = stalled(rollout, refusals, rolling_back);
+    let paused = paused(rollout);
+    let done = rollout.context.update.is_some()
+        && rollout.context.update == deployment.standing.current
+        && rollout.failed.is_none()
+        && !deployment.deleting
         && refusals.is_empty()
-        && open.is_empty();
-    let first = open
-        .iter()
-        .min_by_key(|(_, reason)| reason.rank())
-        .map(|(cluster, reason)| (reason.reason(), format!("cluster {cluster}: {reason}")));
-    let reconciling = reconciling(view, done, rolling_back, &stalled, &paused, first.clone());
+        && total.of(Flag::Unready) == 0;
+    let words = first
+        .filter(|(_, because)| !because.is_tolerated())
+        .map(|(cluster, because)| (because.reason(), format!("cluster {cluster}: {because}")));
+    let reconciling = reconciling(rollout, done, rolling_back, &stalled, &paused, words);
     let ready = if done {
         yes(
             "RolledOut",
-            format!("{} cluster(s) run the revision", members(view)),
+            format!("{} cluster(s) run the revision", total.of(Flag::Member)),
         )
     } else if stalled.status {
         no(stalled.reason, stalled.message.clone())
@@ -48,25 +49,17 @@ pub(super) fn conditions(
         no(reconciling.reason, reconciling.message.clone())
     };
     Conditions {
-        available: available(view),
+        available: available(rollout, total),
         reconciling,
         ready,
         stalled,
-        degraded: degraded(view),
+        degraded: degraded(rollout, total, first),
         paused,
     }
 }
 
-/// What does not keep a deployment from being ready: clusters that the policy leaves out.
-fn tolerated(reason: &Waiting) -> bool {
-    matches!(
-        reason,
-        Waiting::Silent { excluded: true, .. } | Waiting::NeverJoined
-    )
-}
-
 fn reconciling(
-    view: &View<'_>,
+    rollout: &Rollout,
     done: bool,
     rolling_back: bool,
     stalled: &Condition,
@@ -82,7 +75,8 @@ fn reconciling(
     if paused.status {
         return no("Paused", paused.message.clone());
     }
-    let (reason, message) = match (first, &view.deployment.target) {
+    let gate = rollout.gate.as_ref();
+    let (reason, message) = match (first, &rollout.context.update) {
         (first, _) if rolling_back => (
             "RollingBack",
             first.map_or_else(|| "clusters go back".to_owned(), |(_, words)| words),
@@ -92,73 +86,98 @@ fn reconciling(
             "the model is not resolved to a revision yet".to_owned(),
         ),
         (Some(first), _) => first,
-        (None, _) => ("Progressing", "no node has run the revision yet".to_owned()),
+        (None, _) => match gate {
+            Some(gate) => (gate.reason(), gate.to_string()),
+            None => ("Progressing", "no node has run the revision yet".to_owned()),
+        },
     };
     yes(reason, message)
 }
 
-fn stalled(refusals: &[Refusal], rolling_back: bool) -> Condition {
-    let first = refusals
-        .iter()
-        .find(|refusal| !(rolling_back && matches!(refusal, Refusal::RevisionFailed { .. })));
-    match first {
-        Some(refusal) => yes(refusal.reason(), refusal.to_string()),
+/// Somebody must do something: a refusal, or a stage that nothing but a person or a return moves on.
+fn stalled(rollout: &Rollout, refusals: &[Refusal], rolling_back: bool) -> Condition {
+    let first = refusals.iter().find(|refusal| {
+        let failed = matches!(
+            refusal,
+            Refusal::RevisionFailed { .. } | Refusal::Stopped { aborted: true, .. }
+        );
+        !(rolling_back && failed)
+    });
+    if let Some(refusal) = first {
+        return yes(refusal.reason(), refusal.to_string());
+    }
+    match rollout.gate.as_ref().filter(|gate| gate.needs_a_person()) {
+        Some(gate) => yes(gate.reason(), gate.to_string()),
         None => no("NotStalled", "nothing is in the way for good".to_owned()),
     }
 }
 
-fn paused(view: &View<'_>) -> Condition {
-    if view.deployment.paused {
+fn paused(rollout: &Rollout) -> Condition {
+    if rollout.deployment.paused {
         yes("Paused", "the deployment is paused by its spec".to_owned())
     } else {
         no("NotPaused", "the deployment is not paused".to_owned())
     }
 }
 
-fn available(view: &View<'_>) -> Condition {
-    let Some(current) = &view.progress.current else {
+/// The promoted revision serves on as many clusters as its floor asks for, of those that are not silent.
+fn available(rollout: &Rollout, total: &Tally) -> Condition {
+    let Some(current) = &rollout.deployment.standing.current else {
         return no("NothingPromoted", "no revision was promoted yet".to_owned());
     };
-    let silent = view
-        .sites()
-        .filter(|site| !site.excluded)
-        .find(|site| !site.serving());
-    match silent {
-        Some(site) => no(
-            "ClusterNotServing",
-            format!("cluster {} does not serve on all nodes", site.name),
-        ),
-        None => yes(
+    let relevant = total.of(Flag::Relevant);
+    let count = usize::try_from(relevant).unwrap_or(usize::MAX);
+    let floor = match rollout.deployment.min_available {
+        Some(amount) => amount.floor_of(count),
+        None => count.saturating_sub(allowance(rollout, count)).max(1),
+    };
+    let floor = if relevant == 0 { 0 } else { floor };
+    let serving = total.of(Flag::Serving);
+    if usize::try_from(serving).is_ok_and(|serving| serving >= floor) {
+        yes(
             "Serving",
-            format!("revision {current} is promoted and every cluster that answers serves"),
-        ),
+            format!("revision {current} is promoted and at least {floor} clusters serve"),
+        )
+    } else {
+        no(
+            "ClusterNotServing",
+            format!("fewer than {floor} of {relevant} clusters that are heard serve"),
+        )
     }
 }
 
-fn degraded(view: &View<'_>) -> Condition {
-    if let Some(message) = &view.progress.failed {
-        return yes("RevisionFailed", message.clone());
+/// How many clusters the policy's budgets let be unavailable at once.
+fn allowance(rollout: &Rollout, total: usize) -> usize {
+    let stages = rollout.stages.iter().map(|group| &group.divided.stage);
+    let budgets = stages.map(|stage| stage.max_unavailable.unwrap_or(stage.max_concurrency));
+    // A stage without a limit of its own says nothing about how much may be away.
+    let limits = budgets.filter(|amount| *amount != Amount::ALL);
+    limits
+        .map(|amount| amount.of(total))
+        .max()
+        .unwrap_or_else(|| Amount::ONE.of(total))
+}
+
+fn degraded(rollout: &Rollout, total: &Tally, first: First<'_>) -> Condition {
+    if let Some(message) = &rollout.failed {
+        let reason = if rollout.context.stopped {
+            "RolloutStopped"
+        } else {
+            "RevisionFailed"
+        };
+        return yes(reason, message.clone());
     }
-    let broken = view
-        .sites()
-        .find(|site| site.about_entry().is_some_and(rejected));
-    match broken {
-        Some(site) => {
-            let words = site
-                .about_entry()
-                .and_then(|report| report.problems.first())
-                .map_or_else(String::new, |problem| {
-                    format!(
-                        ": node {}: {}: {}",
-                        problem.node, problem.reason, problem.message
-                    )
-                });
-            yes(
-                "ClusterFailed",
-                format!("cluster {} failed{words}", site.name),
-            )
+    if rollout.context.course == Course::Undone {
+        return yes(
+            "Undone",
+            "a person undid the revision of the spec".to_owned(),
+        );
+    }
+    match first {
+        Some((cluster, because)) if total.of(Flag::Failed) > 0 => {
+            yes("ClusterFailed", format!("cluster {cluster}: {because}"))
         }
-        None => no("NotDegraded", "no failure".to_owned()),
+        _ => no("NotDegraded", "no failure".to_owned()),
     }
 }
 

@@ -1,32 +1,63 @@
 //! The fleet's plan: which cluster runs which revision, who is next, who waits and why.
 //!
-//! Owns every decision of the hub. Pure: the same three arguments give the same plan, always.
+//! Owns every decision of the hub. Pure: the same calls give the same plans, always.
 //! Must never read a clock, a file, the environment or the network, nor hold an API object.
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `types`, `policy`, `outcome`, `because` | the words of questions and answers |
+//! | `target`, `class`, `classify` | what can be said of one deployment on one cluster, and what it counts as |
+//! | `stages` | which cluster belongs to which stage |
+//! | `gate` | what a stage needs before the next begins |
+//! | `advance`, `action` | how far a rollout is, and what people ask of it |
+//! | `context`, `give`, `decision` | where each cluster should be, who gets an order now, and why not |
+//! | `rollout` | counts and queues over a deployment's clusters |
+//! | `ledger`, `doubt`, `planner` | what clusters share, when to doubt one's ears, what a change touches |
 
+mod action;
 mod advance;
-mod budget;
+mod audit;
+mod because;
+mod class;
+mod classify;
 mod conditions;
-mod endpoints;
-mod entries;
+mod context;
+mod decision;
+mod doubt;
 mod explain;
+mod gate;
+mod give;
+mod ledger;
 mod outcome;
 mod plan;
-mod rollback;
-mod room;
-mod site;
+mod planner;
+mod policy;
+mod rollout;
 mod stages;
+mod strays;
+mod target;
 mod types;
-mod waiting;
 
+pub use action::{ActionKind, ActionRequest, DECIDED_MAX, Decided};
+pub use because::Because;
+pub use context::Motion;
+pub use decision::Decision;
+pub use doubt::{Doubt, DoubtLimits};
+pub use gate::GateWait;
+pub use ledger::ENTRIES_BYTES_MAX;
 pub use outcome::{
     Condition, Conditions, DeploymentPlan, FAILURES_MAX, OutcomeChange, PassedBecause, Plan,
     Refusal, Transition,
 };
-pub use plan::plan;
-pub use stages::{StageGroup, stage_groups};
-pub use types::{
-    Action, Amount, Cluster, Connection, Deployment, Desired, ENTRIES_BYTES_MAX, ENTRIES_MAX,
-    Entry, Members, ModelReport, OFFLINE_GRACE_SECONDS_DEFAULT, Observed, Offline, OfflineMode,
-    OnFailure, Outcome, Placement, Policy, Report, Revision, Stage, StagePhase, StageRecord,
+pub use plan::{fleet, plan};
+pub use planner::Fleet;
+pub use policy::{
+    AfterUpdate, Amount, BeforeUpdate, Hold, HoldMode, Members, OFFLINE_GRACE_SECONDS_DEFAULT,
+    Offline, OnFailure, Policy, Stage,
 };
-pub use waiting::Waiting;
+pub use rollout::StageGroup;
+pub use types::{
+    Action, Cluster, ConnectionState, Deployment, Desired, ENTRIES_MAX, Entry, Hearing,
+    ModelReport, Observed, Outcome, Placement, Report, Revision, StagePhase, StageRecord, Standing,
+    Undo,
+};

@@ -4,18 +4,19 @@
 
 use std::collections::BTreeMap;
 
-use super::types::{Entry, Outcome, StageRecord};
-use super::waiting::Waiting;
+use super::because::Because;
+use super::gate::GateWait;
+use super::types::{Entry, Outcome, Standing};
 use crate::ids::{ClusterName, DeploymentKey, EndpointName, RevisionName, StageName};
 use crate::summary::{Counts, Problem};
 use crate::time::Timestamp;
 
-/// A whole plan: the executor has no choices left.
+/// A plan: what changed, and the executor has no choices left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// For each cluster, the complete list of entries that its assignment shall have.
+    /// For each cluster whose assignment differs from what stands on the hub, its complete list of entries.
     pub clusters: BTreeMap<ClusterName, BTreeMap<DeploymentKey, Entry>>,
-    /// For each deployment, what its status shall say.
+    /// For each deployment that was planned, what its status shall say.
     pub deployments: BTreeMap<DeploymentKey, DeploymentPlan>,
     /// When to plan again though nothing was seen to change (a bake or a grace runs out).
     pub wake_at: Option<Timestamp>,
@@ -24,18 +25,22 @@ pub struct Plan {
 /// What one deployment's status shall say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeploymentPlan {
-    /// The place of the rollout, to persist.
-    pub stage: Option<StageRecord>,
-    /// The promoted revision, to persist.
-    pub current: Option<RevisionName>,
+    /// What to persist.
+    pub standing: Standing,
     /// Revisions whose fate changes with this plan.
     pub outcomes: BTreeMap<RevisionName, OutcomeChange>,
-    /// Its clusters. `ready` counts clusters that are available, whichever revision they serve.
+    /// The attempt at the revision of the rollout, to persist with it.
+    pub attempt: Option<(RevisionName, u32)>,
+    /// Its clusters. `ready` counts clusters that serve, whichever revision.
     pub clusters: Counts,
-    /// Their nodes, summed over the reports that are about today's entries.
+    /// Their nodes, summed over the reports that are about today's orders.
     pub nodes: Counts,
-    /// Clusters that are not where the spec wants them, and why.
-    pub waiting: Vec<(ClusterName, Waiting)>,
+    /// Clusters that are not where the spec wants them.
+    pub open: u32,
+    /// The most telling of them, and why.
+    pub first: Option<(ClusterName, Because)>,
+    /// What the present stage as a whole waits for.
+    pub gate: Option<GateWait>,
     /// Why the deployment as a whole cannot go on, worst first.
     pub refusals: Vec<Refusal>,
     /// What changes with this plan, for events: empty when there is nothing new.
@@ -57,14 +62,15 @@ impl DeploymentPlan {
         if let Some(refusal) = self.refusals.first() {
             return Some(refusal.to_string());
         }
-        let (cluster, first) = self
-            .waiting
-            .iter()
-            .min_by_key(|(_, waiting)| waiting.rank())?;
-        let others = self.waiting.len() - 1;
-        Some(match others {
+        if let Some(gate) = self.gate.as_ref().filter(|gate| gate.needs_a_person()) {
+            return Some(gate.to_string());
+        }
+        let Some((cluster, first)) = &self.first else {
+            return self.gate.as_ref().map(ToString::to_string);
+        };
+        Some(match self.open.saturating_sub(1) {
             0 => format!("cluster {cluster}: {first}"),
-            _ => format!("cluster {cluster}: {first} (and {others} more waiting)"),
+            others => format!("cluster {cluster}: {first} (and {others} more waiting)"),
         })
     }
 }
@@ -104,7 +110,7 @@ pub enum Refusal {
     #[error(
         "the assignment of cluster {cluster} would have more than {} entries or {} bytes",
         super::types::ENTRIES_MAX,
-        super::types::ENTRIES_BYTES_MAX
+        super::ledger::ENTRIES_BYTES_MAX
     )]
     AssignmentTooLarge {
         /// The cluster.
@@ -113,6 +119,26 @@ pub enum Refusal {
     /// No cluster matches the placement.
     #[error("the placement matches no cluster")]
     NoClusters,
+    /// Time, silence or a person stopped the rollout.
+    #[error("{message}")]
+    Stopped {
+        /// Whether a person did.
+        aborted: bool,
+        /// What happened, and what a person types.
+        message: String,
+    },
+    /// A person chose another revision than the spec asks for.
+    #[error(
+        "revision {from} is undone: revision {to} runs until the spec asks for another one; to try it again type: kubectl rimward retry {deployment}"
+    )]
+    Undone {
+        /// What the spec asks for.
+        from: RevisionName,
+        /// What runs.
+        to: RevisionName,
+        /// What a person types.
+        deployment: crate::ids::DeploymentName,
+    },
     /// The revision that the spec asks for failed before.
     #[error("revision {revision} failed and is not tried again, only a new revision is: {message}")]
     RevisionFailed {
@@ -132,6 +158,9 @@ impl Refusal {
             Self::AssignmentTooLarge { .. } => "AssignmentTooLarge",
             Self::NoClusters => "NoClusters",
             Self::RevisionFailed { .. } => "RevisionFailed",
+            Self::Stopped { aborted: true, .. } => "Aborted",
+            Self::Stopped { aborted: false, .. } => "RolloutStopped",
+            Self::Undone { .. } => "Undone",
         }
     }
 }
@@ -193,11 +222,37 @@ pub enum Transition {
         /// Why.
         message: String,
     },
-    /// Nothing moves any more.
-    #[error("rollout of revision {revision} stopped; set modelRef back or ask for a new revision")]
+    /// Nothing moves forward any more, as the policy says.
+    #[error("rollout of revision {revision} paused; set modelRef back or ask for a new revision")]
+    Paused {
+        /// The revision.
+        revision: RevisionName,
+    },
+    /// Time, silence or blocks stopped the rollout.
+    #[error("rollout of revision {revision} stopped in stage {stage}: {message}")]
     Stopped {
         /// The revision.
         revision: RevisionName,
+        /// The stage.
+        stage: StageName,
+        /// Why.
+        message: String,
+    },
+    /// What stopped it is gone.
+    #[error("rollout of revision {revision} goes on")]
+    Resumed {
+        /// The revision.
+        revision: RevisionName,
+    },
+    /// A RolloutAction was decided.
+    #[error("action {name} {}: {message}", if *applied { "applied" } else { "refused" })]
+    ActionDecided {
+        /// The action.
+        name: String,
+        /// It was done; else it was refused.
+        applied: bool,
+        /// One sentence.
+        message: String,
     },
     /// Clusters go back.
     #[error("clusters go back from revision {revision} to {}", to.as_ref().map_or("nothing (no revision was ever promoted)", RevisionName::as_str))]
@@ -226,7 +281,11 @@ impl Transition {
             Self::StagePassed { .. } => "StagePassed",
             Self::Promoted { .. } => "Promoted",
             Self::RevisionFailed { .. } => "RevisionFailed",
+            Self::Paused { .. } => "RolloutPaused",
             Self::Stopped { .. } => "RolloutStopped",
+            Self::Resumed { .. } => "RolloutResumed",
+            Self::ActionDecided { applied: true, .. } => "ActionApplied",
+            Self::ActionDecided { applied: false, .. } => "ActionRefused",
             Self::RollbackStarted { .. } => "RollbackStarted",
             Self::RolledBack { .. } => "RolledBack",
         }
@@ -237,7 +296,11 @@ impl Transition {
     pub const fn is_warning(&self) -> bool {
         matches!(
             self,
-            Self::RevisionFailed { .. } | Self::Stopped { .. } | Self::RollbackStarted { .. }
+            Self::RevisionFailed { .. }
+                | Self::Paused { .. }
+                | Self::Stopped { .. }
+                | Self::RollbackStarted { .. }
+                | Self::ActionDecided { applied: false, .. }
         )
     }
 }
@@ -248,12 +311,15 @@ pub enum PassedBecause {
     /// Its clusters are updated, ready and baked.
     #[error("its clusters are updated and ready")]
     Done,
-    /// No cluster is in it.
-    #[error("it has no clusters")]
+    /// No cluster is in it, and its policy allows that.
+    #[error("it has no clusters, which the policy allows")]
     Empty,
-    /// None of its clusters answers, and the policy leaves such out.
-    #[error("all its clusters are offline and the policy excludes such")]
-    AllOffline,
+    /// Earlier stages took all the clusters that it would have.
+    #[error("earlier stages took its clusters")]
+    Reached,
+    /// A person passed it.
+    #[error("a person passed it")]
+    ByPerson,
 }
 
 /// Inputs of a deployment's conditions. The hub adds `observedGeneration` and times.

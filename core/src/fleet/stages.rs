@@ -1,176 +1,115 @@
 //! Which clusters a deployment means, and which stage each belongs to.
 //!
-//! Owns the words *placement*, *cumulative* and *last stage*. Decides nothing about when.
+//! Owns the words *placement*, *cumulative* and *last stage*, and that membership sticks. Decides nothing
+//! about when.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::site::Site;
-use super::types::{Amount, Deployment, Desired, Members, Observed, Policy, Stage, StageRecord};
-use crate::ids::{ClusterName, DeploymentKey, StageName};
+use super::policy::{Members, Policy, Stage};
+use super::types::{Hearing, StageRecord};
+use crate::ids::ClusterName;
+use crate::selector::Labels;
 
-/// A stage with its clusters.
-#[derive(Debug)]
-pub(super) struct Group<'a> {
+/// What dividing needs to know of a cluster of the placement.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate<'a> {
+    pub(super) name: &'a ClusterName,
+    pub(super) labels: &'a Labels,
+    /// An order to run the revision may have left.
+    pub(super) exposed: bool,
+    /// Its stage so far, where that is known.
+    pub(super) was: Option<usize>,
+    pub(super) hearing: Hearing,
+}
+
+/// A policy's stages, with where each cluster belongs.
+#[derive(Debug, Default)]
+pub(super) struct Division {
+    pub(super) stages: Vec<Divided>,
+    pub(super) places: BTreeMap<ClusterName, usize>,
+}
+
+/// One stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Divided {
     pub(super) stage: Stage,
-    pub(super) sites: Vec<Site<'a>>,
-}
-
-impl Group<'_> {
-    /// Its clusters that count for budgets.
-    pub(super) fn counted(&self) -> usize {
-        self.sites.iter().filter(|site| !site.excluded).count()
-    }
-}
-
-/// The clusters of the placement, by name.
-///
-/// With `max_clusters`, those that run the deployment already come first, so that a new cluster with
-/// an earlier name pushes nobody out.
-pub(super) fn placed<'a>(
-    key: &DeploymentKey,
-    deployment: &Deployment,
-    observed: &'a Observed,
-) -> Vec<Site<'a>> {
-    let mut sites: Vec<_> = observed
-        .clusters
-        .iter()
-        .filter(|(_, cluster)| deployment.placement.clusters.matches(&cluster.labels))
-        .map(|(name, cluster)| Site::new(name, cluster, key, deployment))
-        .collect();
-    if let Some(max) = deployment.placement.max_clusters {
-        sites.sort_by_key(|site| (site.running().is_none(), site.name));
-        sites.truncate(usize::try_from(max).unwrap_or(usize::MAX));
-        sites.sort_by_key(|site| site.name);
-    }
-    sites
+    /// No cluster of the placement is meant by its selector, taken or not: a misspelt label, perhaps.
+    pub(super) matches_none: bool,
 }
 
 /// Divides the placement into the policy's stages; clusters that none names form a last one.
 ///
-/// Count and percent take clusters that answer before those that do not: a canary that is offline
-/// tells nothing. Always gives at least one group.
-pub(super) fn divide<'a>(policy: &Policy, sites: &[Site<'a>]) -> Vec<Group<'a>> {
-    let total = sites.len();
-    let mut left: Vec<Site<'a>> = sites.to_vec();
-    left.sort_by_key(|site| (site.excluded, site.name));
-    let mut groups: Vec<Group<'a>> = Vec::new();
-    for stage in &policy.stages {
-        let missing = |reach: usize| reach.saturating_sub(total - left.len());
-        let taken: BTreeSet<&ClusterName> = match &stage.members {
-            Members::Selector(selector) => left
-                .iter()
-                .filter(|site| selector.matches(&site.cluster.labels))
-                .map(|site| site.name)
-                .collect(),
+/// Count and percent take clusters that were exposed first, then those that are heard, of these the members so
+/// far, then names: so a cluster that comes and goes changes places with another one only while neither was
+/// given anything. Always gives at least one stage.
+pub(super) fn divide(policy: &Policy, clusters: &[Candidate<'_>]) -> Division {
+    let total = clusters.len();
+    let mut left: Vec<&Candidate<'_>> = clusters.iter().collect();
+    let mut division = Division::default();
+    for (index, stage) in policy.stages.iter().enumerate() {
+        let taken_before = total - left.len();
+        let (mine, rest, matches_none) = match &stage.members {
+            Members::Selector(selector) => {
+                let none = !clusters.iter().any(|it| selector.matches(it.labels));
+                let (mine, rest): (Vec<_>, Vec<_>) =
+                    left.into_iter().partition(|it| selector.matches(it.labels));
+                (mine, rest, none)
+            }
             Members::Count(count) => {
                 let reach = usize::try_from(*count).unwrap_or(usize::MAX);
-                left.iter()
-                    .take(missing(reach))
-                    .map(|site| site.name)
-                    .collect()
+                split(left, reach.saturating_sub(taken_before), index)
             }
             Members::Percent(percent) => {
                 let percent = usize::try_from(*percent).unwrap_or(100);
                 let reach = total.saturating_mul(percent).div_ceil(100);
-                left.iter()
-                    .take(missing(reach))
-                    .map(|site| site.name)
-                    .collect()
+                split(left, reach.saturating_sub(taken_before), index)
             }
         };
-        let (mine, rest) = left.into_iter().partition(|site| taken.contains(site.name));
         left = rest;
-        groups.push(Group {
-            stage: stage.clone(),
-            sites: mine,
-        });
+        division.push(stage.clone(), matches_none, &mine);
     }
-    if groups.is_empty() || !left.is_empty() {
-        groups.push(Group {
-            stage: last_stage(groups.is_empty()),
-            sites: left,
-        });
+    if division.stages.is_empty() || !left.is_empty() {
+        let only = division.stages.is_empty();
+        division.push(Stage::last(only), false, &left);
     }
-    groups
+    division
 }
 
-/// The stage of the clusters that no stage names: one at a time, no failure allowed.
-fn last_stage(only: bool) -> Stage {
-    Stage {
-        name: StageName::fixed(if only { "all" } else { "remaining" }),
-        members: Members::Percent(100),
-        max_concurrency: Amount::ONE,
-        max_unavailable: None,
-        max_failures: 0,
-        bake_seconds: 0,
-        progress_deadline_seconds: None,
+type Split<'a, 'b> = (Vec<&'a Candidate<'b>>, Vec<&'a Candidate<'b>>, bool);
+
+fn split<'a, 'b>(mut left: Vec<&'a Candidate<'b>>, count: usize, stage: usize) -> Split<'a, 'b> {
+    left.sort_by_key(|it| {
+        let unheard = it.hearing != Hearing::Heard;
+        (!it.exposed, unheard, it.was != Some(stage), it.name)
+    });
+    let rest = left.split_off(count.min(left.len()));
+    (left, rest, false)
+}
+
+impl Division {
+    fn push(&mut self, stage: Stage, matches_none: bool, members: &[&Candidate<'_>]) {
+        let place = self.stages.len();
+        let members = members.iter().map(|it| (it.name.clone(), place));
+        self.places.extend(members);
+        self.stages.push(Divided {
+            stage,
+            matches_none,
+        });
     }
 }
 
-/// Where a persisted record stands among today's groups: by place, else by name, else as far as
-/// there are groups (a policy may be edited on the way).
-pub(super) fn locate(record: &StageRecord, groups: &[Group<'_>]) -> usize {
-    let last = groups.len().saturating_sub(1);
+/// Where a persisted record stands among today's stages: by place, else by name, else as far as there are
+/// stages (a policy may be edited on the way).
+pub(super) fn locate(record: &StageRecord, stages: &[Divided]) -> usize {
+    let last = stages.len().saturating_sub(1);
     let index = usize::try_from(record.index).unwrap_or(last).min(last);
     let named = |at: usize| {
-        groups
+        stages
             .get(at)
-            .is_some_and(|group| group.stage.name == record.name)
+            .is_some_and(|divided| divided.stage.name == record.name)
     };
     if named(index) {
         return index;
     }
-    (0..groups.len()).find(|&at| named(at)).unwrap_or(index)
-}
-
-/// The place of each cluster's stage.
-pub(super) fn places<'a>(groups: &[Group<'a>]) -> BTreeMap<&'a ClusterName, usize> {
-    groups
-        .iter()
-        .enumerate()
-        .flat_map(|(index, group)| group.sites.iter().map(move |site| (site.name, index)))
-        .collect()
-}
-
-/// A stage of a deployment as its budgets see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StageGroup {
-    /// The stage's name.
-    pub name: StageName,
-    /// Its clusters, offline ones included.
-    pub members: Vec<ClusterName>,
-    /// Those that count for budgets, and whether they answer.
-    pub counted: Vec<(ClusterName, bool)>,
-    /// How many may be on their way at once.
-    pub moving_max: usize,
-    /// How many may be unavailable at once; none: not bounded.
-    pub unavailable_max: Option<usize>,
-}
-
-/// Divides a deployment's placement into its stages, with their budgets in numbers.
-#[must_use]
-pub fn stage_groups(
-    desired: &Desired,
-    observed: &Observed,
-    key: &DeploymentKey,
-) -> Vec<StageGroup> {
-    let Some(deployment) = desired.deployments.get(key) else {
-        return Vec::new();
-    };
-    let sites = placed(key, deployment, observed);
-    divide(&deployment.policy, &sites)
-        .iter()
-        .map(|group| StageGroup {
-            name: group.stage.name.clone(),
-            members: group.sites.iter().map(|site| site.name.clone()).collect(),
-            counted: group
-                .sites
-                .iter()
-                .filter(|site| !site.excluded)
-                .map(|site| (site.name.clone(), site.alive))
-                .collect(),
-            moving_max: group.stage.max_concurrency.of(group.counted()),
-            unavailable_max: group.stage.max_unavailable.map(|it| it.of(group.counted())),
-        })
-        .collect()
+    (0..stages.len()).find(|&at| named(at)).unwrap_or(index)
 }

@@ -1,4 +1,5 @@
-//! What the fleet's plan is made from: what people want, and what was seen.
+//! What the fleet's plan is made from: what people want, what earlier plans persisted, and what was
+//! seen of clusters.
 //!
 //! Owns the words of the API as types. Must never hold an API object: `operator/src/hub/parse.rs`
 //! turns objects into these, once.
@@ -7,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::action::{ActionRequest, Decided};
+use super::policy::{Amount, Policy};
 use crate::ids::{ClusterName, DeploymentKey, EndpointName, RevisionName, StageName};
 use crate::selector::{Labels, Selector};
 use crate::summary::{Counts, Measures, Phase, Problem};
@@ -14,12 +17,6 @@ use crate::time::Timestamp;
 
 /// Most entries that one assignment may hold (the CRD's bound on its list).
 pub const ENTRIES_MAX: usize = 256;
-
-/// Most bytes that one assignment's entries may take together, as JSON.
-pub const ENTRIES_BYTES_MAX: u64 = 1024 * 1024;
-
-/// How long a cluster may be silent before it is offline, where the policy does not say.
-pub const OFFLINE_GRACE_SECONDS_DEFAULT: u32 = 300;
 
 /// Everything that people want of the fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,23 +35,51 @@ pub struct Deployment {
     /// When the object was made: the elder of two claimants keeps an endpoint name.
     pub created: Timestamp,
     /// The revision that the spec asks for; none while its model is not resolved.
-    pub target: Option<RevisionName>,
-    /// The promoted revision: what a rollback goes to.
-    pub current: Option<RevisionName>,
-    /// What is known of each revision that `target`, `current` or any assignment names.
+    pub update: Option<RevisionName>,
+    /// What is known of each revision that `update`, `standing` or any assignment names.
     pub revisions: BTreeMap<RevisionName, Revision>,
     /// Where it shall run.
     pub placement: Placement,
     /// How it rolls out; [`Policy::default`] when the deployment names none.
     pub policy: Policy,
+    /// Clusters that must serve for the deployment to be available; none: what the budgets allow.
+    pub min_available: Option<Amount>,
     /// Nothing moves while true; failures are still noticed.
     pub paused: bool,
     /// The object is on its way out: every cluster removes it.
     pub deleting: bool,
     /// Deadline for stages that state none of their own, measured on the edge.
     pub progress_deadline_seconds: u32,
-    /// The rollout's place, as persisted in status by an earlier plan.
+    /// What earlier plans persisted in the object's status.
+    pub standing: Standing,
+    /// RolloutActions that have no outcome yet, in any order.
+    pub actions: Vec<ActionRequest>,
+}
+
+/// What a deployment's plans persist in its status: all that a planner needs after a crash.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The promoted revision: what a rollback goes to.
+    pub current: Option<RevisionName>,
+    /// The one promoted before it: what an undo goes to.
+    pub previous: Option<RevisionName>,
+    /// The rollout's place.
     pub stage: Option<StageRecord>,
+    /// A person chose another revision than the spec asks for.
+    pub undo: Option<Undo>,
+    /// Verdicts that devices gave under an earlier attempt than this are forgotten.
+    pub forget_verdicts_before: u32,
+    /// RolloutActions that were decided and whose own status does not say so yet.
+    pub decided: Vec<Decided>,
+}
+
+/// An undo in force: until the spec asks for something else than `from`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undo {
+    /// What the spec asked for when it was undone.
+    pub from: RevisionName,
+    /// What runs in its stead.
+    pub to: RevisionName,
 }
 
 /// What the planner needs to know of a ModelRevision.
@@ -64,7 +89,9 @@ pub struct Revision {
     pub outcome: Outcome,
     /// Bytes of its largest resolved entry as JSON: its share of an assignment's bound.
     pub entry_bytes: u32,
-    /// Why it failed, when it did, as persisted.
+    /// The highest attempt at it, from 1; 0 when there was none.
+    pub attempt: u32,
+    /// Why it failed or stopped, when it did, as persisted.
     pub message: String,
 }
 
@@ -76,9 +103,9 @@ pub enum Outcome {
     Pending,
     /// Went through all its stages once.
     Promoted,
-    /// Failed in a stage. For ever: only a new revision helps.
+    /// Its content was condemned. For ever: only a new revision helps.
     Failed,
-    /// Time, silence or blocks stopped it: a new attempt opens it again.
+    /// Time, silence, something in the way or a person stopped it; `retry` opens it again.
     Stopped,
 }
 
@@ -91,131 +118,13 @@ pub struct Placement {
     pub max_clusters: Option<u32>,
 }
 
-/// How a rollout goes through the fleet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// The stages, in order; clusters that none names form a last one.
-    pub stages: Vec<Stage>,
-    /// `nodes.maxUnavailable`: for the pacing inside each cluster.
-    pub nodes_max_unavailable: Amount,
-    /// What a silent cluster means.
-    pub offline: Offline,
-    /// What a failed stage means.
-    pub on_failure: OnFailure,
-}
-
-impl Default for Policy {
-    /// No policy: one stage, one cluster at a time, no failure allowed, everything goes back.
-    fn default() -> Self {
-        Self {
-            stages: Vec::new(),
-            nodes_max_unavailable: Amount::ONE,
-            offline: Offline::default(),
-            on_failure: OnFailure::RollbackAll,
-        }
-    }
-}
-
-/// One stage of a policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stage {
-    /// Its name, unique in the policy.
-    pub name: StageName,
-    /// Which clusters it takes.
-    pub members: Members,
-    /// How many of its clusters may be on their way at once.
-    pub max_concurrency: Amount,
-    /// How many of its clusters may be unavailable at once; none: only `max_concurrency` bounds them.
-    pub max_unavailable: Option<Amount>,
-    /// How many of its clusters may fail before the rollout stops.
-    pub max_failures: u32,
-    /// How long all its clusters must be updated and ready before the next stage.
-    pub bake_seconds: u32,
-    /// How long a cluster may be without progress, measured on the edge.
-    pub progress_deadline_seconds: Option<u32>,
-}
-
-/// Which clusters a stage takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Members {
-    /// Those that match and that no earlier stage took.
-    Selector(Selector),
-    /// So many of the placement that, with the earlier stages, this number is reached.
-    Count(u32),
-    /// So many that, with the earlier stages, this percentage of the placement is reached, rounded up.
-    Percent(u32),
-}
-
-/// A budget: an absolute number, or a percentage that rounds down. Either is at least 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Amount {
-    /// So many.
-    Count(u32),
-    /// So many percent of the group.
-    Percent(u32),
-}
-
-impl Amount {
-    /// One at a time: the default of every budget.
-    pub const ONE: Self = Self::Count(1);
-
-    /// The budget for a group of `total`: rounded down, at least 1.
-    #[must_use]
-    pub fn of(self, total: usize) -> usize {
-        let exact = match self {
-            Self::Count(count) => usize::try_from(count).unwrap_or(usize::MAX),
-            Self::Percent(percent) => {
-                let percent = usize::try_from(percent.min(100)).unwrap_or(100);
-                total.saturating_mul(percent) / 100
-            }
-        };
-        exact.max(1)
-    }
-}
-
-/// What a silent cluster means for a rollout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offline {
-    /// Whether it still counts.
-    pub mode: OfflineMode,
-    /// How long without a heartbeat before a cluster is offline.
-    pub grace_seconds: u32,
-}
-
-impl Default for Offline {
-    fn default() -> Self {
-        Self {
-            mode: OfflineMode::Exclude,
-            grace_seconds: OFFLINE_GRACE_SECONDS_DEFAULT,
-        }
-    }
-}
-
-/// Whether an offline cluster still counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OfflineMode {
-    /// It leaves the budgets and the stage goes on without it.
-    #[default]
-    Exclude,
-    /// It counts as unavailable, and the stage waits for it.
-    Count,
-}
-
-/// What happens when a stage's failures exceed its allowance.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnFailure {
-    /// Nothing moves any more, until the spec asks for another revision.
-    Pause,
-    /// Every cluster goes back to the promoted revision, or removes the model if there is none.
-    #[default]
-    RollbackAll,
-}
-
-/// A rollout's place, persisted in the deployment's status: what a planner needs after a crash.
+/// A rollout's place, persisted in the deployment's status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageRecord {
     /// The revision whose rollout this is (`status.updateRevision`).
     pub revision: RevisionName,
+    /// Which attempt at it, from 1.
+    pub attempt: u32,
     /// The stage's name.
     pub name: StageName,
     /// The stage's place, from 0. Clusters of this and of earlier stages are released.
@@ -224,14 +133,16 @@ pub struct StageRecord {
     pub of: u32,
     /// What goes on in it.
     pub phase: StagePhase,
-    /// When the stage began.
-    pub started: Timestamp,
-    /// Since when all its clusters are updated and ready.
-    pub bake_started: Option<Timestamp>,
-    /// When the number of updated clusters last changed.
-    pub last_progress: Timestamp,
-    /// That number, to notice the change.
-    pub clusters_updated: u32,
+    /// Heard seconds of the stage's bake, as far as they were persisted.
+    pub baked_seconds: u32,
+    /// Seconds of the rollout that the hub's leaders counted, as far as they were persisted.
+    pub elapsed_seconds: u32,
+    /// Stages that a person passed: only condemned content counts there.
+    pub passed: Vec<StageName>,
+    /// A person took the rollout back.
+    pub aborted: bool,
+    /// A person said to go on though the hub doubts its own ears.
+    pub doubt_overruled: bool,
 }
 
 /// What goes on in a stage.
@@ -243,11 +154,11 @@ pub enum StagePhase {
     Baking,
     /// The revision went through every stage.
     Completed,
-    /// The revision failed in this stage and nothing moves (`onFailure: Pause`).
+    /// The content was condemned in this stage and nothing moves forward (`onFailure: Pause`).
     Failed,
-    /// Time, silence or blocks stopped it, and nothing moves.
+    /// Time, silence or something in the way: nothing moves forward.
     Stopped,
-    /// The revision failed in this stage and clusters go back (`onFailure: RollbackAll`).
+    /// Clusters go back.
     RollingBack,
     /// They went back.
     RolledBack,
@@ -256,8 +167,7 @@ pub enum StagePhase {
 /// Everything that was seen of the fleet.
 ///
 /// # Assumptions
-/// It includes the planner's own earlier writes: a caller whose cache lags must wait for it, or two
-/// plans in a row could each spend the same budget on different clusters.
+/// It includes the planner's own earlier writes: a caller whose cache lags lays them over it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     /// Every EdgeCluster, with its assignment.
@@ -270,8 +180,8 @@ pub struct Cluster {
     /// EdgeCluster's labels.
     pub labels: Labels,
     /// What its heartbeat says.
-    pub connection: Connection,
-    /// Its `spec.paused`: its entries stay as they are.
+    pub connection: ConnectionState,
+    /// Its `spec.paused`, or its identity is contested: its entries stay as they are.
     pub paused: bool,
     /// The reason in its hold annotation: it takes no update for now.
     pub held: Option<String>,
@@ -283,21 +193,65 @@ pub struct Cluster {
     pub report: Option<Report>,
 }
 
-/// What a cluster's heartbeat says, judged by the observer's monotonic time.
+/// What is known of a cluster's heartbeat, judged by the present leader's monotonic time alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connection {
+pub enum ConnectionState {
     /// No session was ever there.
     NeverJoined,
-    /// The last beat came so long ago. How long is too long is the policy's grace.
-    Beat {
-        /// Seconds since the heartbeat last changed.
-        age_seconds: u64,
+    /// Its Lease has not changed since the leader began to watch it: it proves nothing.
+    Unheard {
+        /// When the leader first saw it.
+        since: Timestamp,
     },
+    /// Its Lease changed under the leader's eyes.
+    Heard {
+        /// When it last did.
+        at: Timestamp,
+    },
+    /// An earlier leader called it silent, and it has not been heard since.
+    Silent,
 }
 
-impl Connection {
-    /// A cluster that beat just now.
-    pub const ALIVE: Self = Self::Beat { age_seconds: 0 };
+/// How a cluster sounds, by one policy's grace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hearing {
+    /// No session was ever there.
+    NeverJoined,
+    /// Neither heard nor silent yet.
+    Unheard,
+    /// It was heard within the grace.
+    Heard,
+    /// It was not.
+    Silent,
+}
+
+impl ConnectionState {
+    /// Judges by a grace.
+    #[must_use]
+    pub fn hearing(self, grace_seconds: u32, now: Timestamp) -> Hearing {
+        match self {
+            Self::NeverJoined => Hearing::NeverJoined,
+            Self::Silent => Hearing::Silent,
+            Self::Unheard { since } | Self::Heard { at: since }
+                if now.seconds_since(since) >= u64::from(grace_seconds) =>
+            {
+                Hearing::Silent
+            }
+            Self::Unheard { .. } => Hearing::Unheard,
+            Self::Heard { .. } => Hearing::Heard,
+        }
+    }
+
+    /// When [`Self::hearing`] turns to silence, if nothing is heard.
+    #[must_use]
+    pub fn turns_silent_at(self, grace_seconds: u32) -> Option<Timestamp> {
+        match self {
+            Self::Unheard { since } | Self::Heard { at: since } => {
+                Some(since.plus_seconds(grace_seconds))
+            }
+            Self::NeverJoined | Self::Silent => None,
+        }
+    }
 }
 
 /// One entry of an assignment, as far as planning goes.
@@ -308,16 +262,34 @@ impl Connection {
 pub struct Entry {
     /// The revision to run or to remove.
     pub revision: RevisionName,
+    /// Which attempt at it, from 1.
+    pub attempt: u32,
+    /// Devices forget verdicts on the revision that they gave under an earlier attempt than this.
+    pub forget_verdicts_before: u32,
     /// What to do.
     pub action: Action,
+    /// The revision that this order took the place of: the cluster may have it until it says otherwise.
+    pub replaces: Option<RevisionName>,
     /// The stage that gave it.
     pub stage: StageName,
     /// The endpoint name that it takes in the cluster.
     pub endpoint_name: EndpointName,
     /// `maxUnavailable` for the pacing of nodes.
     pub nodes_max_unavailable: Amount,
-    /// Deadline without progress, measured on the edge.
+    /// Nodes that may be condemned or suspect before go-aheads stop.
+    pub nodes_max_failures: u32,
+    /// How long a node may take, measured on the edge.
     pub progress_deadline_seconds: u32,
+}
+
+impl Entry {
+    /// Whether both are one order to the cluster; what else differs takes effect by itself.
+    #[must_use]
+    pub fn same_order(&self, other: &Self) -> bool {
+        self.revision == other.revision
+            && self.attempt == other.attempt
+            && self.action == other.action
+    }
 }
 
 /// What an entry asks for.
@@ -334,7 +306,7 @@ pub enum Action {
 pub struct Report {
     /// Generation of the hub's assignment that the session had acted on.
     ///
-    /// A report of another generation than the object's says nothing about the entries of today.
+    /// A report of an earlier generation than that of an order says nothing about the order.
     pub observed_generation: u64,
     /// What it says per model. A model that is absent runs on no node of the cluster.
     pub models: BTreeMap<DeploymentKey, ModelReport>,
@@ -345,7 +317,7 @@ pub struct Report {
 pub struct ModelReport {
     /// The revision that this is about.
     pub revision: RevisionName,
-    /// The attempt at it.
+    /// The attempt that it is about.
     pub attempt: u32,
     /// Its nodes.
     pub nodes: Counts,

@@ -3,13 +3,20 @@
 use std::collections::BTreeMap;
 
 use rimward_core::fleet::{
-    Action, Amount, Cluster, Connection, Deployment, Desired, Entry, Members, ModelReport,
-    Observed, Outcome, Placement, Plan, Policy, Report, Revision, Stage,
+    self, Action, Amount, Because, Cluster, ConnectionState, Deployment, DeploymentPlan, Desired,
+    Entry, Fleet, Members, ModelReport, Observed, Outcome, Placement, Plan, Policy, Report,
+    Revision, Stage, Standing,
 };
 use rimward_core::ids::{ClusterName, DeploymentKey, RevisionName};
 use rimward_core::selector::{Labels, Selector};
 use rimward_core::summary::{Counts, Measures, Phase, Problem};
 use rimward_core::time::Timestamp;
+
+/// An earlier leader called it silent.
+pub(crate) const SILENT: ConnectionState = ConnectionState::Silent;
+
+/// Heard just now.
+pub(crate) const ALIVE: ConnectionState = ConnectionState::Heard { at: NOW };
 
 pub(crate) const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -32,10 +39,10 @@ pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
         .collect()
 }
 
-/// A deployment of revision `target` on every cluster, under the default policy.
-pub(crate) fn deployment(target: &str, current: Option<&str>) -> Deployment {
+/// A deployment of revision `update` on every cluster, under the default policy.
+pub(crate) fn deployment(update: &str, current: Option<&str>) -> Deployment {
     let mut revisions = BTreeMap::from([(
-        rev(target),
+        rev(update),
         Revision {
             entry_bytes: 1000,
             ..Revision::default()
@@ -52,8 +59,7 @@ pub(crate) fn deployment(target: &str, current: Option<&str>) -> Deployment {
     Deployment {
         endpoint_name: "digits".parse().unwrap(),
         created: Timestamp(0),
-        target: Some(rev(target)),
-        current: current.map(rev),
+        update: Some(rev(update)),
         revisions,
         placement: Placement {
             clusters: Selector::everything(),
@@ -62,8 +68,13 @@ pub(crate) fn deployment(target: &str, current: Option<&str>) -> Deployment {
         policy: Policy::default(),
         paused: false,
         deleting: false,
+        min_available: None,
         progress_deadline_seconds: 600,
-        stage: None,
+        standing: Standing {
+            current: current.map(rev),
+            ..Standing::default()
+        },
+        actions: Vec::new(),
     }
 }
 
@@ -74,6 +85,8 @@ pub(crate) fn stage(name: &str, members: Members) -> Stage {
         max_concurrency: Amount::Count(100),
         max_unavailable: None,
         max_failures: 0,
+        min_proven: None,
+        allow_empty: false,
         bake_seconds: 0,
         progress_deadline_seconds: None,
     }
@@ -83,7 +96,7 @@ pub(crate) fn stage(name: &str, members: Members) -> Stage {
 pub(crate) fn cluster() -> Cluster {
     Cluster {
         labels: Labels::new(),
-        connection: Connection::ALIVE,
+        connection: ALIVE,
         paused: false,
         held: None,
         generation: 1,
@@ -98,10 +111,14 @@ pub(crate) fn cluster() -> Cluster {
 pub(crate) fn entry(revision: &str) -> Entry {
     Entry {
         revision: rev(revision),
+        attempt: 1,
+        forget_verdicts_before: 0,
         action: Action::Run,
+        replaces: None,
         stage: "all".parse().unwrap(),
         endpoint_name: "digits".parse().unwrap(),
         nodes_max_unavailable: Amount::ONE,
+        nodes_max_failures: 0,
         progress_deadline_seconds: 600,
     }
 }
@@ -134,6 +151,7 @@ pub(crate) fn rejecting(revision: &str) -> ModelReport {
         desired: 2,
         ready: 2,
         rolled_back: 1,
+        pending: 1,
         ..Counts::default()
     };
     let mut report = report(revision, nodes, Phase::Failed);
@@ -164,7 +182,7 @@ pub(crate) fn say(cluster: &mut Cluster, key: &DeploymentKey, says: Option<Model
     }
 }
 
-pub(crate) fn fleet(clusters: impl IntoIterator<Item = (&'static str, Cluster)>) -> Observed {
+pub(crate) fn fleet_of(clusters: impl IntoIterator<Item = (&'static str, Cluster)>) -> Observed {
     Observed {
         clusters: clusters
             .into_iter()
@@ -191,12 +209,65 @@ pub(crate) fn apply(desired: &mut Desired, observed: &mut Observed, plan: &Plan)
     }
     for (key, answer) in &plan.deployments {
         let deployment = desired.deployments.get_mut(key).unwrap();
-        deployment.stage.clone_from(&answer.stage);
-        deployment.current.clone_from(&answer.current);
-        for (name, change) in &answer.outcomes {
-            let revision = deployment.revisions.entry(name.clone()).or_default();
-            revision.outcome = change.outcome;
-            revision.message.clone_from(&change.message);
-        }
+        persist(deployment, answer);
     }
+}
+
+/// Does what the hub does with a deployment's plan.
+pub(crate) fn persist(deployment: &mut Deployment, answer: &DeploymentPlan) {
+    deployment.standing.clone_from(&answer.standing);
+    for (name, change) in &answer.outcomes {
+        let revision = deployment.revisions.entry(name.clone()).or_default();
+        revision.outcome = change.outcome;
+        revision.message.clone_from(&change.message);
+    }
+    if let Some((name, attempt)) = &answer.attempt {
+        let revision = deployment.revisions.entry(name.clone()).or_default();
+        revision.attempt = revision.attempt.max(*attempt);
+    }
+}
+
+/// A plan with the planner that made it.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) plan: Plan,
+    pub(crate) fleet: Fleet,
+}
+
+impl std::ops::Deref for Planned {
+    type Target = Plan;
+
+    fn deref(&self) -> &Plan {
+        &self.plan
+    }
+}
+
+impl Planned {
+    /// Why a cluster waits.
+    pub(crate) fn why(&self, key: &DeploymentKey, cluster: &str) -> Option<Because> {
+        self.fleet.decisions(key).remove(&named(cluster))?.because
+    }
+
+    /// Everybody who waits, and why.
+    pub(crate) fn waiting(&self, key: &DeploymentKey) -> Vec<(ClusterName, Because)> {
+        let all = self.fleet.decisions(key).into_iter();
+        all.filter_map(|(name, it)| Some((name, it.because?)))
+            .collect()
+    }
+}
+
+/// Plans from nothing.
+pub(crate) fn plan_at(
+    desired: &Desired,
+    observed: &Observed,
+    now: rimward_core::time::Timestamp,
+) -> Planned {
+    let mut fleet = fleet::fleet(desired, observed);
+    let mut plan = fleet.plan(now);
+    plan.clusters = observed
+        .clusters
+        .keys()
+        .map(|name| (name.clone(), fleet.entries(name)))
+        .collect();
+    Planned { plan, fleet }
 }

@@ -1,20 +1,23 @@
 //! Laws over any state at all, however it came about: what was persisted and seen is arbitrary.
 
-use proptest::prelude::{ProptestConfig, any, prop_assert, proptest};
+use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest};
 
 use rimward_core::fleet::{
-    self, Action, Cluster, Connection, Desired, Entry, ModelReport, Observed, Outcome, Report,
-    Revision, StagePhase, StageRecord,
+    self, Action, AfterUpdate, Amount, BeforeUpdate, Cluster, ConnectionState, Desired, Entry,
+    Hold, HoldMode, Members, ModelReport, Observed, Offline, OnFailure, Outcome, Policy, Report,
+    Revision, StagePhase, StageRecord, Undo,
 };
 use rimward_core::ids::{DeploymentKey, RevisionName};
-use rimward_core::lint;
+use rimward_core::lint::{self, Checked};
 use rimward_core::selector::Selector;
 use rimward_core::summary::{Counts, Phase};
 use rimward_core::time::Timestamp;
 
 use crate::choices::Choices;
-use crate::fixtures::{NOW, apply, cluster, deployment, entry, key, labels, named, rev};
-use crate::world::{policy, same};
+use crate::fixtures::{
+    ALIVE, NOW, SILENT, cluster, deployment, entry, key, labels, named, plan_at, rev, stage,
+};
+use crate::hub::Hub;
 
 const REVISIONS: [&str; 4] = ["r0", "r1", "r2", "r3"];
 
@@ -24,29 +27,101 @@ proptest! {
     #[test]
     fn any_plan_keeps_the_promises(seed in any::<u64>()) {
         let (desired, observed) = state(&mut Choices::new(seed));
-        let plan = fleet::plan(&desired, &observed, NOW);
-        let broken = lint::check(&desired, &observed, &plan);
+        let planned = plan_at(&desired, &observed, NOW);
+        let broken = lint::check(Checked {
+            desired: &desired,
+            observed: &observed,
+            fleet: &planned.fleet,
+            plan: &planned.plan,
+            now: NOW,
+        });
         prop_assert!(broken.is_empty(), "{}", broken[0]);
     }
 
     #[test]
     fn planning_again_after_applying_leaves_nothing_to_do(seed in any::<u64>()) {
-        let (mut desired, mut observed) = state(&mut Choices::new(seed));
-        let plan = fleet::plan(&desired, &observed, NOW);
-        apply(&mut desired, &mut observed, &plan);
-        let again = fleet::plan(&desired, &observed, NOW);
-        same(&plan, &again);
+        let (desired, observed) = state(&mut Choices::new(seed));
+        let mut hub = Hub::new(desired, observed);
+        hub.turn();
+        let first = hub.said.clone();
+        let told: Vec<_> = hub.observed.clusters.values().map(|it| it.entries.clone()).collect();
+        hub.fleet.resync();
+        let again = hub.turn();
+        prop_assert!(again.clusters.is_empty(), "{:?}", again.clusters);
+        for (key, second) in &again.deployments {
+            prop_assert!(second.outcomes.is_empty(), "{key}: {:?}", second.outcomes);
+            prop_assert!(second.transitions.is_empty(), "{key}: {:?}", second.transitions);
+            let mut first = first[key].clone();
+            first.outcomes.clear();
+            first.transitions.clear();
+            let (one, two) = (format!("{first:#?}"), format!("{second:#?}"));
+            let differs: Vec<_> = one.lines().zip(two.lines()).filter(|(a, b)| a != b).collect();
+            prop_assert!(&first == second, "{key}: {differs:?}");
+        }
+        // And a new leader, who knows only what stands there, changes nothing either; but that membership of
+        // stages by number does not stick over its head.
+        let counted = hub.desired.deployments.values().flat_map(|it| &it.policy.stages);
+        if counted.into_iter().any(|it| !matches!(it.members, Members::Selector(_))) {
+            return Ok(());
+        }
+        hub.fleet = fleet::fleet(&hub.desired, &hub.observed);
+        hub.turn();
+        let after: Vec<_> = hub.observed.clusters.values().map(|it| it.entries.clone()).collect();
+        for (before, after) in told.iter().zip(&after) {
+            let differs: Vec<_> = after.iter().filter(|(key, it)| before.get(*key) != Some(*it)).collect();
+            let was: Vec<_> = differs.iter().map(|(key, _)| before.get(*key)).collect();
+            prop_assert!(before == after, "{differs:?} was {was:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_up_is_what_it_would_be_from_nothing(seed in any::<u64>()) {
+        let choices = &mut Choices::new(seed);
+        let (desired, observed) = state(choices);
+        let (other_desired, other_observed) = state(choices);
+        let mut fleet = fleet::fleet(&desired, &observed);
+        fleet.plan(NOW);
+        // Another state comes over it, object by object, in any order.
+        for (name, cluster) in &other_observed.clusters {
+            if choices.chance(70) {
+                fleet.set_cluster(name, cluster.clone());
+            }
+            if choices.chance(20) {
+                fleet.plan(NOW);
+            }
+        }
+        for (key, deployment) in &other_desired.deployments {
+            match choices.below(4) {
+                0 => fleet.remove_deployment(key, choices.chance(30)),
+                _ => fleet.set_deployment(key, deployment.clone()),
+            }
+            if choices.chance(30) {
+                fleet.plan(NOW.plus_seconds(choices.small(400)));
+            }
+        }
+        for name in observed.clusters.keys() {
+            match choices.below(6) {
+                0 => fleet.remove_cluster(name),
+                1 => fleet.hear(name, SILENT),
+                2 => fleet.hear(name, ConnectionState::Heard { at: NOW }),
+                _ => {}
+            }
+        }
+        fleet.plan(NOW.plus_seconds(500));
+        let audit = fleet.audit();
+        prop_assert!(audit.is_ok(), "{audit:?}");
     }
 
     #[test]
     fn every_reason_has_words(seed in any::<u64>()) {
         let (desired, observed) = state(&mut Choices::new(seed));
-        let plan = fleet::plan(&desired, &observed, NOW);
-        for answer in plan.deployments.values() {
-            for (_, waiting) in &answer.waiting {
-                prop_assert!(!waiting.to_string().is_empty() && !waiting.reason().is_empty());
+        let planned = plan_at(&desired, &observed, NOW);
+        for (key, answer) in &planned.deployments {
+            let waiting = planned.waiting(key);
+            for (_, because) in &waiting {
+                prop_assert!(!because.to_string().is_empty() && !because.reason().is_empty());
             }
-            prop_assert!(answer.waiting.is_empty() || answer.waiting_for().is_some());
+            prop_assert!(waiting.is_empty() || answer.waiting_for().is_some());
             let conditions = &answer.conditions;
             prop_assert!(!(conditions.ready.status && conditions.reconciling.status));
             prop_assert!(!(conditions.ready.status && conditions.stalled.status));
@@ -87,16 +162,20 @@ fn any_deployment(choices: &mut Choices) -> fleet::Deployment {
     any.revisions = REVISIONS
         .iter()
         .map(|name| {
-            let outcome = choices.pick(&[Outcome::Pending, Outcome::Promoted, Outcome::Failed]);
-            let entry_bytes = if choices.chance(5) { 700_000 } else { 1000 };
-            (
-                rev(name),
-                Revision {
-                    outcome,
-                    entry_bytes,
-                    message: "it failed".to_owned(),
-                },
-            )
+            let outcome = choices.pick(&[
+                Outcome::Pending,
+                Outcome::Promoted,
+                Outcome::Failed,
+                Outcome::Stopped,
+            ]);
+            let entry_bytes = if choices.chance(5) { 400_000 } else { 1000 };
+            let known = Revision {
+                outcome,
+                entry_bytes,
+                attempt: choices.small(3),
+                message: "it failed".to_owned(),
+            };
+            (rev(name), known)
         })
         .collect();
     let promoted: Vec<_> = any
@@ -105,8 +184,17 @@ fn any_deployment(choices: &mut Choices) -> fleet::Deployment {
         .filter(|(_, it)| it.outcome == Outcome::Promoted)
         .map(|(name, _)| name.clone())
         .collect();
-    any.target = choices.chance(90).then(|| rev(choices.pick(&REVISIONS)));
-    any.current = (!promoted.is_empty() && choices.chance(70)).then(|| choices.pick(&promoted));
+    any.update = choices.chance(90).then(|| rev(choices.pick(&REVISIONS)));
+    let standing = &mut any.standing;
+    standing.current =
+        (!promoted.is_empty() && choices.chance(70)).then(|| choices.pick(&promoted));
+    standing.forget_verdicts_before = choices.small(3);
+    if choices.chance(8) && !promoted.is_empty() {
+        standing.undo = Some(Undo {
+            from: rev(choices.pick(&REVISIONS)),
+            to: choices.pick(&promoted),
+        });
+    }
     any.placement.clusters = match choices.below(6) {
         0 => Selector::Nothing,
         1 => Selector::label("tier", choices.pick(&["canary", "main"])),
@@ -116,8 +204,9 @@ fn any_deployment(choices: &mut Choices) -> fleet::Deployment {
     any.policy = policy(choices);
     any.paused = choices.chance(8);
     any.deleting = choices.chance(5);
-    any.stage = choices.chance(70).then(|| StageRecord {
+    any.standing.stage = choices.chance(70).then(|| StageRecord {
         revision: rev(choices.pick(&REVISIONS)),
+        attempt: 1 + choices.small(2),
         name: choices
             .pick(&["s0", "s1", "remaining", "gone"])
             .parse()
@@ -133,24 +222,96 @@ fn any_deployment(choices: &mut Choices) -> fleet::Deployment {
             StagePhase::RollingBack,
             StagePhase::RolledBack,
         ]),
-        started: NOW,
-        bake_started: choices
-            .chance(50)
-            .then(|| Timestamp(NOW.0 + 100 - i64::from(choices.small(400)))),
-        last_progress: NOW,
-        clusters_updated: choices.small(4),
+        baked_seconds: choices.small(200),
+        elapsed_seconds: choices.small(200),
+        passed: if choices.chance(10) {
+            vec!["s0".parse().unwrap()]
+        } else {
+            Vec::new()
+        },
+        aborted: choices.chance(5),
+        doubt_overruled: choices.chance(5),
     });
     any
+}
+
+pub(crate) fn policy(choices: &mut Choices) -> Policy {
+    let stages = (0..choices.below(4)).map(|index| {
+        let members = match choices.below(4) {
+            0 => Members::Selector(Selector::label(
+                "tier",
+                choices.pick(&["canary", "main", "late"]),
+            )),
+            1 => Members::Selector(Selector::Nothing),
+            2 => Members::Count(1 + choices.small(5)),
+            _ => Members::Percent(1 + choices.small(100)),
+        };
+        let amount = |choices: &mut Choices| {
+            if choices.chance(50) {
+                Amount::Count(1 + choices.small(3))
+            } else {
+                Amount::Percent(1 + choices.small(100))
+            }
+        };
+        let mut stage = stage(&format!("s{index}"), members);
+        stage.max_concurrency = amount(choices);
+        stage.max_unavailable = choices.chance(50).then(|| amount(choices));
+        stage.max_failures = choices.small(3) / 2;
+        stage.min_proven = choices.chance(20).then(|| amount(choices));
+        stage.allow_empty = choices.chance(60);
+        stage.bake_seconds = if choices.chance(30) {
+            choices.small(200)
+        } else {
+            0
+        };
+        stage
+    });
+    let stages = stages.collect();
+    Policy {
+        stages,
+        nodes_max_unavailable: Amount::Count(1 + choices.small(2)),
+        nodes_max_failures: choices.small(2),
+        offline: Offline {
+            before_update: choices.pick(&[
+                BeforeUpdate::Skip,
+                BeforeUpdate::Skip,
+                BeforeUpdate::Wait,
+            ]),
+            after_update: choices.pick(&[
+                AfterUpdate::Wait,
+                AfterUpdate::Wait,
+                AfterUpdate::Fail,
+                AfterUpdate::Ignore,
+            ]),
+            grace_seconds: choices.pick(&[300, 300, 60]),
+        },
+        hold: Hold {
+            mode: choices.pick(&[HoldMode::Respect, HoldMode::Fail, HoldMode::Ignore]),
+            deadline_seconds: 100 + choices.small(200),
+        },
+        rollback_max_concurrency: choices.pick(&[Amount::ALL, Amount::ALL, Amount::Count(1)]),
+        on_failure: if choices.chance(70) {
+            OnFailure::RollbackAll
+        } else {
+            OnFailure::Pause
+        },
+    }
 }
 
 fn any_cluster(keys: &[DeploymentKey], choices: &mut Choices) -> Cluster {
     let mut any = cluster();
     any.labels = labels(&[("tier", choices.pick(&["canary", "main", "late"]))]);
-    any.connection = match choices.below(8) {
-        0 => Connection::NeverJoined,
-        1 => Connection::Beat { age_seconds: 299 },
-        2 => Connection::Beat { age_seconds: 300 },
-        _ => Connection::ALIVE,
+    any.connection = match choices.below(9) {
+        0 => ConnectionState::NeverJoined,
+        1 => ConnectionState::Heard {
+            at: Timestamp(NOW.0 - 299),
+        },
+        2 => ConnectionState::Heard {
+            at: Timestamp(NOW.0 - 300),
+        },
+        3 => SILENT,
+        4 => ConnectionState::Unheard { since: NOW },
+        _ => ALIVE,
     };
     any.paused = choices.chance(5);
     any.held = choices.chance(5).then(|| "harvest".to_owned());
@@ -161,6 +322,7 @@ fn any_cluster(keys: &[DeploymentKey], choices: &mut Choices) -> Cluster {
     };
     for key in keys {
         let told = rev(choices.pick(&REVISIONS));
+        let attempt = 1 + choices.small(2);
         if choices.chance(70) {
             let action = if choices.chance(85) {
                 Action::Run
@@ -172,7 +334,9 @@ fn any_cluster(keys: &[DeploymentKey], choices: &mut Choices) -> Cluster {
                 key.clone(),
                 Entry {
                     revision: told.clone(),
+                    attempt,
                     action,
+                    replaces: choices.chance(40).then(|| rev(choices.pick(&REVISIONS))),
                     endpoint_name,
                     ..entry("r0")
                 },
@@ -184,9 +348,9 @@ fn any_cluster(keys: &[DeploymentKey], choices: &mut Choices) -> Cluster {
             } else {
                 rev(choices.pick(&REVISIONS))
             };
-            report
-                .models
-                .insert(key.clone(), any_report(about, choices));
+            let mut says = any_report(about, choices);
+            says.attempt = attempt;
+            report.models.insert(key.clone(), says);
         }
     }
     any.report = choices.chance(90).then_some(report);
@@ -194,35 +358,35 @@ fn any_cluster(keys: &[DeploymentKey], choices: &mut Choices) -> Cluster {
 }
 
 fn any_report(revision: RevisionName, choices: &mut Choices) -> ModelReport {
-    let desired = choices.small(4);
-    let up_to = |choices: &mut Choices| choices.small(desired + 1);
-    let done = choices.chance(50);
-    let nodes = Counts {
-        desired,
-        updated: if done { desired } else { up_to(choices) },
-        ready: if done { desired } else { up_to(choices) },
-        held: if choices.chance(10) {
-            up_to(choices)
-        } else {
-            0
-        },
-        silent: if choices.chance(10) {
-            up_to(choices)
-        } else {
-            0
-        },
-        failed: if choices.chance(10) {
-            up_to(choices)
-        } else {
-            0
-        },
-        rolled_back: if choices.chance(10) {
-            up_to(choices)
-        } else {
-            0
-        },
+    let mut nodes = Counts {
+        desired: choices.small(4),
         ..Counts::default()
     };
-    let phase = choices.pick(&[Phase::Passed, Phase::Pending, Phase::Staging, Phase::Failed]);
+    for _ in 0..nodes.desired {
+        let column = match choices.below(14) {
+            0..8 => &mut nodes.updated,
+            8 | 9 => &mut nodes.pending,
+            10 => &mut nodes.held,
+            11 => &mut nodes.silent,
+            12 => &mut nodes.failed,
+            _ => &mut nodes.rolled_back,
+        };
+        *column += 1;
+    }
+    nodes.ready = if choices.chance(70) {
+        nodes.desired - nodes.silent
+    } else {
+        choices.small(nodes.desired + 1)
+    };
+    let phase = if nodes.rejected() > 0 {
+        Phase::Failed
+    } else {
+        choices.pick(&[
+            Phase::Passed,
+            Phase::Pending,
+            Phase::Staging,
+            Phase::TimedOut,
+        ])
+    };
     crate::fixtures::report(&revision.to_string(), nodes, phase)
 }

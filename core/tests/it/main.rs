@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 
+mod action_words;
 mod choices;
-
 mod cluster_laws;
 mod cluster_silence;
 mod cluster_words;
@@ -11,10 +11,14 @@ mod device;
 mod failure_words;
 mod fixtures;
 mod fleet_words;
+mod hub;
 mod laws;
 mod node_fixtures;
 mod policy_words;
+mod silence_words;
 mod silent_node;
+#[cfg(any())]
 mod simulation;
 mod site;
+#[cfg(any())]
 mod world;

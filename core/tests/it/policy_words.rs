@@ -1,14 +1,17 @@
 //! Tables for the words of a policy: membership, budgets, offline.
 
 use rimward_core::fleet::{
-    self, Amount, Connection, Members, Observed, OfflineMode, Policy, Stage, stage_groups,
+    Amount, BeforeUpdate, ConnectionState, Members, Observed, Policy, Stage,
 };
 use rimward_core::selector::Selector;
+use rimward_core::time::Timestamp;
 
-use crate::fixtures::{NOW, cluster, deployment, fleet, key, labels, named, one, stage};
+use crate::fixtures::{
+    NOW, SILENT, cluster, deployment, fleet_of, key, labels, named, one, plan_at, stage,
+};
 
 fn ten() -> Observed {
-    fleet(
+    fleet_of(
         ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9"].map(|name| (name, cluster())),
     )
 }
@@ -20,7 +23,9 @@ fn check(stages: Vec<Stage>, observed: &Observed, expected: &[(&str, &[&str])]) 
         stages,
         ..Policy::default()
     };
-    let groups = stage_groups(&one(deployment), observed, &key("digits"));
+    let groups = plan_at(&one(deployment), observed, NOW)
+        .fleet
+        .stages(&key("digits"));
     let found: Vec<_> = groups
         .iter()
         .map(|group| {
@@ -43,7 +48,7 @@ fn check(stages: Vec<Stage>, observed: &Observed, expected: &[(&str, &[&str])]) 
 
 #[test]
 fn without_a_policy_all_clusters_form_one_stage() {
-    let observed = fleet([("c0", cluster()), ("c1", cluster())]);
+    let observed = fleet_of([("c0", cluster()), ("c1", cluster())]);
     check(vec![], &observed, &[("all", &["c0", "c1"])]);
 }
 
@@ -113,9 +118,9 @@ fn a_selector_takes_what_no_earlier_stage_took_and_counts_towards_later_ones() {
 
 #[test]
 fn a_count_takes_clusters_that_answer_before_offline_ones() {
-    let mut observed = fleet(["c0", "c1", "c2"].map(|name| (name, cluster())));
+    let mut observed = fleet_of(["c0", "c1", "c2"].map(|name| (name, cluster())));
     let gone = observed.clusters.get_mut(&named("c0")).unwrap();
-    gone.connection = Connection::Beat { age_seconds: 300 };
+    gone.connection = SILENT;
     check(
         vec![stage("canary", Members::Count(1))],
         &observed,
@@ -139,34 +144,39 @@ fn budgets_round_down_and_are_at_least_one() {
 }
 
 #[test]
-fn an_offline_cluster_leaves_the_budgets_only_when_excluded_and_past_the_grace() {
-    for (mode, age_seconds, counted) in [
-        (OfflineMode::Exclude, 299, 2),
-        (OfflineMode::Exclude, 300, 1),
-        (OfflineMode::Count, 300, 2),
+fn a_cluster_silent_before_the_update_leaves_the_budgets_unless_it_is_waited_for() {
+    for (before_update, age_seconds, counted) in [
+        (BeforeUpdate::Skip, 299, 2),
+        (BeforeUpdate::Skip, 300, 1),
+        (BeforeUpdate::Wait, 300, 2),
     ] {
-        let mut observed = fleet([("c0", cluster()), ("c1", cluster())]);
+        let mut observed = fleet_of([("c0", cluster()), ("c1", cluster())]);
         let silent = observed.clusters.get_mut(&named("c1")).unwrap();
-        silent.connection = Connection::Beat { age_seconds };
+        silent.connection = ConnectionState::Heard {
+            at: Timestamp(NOW.0 - age_seconds),
+        };
         let mut deployment = deployment("r1", None);
-        deployment.policy.offline.mode = mode;
-        let groups = stage_groups(&one(deployment), &observed, &key("digits"));
+        deployment.policy.stages = vec![stage("all", Members::Percent(100))];
+        deployment.policy.stages[0].max_concurrency = Amount::ALL;
+        deployment.policy.offline.before_update = before_update;
+        let plan = plan_at(&one(deployment), &observed, NOW);
+        let group = &plan.fleet.stages(&key("digits"))[0];
         assert_eq!(
-            groups[0].counted.len(),
-            counted,
-            "{mode:?} after {age_seconds} s"
+            group.moving_max.min(2),
+            if counted == 1 { 1 } else { 2 },
+            "{before_update:?} after {age_seconds} s"
         );
     }
 }
 
 #[test]
 fn max_clusters_keeps_those_that_run_it_then_takes_by_name() {
-    let mut observed = fleet(["c0", "c1", "c2"].map(|name| (name, cluster())));
+    let mut observed = fleet_of(["c0", "c1", "c2"].map(|name| (name, cluster())));
     observed.clusters.get_mut(&named("c2")).unwrap().entries =
         [(key("digits"), crate::fixtures::entry("r1"))].into();
     let mut deployment = deployment("r1", None);
     deployment.placement.max_clusters = Some(2);
-    let plan = fleet::plan(&one(deployment), &observed, NOW);
+    let plan = plan_at(&one(deployment), &observed, NOW);
     assert!(plan.clusters[&named("c1")].is_empty());
     assert_eq!(plan.deployments[&key("digits")].clusters.desired, 2);
 }

@@ -1,17 +1,17 @@
-//! Why a cluster waits, as a type with words.
+//! Why a cluster is not where it should be, as a type with words.
 //!
-//! Owns the sentences that status, events and `kubectl rimward explain` show. Decides nothing.
+//! Owns the sentences that status, events and `kubectl rimward explain` show, with what a person can type.
+//! Decides nothing.
 
 use thiserror::Error;
 
-use crate::ids::{DeploymentKey, RevisionName, StageName};
+use crate::ids::{DeploymentKey, DeploymentName, RevisionName, StageName};
 use crate::summary::Problem;
-use crate::time::Timestamp;
 
 /// Why a cluster is not where the deployment's spec wants it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Waiting {
-    /// A node rejected the revision, or its deadline ran out.
+pub enum Because {
+    /// A node condemned the revision.
     #[error("failed on revision {revision}: {}", words(reason, problem.as_ref()))]
     Failed {
         /// The revision.
@@ -19,6 +19,67 @@ pub enum Waiting {
         /// The cluster's verdict.
         reason: String,
         /// The worst problem, in the device's own words.
+        problem: Option<Problem>,
+    },
+    /// Its progress deadline ran out.
+    #[error("revision {revision} is not there in time: {}; it goes on trying, and counts once it is done; for a new attempt type: kubectl rimward retry {deployment}", words(reason, problem.as_ref()))]
+    TimedOut {
+        /// The revision.
+        revision: RevisionName,
+        /// The cluster's verdict.
+        reason: String,
+        /// The worst problem, in the device's own words.
+        problem: Option<Problem>,
+        /// What a person types.
+        deployment: DeploymentName,
+    },
+    /// It fell silent after the revision may have reached it.
+    #[error("fell silent after it was given revision {revision}; {}", match after { super::AfterUpdate::Wait => "its stage waits for it", super::AfterUpdate::Fail => "it counts as failed", super::AfterUpdate::Ignore => "the policy ignores that" })]
+    Suspect {
+        /// The revision.
+        revision: RevisionName,
+        /// What the policy says of such.
+        after: super::AfterUpdate,
+    },
+    /// This leader has not heard it yet.
+    #[error("not heard since the hub began to listen")]
+    Unheard,
+    /// The hub doubts its own ears.
+    #[error(
+        "{silent} of {of} clusters fell silent at once, so the hub doubts its own ears and moves nothing; to go on all the same type: kubectl rimward promote {deployment}"
+    )]
+    Doubt {
+        /// Clusters that fell silent.
+        silent: u32,
+        /// Clusters heard before.
+        of: u32,
+        /// What a person types.
+        deployment: DeploymentName,
+    },
+    /// It left the placement, and goes when its turn comes.
+    #[error("leaves the placement; {removing} of at most {max} clusters remove the model at once")]
+    RemovalPaced {
+        /// Removing now.
+        removing: u32,
+        /// Allowed.
+        max: usize,
+    },
+    /// It waits for its turn to go back.
+    #[error("waits to go back; {moving} of at most {max} clusters go back at once")]
+    RollbackPaced {
+        /// Going back now.
+        moving: u32,
+        /// Allowed.
+        max: usize,
+    },
+    /// It has the revision, and holds its proof back only for its nodes' silence.
+    #[error("{silent} of {desired} nodes are silent{}", problem.as_ref().map(|p| format!("; {}: {}", p.node, p.message)).unwrap_or_default())]
+    NodesSilent {
+        /// Silent or suspect nodes.
+        silent: u32,
+        /// Nodes in all.
+        desired: u32,
+        /// The first of them.
         problem: Option<Problem>,
     },
     /// The cluster goes back.
@@ -47,13 +108,25 @@ pub enum Waiting {
         /// The failed revision.
         failed: RevisionName,
     },
-    /// The revision failed elsewhere and the policy says to stop.
+    /// The content was condemned elsewhere and the policy says to pause.
     #[error(
         "revision {failed} failed and the policy pauses; set modelRef back or ask for a new revision"
     )]
-    Stopped {
+    Paused {
         /// The failed revision.
         failed: RevisionName,
+    },
+    /// Time, silence or something in the way stopped the rollout elsewhere.
+    #[error(
+        "the rollout of revision {revision} stopped in stage {stage}; type: kubectl rimward retry {deployment} (a new attempt), promote (go on), abort (take it back)"
+    )]
+    Stopped {
+        /// The revision.
+        revision: RevisionName,
+        /// Where.
+        stage: StageName,
+        /// What a person types.
+        deployment: DeploymentName,
     },
     /// The endpoint name belongs to another deployment.
     #[error("its endpoint name is taken by deployment {by}")]
@@ -80,13 +153,13 @@ pub enum Waiting {
     #[error("it never joined")]
     NeverJoined,
     /// No heartbeat.
-    #[error("no heartbeat for more than {grace_seconds} s{}", if *excluded { ", left out of the budgets until it returns" } else { "" })]
+    #[error("no heartbeat for more than {grace_seconds} s{}", if *awaited { ", its stage waits for it" } else { ", left out of the budgets until it returns" })]
     Silent {
         /// The policy's grace. (Not the silence's length: words that change by themselves would be
         /// written again and again.)
         grace_seconds: u32,
-        /// Whether the rollout goes on without it.
-        excluded: bool,
+        /// Whether the policy waits for it.
+        awaited: bool,
     },
     /// Some of its nodes hold.
     #[error("{held} of {desired} nodes are held{}", problem.as_ref().map(|p| format!("; {}: {}", p.node, p.message)).unwrap_or_default())]
@@ -132,7 +205,7 @@ pub enum Waiting {
         /// The stage.
         stage: StageName,
         /// On their way.
-        moving: usize,
+        moving: u32,
         /// Allowed.
         max: usize,
     },
@@ -142,19 +215,17 @@ pub enum Waiting {
         /// The stage.
         stage: StageName,
         /// Unavailable now.
-        unavailable: usize,
+        unavailable: u32,
         /// Allowed.
         max: usize,
     },
     /// Its stage has not begun.
-    #[error("stage {stage} comes after stage {current}{}", until.map(|u| format!(", which bakes until {u}")).unwrap_or_default())]
+    #[error("stage {stage} comes after stage {current}")]
     StageNotReached {
         /// Its stage.
         stage: StageName,
         /// Where the rollout is.
         current: StageName,
-        /// When that stage's bake ends, if it bakes.
-        until: Option<Timestamp>,
     },
     /// The model is not resolved.
     #[error("the model is not resolved to a revision yet")]
@@ -171,25 +242,36 @@ fn words(reason: &str, problem: Option<&Problem>) -> String {
     }
 }
 
-impl Waiting {
+impl Because {
     /// Sorts the most telling reason first: failures, then what somebody must do, then time.
     #[must_use]
     pub const fn rank(&self) -> u8 {
         match self {
             Self::Failed { .. } => 0,
-            Self::NothingToRun { .. } | Self::Stopped { .. } => 1,
-            Self::EndpointNameTaken { .. } | Self::AssignmentTooLarge => 2,
-            Self::RollingBack { .. } => 3,
-            Self::DeploymentPaused | Self::ClusterPaused => 4,
-            Self::Held { .. } | Self::NodesHeld { .. } => 5,
-            Self::Updating { .. } | Self::NotReady { .. } => 6,
-            Self::NotReported | Self::NotResolved => 7,
-            Self::Unavailable { .. } | Self::Concurrency { .. } => 8,
-            Self::Removing => 9,
-            Self::StageNotReached { .. } => 10,
-            Self::Silent { .. } | Self::NeverJoined => 11,
-            Self::RolledBack { .. } => 12,
+            Self::TimedOut { .. } | Self::Suspect { .. } => 1,
+            Self::NothingToRun { .. } | Self::Paused { .. } | Self::Stopped { .. } => 2,
+            Self::Doubt { .. } => 3,
+            Self::EndpointNameTaken { .. } | Self::AssignmentTooLarge => 4,
+            Self::RollingBack { .. } => 5,
+            Self::DeploymentPaused | Self::ClusterPaused => 6,
+            Self::Held { .. } | Self::NodesHeld { .. } => 7,
+            Self::Updating { .. } | Self::NotReady { .. } | Self::NodesSilent { .. } => 8,
+            Self::NotReported | Self::NotResolved | Self::Unheard => 9,
+            Self::Unavailable { .. } | Self::Concurrency { .. } | Self::RollbackPaced { .. } => 10,
+            Self::Removing | Self::RemovalPaced { .. } => 11,
+            Self::StageNotReached { .. } => 12,
+            Self::Silent { .. } | Self::NeverJoined => 13,
+            Self::RolledBack { .. } => 14,
         }
+    }
+
+    /// Whether a deployment can be ready all the same.
+    #[must_use]
+    pub const fn is_tolerated(&self) -> bool {
+        matches!(
+            self,
+            Self::Silent { awaited: false, .. } | Self::NeverJoined
+        )
     }
 
     /// CamelCase reason, from a closed list.
@@ -197,9 +279,17 @@ impl Waiting {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Failed { .. } => "Failed",
+            Self::TimedOut { .. } => "TimedOut",
+            Self::Suspect { .. } => "Suspect",
+            Self::Unheard => "Unheard",
+            Self::Doubt { .. } => "HubDoubtsItself",
+            Self::RemovalPaced { .. } => "RemovalPaced",
+            Self::RollbackPaced { .. } => "RollbackPaced",
+            Self::NodesSilent { .. } => "NodesSilent",
             Self::RollingBack { .. } => "RollingBack",
             Self::RolledBack { .. } => "RolledBack",
             Self::NothingToRun { .. } => "NothingToRun",
+            Self::Paused { .. } => "RevisionFailed",
             Self::Stopped { .. } => "RolloutStopped",
             Self::EndpointNameTaken { .. } => "EndpointNameTaken",
             Self::AssignmentTooLarge => "AssignmentTooLarge",

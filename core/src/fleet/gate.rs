@@ -1,0 +1,229 @@
+//! What a stage needs before the next one begins: a list of gates, each of which passes, waits or fails.
+//!
+//! Owns what counts as evidence and as failure. Bakes are here now; approvals, waits and analyses will be
+//! further gates. Pure: counts in, an answer out.
+
+use super::class::{Flag, Tally};
+use super::outcome::PassedBecause;
+use super::policy::{AfterUpdate, Members, Policy, Stage};
+use super::stages::Divided;
+use crate::ids::StageName;
+
+/// A gate's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    Pass(PassedBecause),
+    Wait(GateWait),
+    Fail(Failure),
+}
+
+/// Too many of a stage's clusters failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Content was condemned: final.
+    Condemned { failed: u32 },
+    /// Time, silence or a hold that lasted too long: open to `retry`.
+    Stopped { failed: u32 },
+}
+
+/// What a stage as a whole waits for. (What its clusters wait for is told cluster by cluster.)
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GateWait {
+    /// No cluster belongs to it.
+    #[error(
+        "stage {stage} selects no cluster of the placement; correct its selector, set allowEmpty, or type: kubectl rimward promote {deployment}"
+    )]
+    Empty {
+        /// The stage.
+        stage: StageName,
+        /// What a person types.
+        deployment: crate::ids::DeploymentName,
+    },
+    /// None of its clusters is heard.
+    #[error(
+        "no cluster of stage {stage} is heard, so nothing proves the revision; it waits until one answers, or type: kubectl rimward promote {deployment}"
+    )]
+    NoneHeard {
+        /// The stage.
+        stage: StageName,
+        /// What a person types.
+        deployment: crate::ids::DeploymentName,
+    },
+    /// Clusters fell silent after they were given the revision.
+    #[error(
+        "stage {stage} stands: {count} of its clusters fell silent after they were given the revision; bring them back, or type: kubectl rimward promote {deployment} (go on), kubectl rimward abort {deployment} (take it back)"
+    )]
+    Suspects {
+        /// The stage.
+        stage: StageName,
+        /// How many.
+        count: u32,
+        /// What a person types.
+        deployment: crate::ids::DeploymentName,
+    },
+    /// Silent clusters that the policy waits for.
+    #[error("stage {stage} waits for {count} silent clusters (offline.beforeUpdate: Wait)")]
+    Awaited {
+        /// The stage.
+        stage: StageName,
+        /// How many.
+        count: u32,
+    },
+    /// This leader has not heard all clusters yet.
+    #[error("stage {stage} waits until {count} of its clusters are heard again or count as silent")]
+    Unheard {
+        /// The stage.
+        stage: StageName,
+        /// How many.
+        count: u32,
+    },
+    /// Not enough proofs yet.
+    #[error("{proven} of {needed} clusters of stage {stage} have proven the revision")]
+    Proofs {
+        /// The stage.
+        stage: StageName,
+        /// How many have.
+        proven: u32,
+        /// How many must.
+        needed: u32,
+    },
+    /// Time must pass.
+    #[error("stage {stage} bakes for {seconds} s during which its clusters are heard")]
+    Baking {
+        /// The stage.
+        stage: StageName,
+        /// How long in all.
+        seconds: u32,
+    },
+}
+
+impl GateWait {
+    /// Whether it may last until a person acts.
+    #[must_use]
+    pub const fn needs_a_person(&self) -> bool {
+        matches!(
+            self,
+            Self::Empty { .. } | Self::NoneHeard { .. } | Self::Suspects { .. }
+        )
+    }
+
+    /// CamelCase reason, from a closed list.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Empty { .. } => "StageEmpty",
+            Self::NoneHeard { .. } => "NoneHeard",
+            Self::Suspects { .. } => "Suspect",
+            Self::Awaited { .. } => "Offline",
+            Self::Unheard { .. } => "Unheard",
+            Self::Proofs { .. } => "MinProven",
+            Self::Baking { .. } => "Baking",
+        }
+    }
+}
+
+/// A stage with its counts, and whether a person passed it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen<'a> {
+    pub(super) stage: &'a Divided,
+    pub(super) tally: &'a Tally,
+    pub(super) policy: &'a Policy,
+    pub(super) deployment: &'a crate::ids::DeploymentName,
+}
+
+/// Judges failures. `tally` counts the stage's clusters, and those of later stages that have the revision.
+pub(super) fn failures(
+    stage: &Stage,
+    policy: &Policy,
+    tally: &Tally,
+    passed_by_person: bool,
+) -> Option<Failure> {
+    let condemned = tally.of(Flag::Condemned);
+    if condemned > stage.max_failures {
+        return Some(Failure::Condemned { failed: condemned });
+    }
+    let silent = match policy.offline.after_update {
+        AfterUpdate::Fail => tally.of(Flag::Suspect),
+        AfterUpdate::Wait | AfterUpdate::Ignore => 0,
+    };
+    let failed = [
+        condemned,
+        silent,
+        tally.of(Flag::TimedOut),
+        tally.of(Flag::HoldExpired),
+    ]
+    .into_iter()
+    .fold(0, u32::saturating_add);
+    (failed > stage.max_failures && !passed_by_person).then_some(Failure::Stopped { failed })
+}
+
+/// Judges the evidence: living proofs, and nobody left who has to be waited for.
+pub(super) fn evidence(seen: Seen<'_>) -> Gate {
+    let Seen {
+        stage: Divided {
+            stage,
+            matches_none,
+        },
+        tally,
+        policy,
+        deployment,
+    } = seen;
+    let count = |flag| tally.of(flag);
+    let (name, deployment) = (stage.name.clone(), deployment.clone());
+    let members = count(Flag::Member);
+    if members == 0 {
+        let meant = !matches!(stage.members, Members::Selector(_)) || !matches_none;
+        return match (meant, stage.allow_empty) {
+            (true, _) => Gate::Pass(PassedBecause::Reached),
+            (false, true) => Gate::Pass(PassedBecause::Empty),
+            (false, false) => Gate::Wait(GateWait::Empty {
+                stage: name,
+                deployment,
+            }),
+        };
+    }
+    let suspects = count(Flag::Suspect);
+    if suspects > 0 && policy.offline.after_update == AfterUpdate::Wait {
+        return Gate::Wait(GateWait::Suspects {
+            stage: name,
+            count: suspects,
+            deployment,
+        });
+    }
+    if count(Flag::Unheard) > 0 {
+        return Gate::Wait(GateWait::Unheard {
+            stage: name,
+            count: count(Flag::Unheard),
+        });
+    }
+    if count(Flag::Awaited) > 0 {
+        return Gate::Wait(GateWait::Awaited {
+            stage: name,
+            count: count(Flag::Awaited),
+        });
+    }
+    if count(Flag::Heard) == 0 {
+        return Gate::Wait(GateWait::NoneHeard {
+            stage: name,
+            deployment,
+        });
+    }
+    let proven = count(Flag::Proven);
+    let needed = match stage.min_proven {
+        Some(least) => {
+            let of = members.saturating_sub(count(Flag::Skipped));
+            let of = usize::try_from(of).unwrap_or(usize::MAX);
+            u32::try_from(least.floor_of(of)).unwrap_or(u32::MAX)
+        }
+        None => count(Flag::Heard).saturating_sub(count(Flag::Excused)),
+    }
+    .max(1);
+    if proven < needed {
+        return Gate::Wait(GateWait::Proofs {
+            stage: name,
+            proven,
+            needed,
+        });
+    }
+    Gate::Pass(PassedBecause::Done)
+}

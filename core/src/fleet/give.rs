@@ -1,0 +1,489 @@
+//! Who gets an order now.
+//!
+//! Owns the one place where budgets are spent.
+//!
+//! # Guarantees
+//! - Clusters that the planner sent forward are never more than either budget of their stage, even if what
+//!   was seen of them is wrong: a cluster that merely *looks* unavailable still needs a free place among those
+//!   on their way. One on its way may be sent elsewhere in its own place.
+//! - What goes back or away is bounded by the policy's own budget, and refused by nothing else.
+
+use std::collections::BTreeSet;
+
+use super::because::Because;
+use super::class::Flag;
+use super::context::{Goal, Motion};
+use super::ledger::{ENTRY_BYTES_UNKNOWN, Ledgers, removal_budget};
+use super::planner::Elders;
+use super::rollout::{Cost, Group, Rollout, Seat};
+use super::target::{Order, Refused, Sight};
+use super::types::{Action, Entry};
+use crate::ids::{ClusterName, DeploymentKey, RevisionName};
+use crate::time::Timestamp;
+
+/// What carrying orders out touched beside the deployment itself.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    /// Whether any target changed.
+    pub(super) any: bool,
+    /// Deployments that may look again on a cluster, since something came free there.
+    pub(super) freed: Vec<(DeploymentKey, ClusterName)>,
+    /// Clusters whose entries differ from what stands on the hub.
+    pub(super) clusters: BTreeSet<ClusterName>,
+}
+
+impl Group {
+    fn budgets(&self) -> (u32, Option<u32>) {
+        let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let total = self.counted();
+        let stage = &self.divided.stage;
+        let unavailable = stage.max_unavailable.map(|amount| short(amount.of(total)));
+        (short(stage.max_concurrency.of(total)), unavailable)
+    }
+
+    fn fits(&self, cost: Cost) -> bool {
+        let (moving_max, unavailable_max) = self.budgets();
+        let moving = self.tally.of(Flag::Moving) + u32::from(cost != Cost::OwnPlace);
+        let unavailable = self.tally.of(Flag::Unavailable) + u32::from(cost == Cost::Serving);
+        moving <= moving_max
+            && unavailable_max
+                .is_none_or(|max| moving <= max && (cost == Cost::Broken || unavailable <= max))
+    }
+
+    /// Why there is no place, by the state of the budgets.
+    pub(super) fn denial(&self) -> Because {
+        let (moving_max, unavailable_max) = self.budgets();
+        let stage = self.divided.stage.name.clone();
+        match unavailable_max {
+            Some(max) if self.tally.of(Flag::Moving) < moving_max => Because::Unavailable {
+                stage,
+                unavailable: self.tally.of(Flag::Unavailable),
+                max: usize::try_from(max).unwrap_or(usize::MAX),
+            },
+            _ => Because::Concurrency {
+                stage,
+                moving: self.tally.of(Flag::Moving),
+                max: usize::try_from(moving_max).unwrap_or(usize::MAX),
+            },
+        }
+    }
+}
+
+impl Rollout {
+    /// Gives every order for which there is a place.
+    pub(super) fn give(
+        &mut self,
+        ledgers: &mut Ledgers,
+        elders: &Elders<'_>,
+        now: Timestamp,
+        touched: &mut Touched,
+    ) {
+        if self.context.motion == Motion::Frozen {
+            return;
+        }
+        for seat in std::mem::take(&mut self.at_once) {
+            self.order(&seat.name, ledgers, elders, now, touched);
+        }
+        self.give_back(ledgers, elders, now, touched);
+        self.let_go(ledgers, elders, now, touched);
+        if self.context.motion == Motion::Any {
+            for place in 0..self.stages.len() {
+                self.give_forward(place, ledgers, elders, now, touched);
+            }
+        }
+    }
+
+    /// Those that go back: broken ones first. One that is silent costs no place: it acts when it returns.
+    fn give_back(
+        &mut self,
+        ledgers: &mut Ledgers,
+        elders: &Elders<'_>,
+        now: Timestamp,
+        touched: &mut Touched,
+    ) {
+        if self.back.is_empty() {
+            return;
+        }
+        let total = self.total();
+        let members = usize::try_from(total.of(Flag::Member)).unwrap_or(usize::MAX);
+        let max = self.deployment.policy.rollback_max_concurrency.of(members);
+        let mut free =
+            max.saturating_sub(usize::try_from(total.of(Flag::GoingBack)).unwrap_or(max));
+        let waiting: Vec<Seat> = self.back.iter().cloned().collect();
+        for seat in waiting {
+            let heard = self
+                .targets
+                .get(&seat.name)
+                .is_some_and(|kept| kept.judged.class.has(Flag::Heard));
+            if heard && free == 0 {
+                continue;
+            }
+            free -= usize::from(heard);
+            self.order(&seat.name, ledgers, elders, now, touched);
+        }
+    }
+
+    /// Those that left the placement.
+    fn let_go(
+        &mut self,
+        ledgers: &mut Ledgers,
+        elders: &Elders<'_>,
+        now: Timestamp,
+        touched: &mut Touched,
+    ) {
+        if self.leave.is_empty() {
+            return;
+        }
+        let max = removal_budget(&self.deployment.policy, self.targets.len());
+        let removing = usize::try_from(self.outside.of(Flag::Removing)).unwrap_or(max);
+        let mut free = max.saturating_sub(removing);
+        let waiting: Vec<Seat> = self.leave.iter().cloned().collect();
+        for seat in waiting {
+            let heard = self
+                .targets
+                .get(&seat.name)
+                .is_some_and(|kept| kept.judged.class.has(Flag::Heard));
+            if heard && free == 0 {
+                continue;
+            }
+            free -= usize::from(heard);
+            self.order(&seat.name, ledgers, elders, now, touched);
+        }
+    }
+
+    fn give_forward(
+        &mut self,
+        place: usize,
+        ledgers: &mut Ledgers,
+        elders: &Elders<'_>,
+        now: Timestamp,
+        touched: &mut Touched,
+    ) {
+        for cost in [Cost::OwnPlace, Cost::Broken, Cost::Serving] {
+            loop {
+                let Some(group) = self.stages.get(place) else {
+                    return;
+                };
+                let next = group.forward.iter().find(|seat| seat.cost == cost);
+                let Some(next) = next.filter(|_| group.fits(cost)) else {
+                    break;
+                };
+                let name = next.name.clone();
+                self.order(&name, ledgers, elders, now, touched);
+                // Whatever became of it, it must not be looked at again for the same reason.
+                let seat = Seat { cost, name };
+                if let Some(group) = self.stages.get_mut(place) {
+                    group.forward.remove(&seat);
+                }
+            }
+        }
+    }
+
+    /// Gives one target its next order, or notes why it is refused alone.
+    fn order(
+        &mut self,
+        name: &ClusterName,
+        ledgers: &mut Ledgers,
+        elders: &Elders<'_>,
+        now: Timestamp,
+        touched: &mut Touched,
+    ) {
+        let grace = self.grace_seconds();
+        let (Some(ledger), Some(kept)) = (ledgers.get_mut(name), self.targets.get_mut(name)) else {
+            return;
+        };
+        let next = {
+            let facts = ledger.facts(grace, now);
+            let sight = Sight {
+                target: &kept.target,
+                facts,
+            };
+            let goal = self.context.goal(&self.deployment, &sight);
+            match goal {
+                Goal::Keep => return,
+                Goal::Run(to) | Goal::Back(to) => Some((to.clone(), matches!(goal, Goal::Back(_)))),
+                Goal::Leave | Goal::Gone => None,
+            }
+        };
+        let entry = match next {
+            Some((to, back)) => {
+                let bytes = entry_bytes(&self.deployment, &to);
+                let wanted = &self.deployment.endpoint_name;
+                let elder = elders.of(&self.key, self.deployment.created, wanted, name);
+                let refused = ledger.refusal(&self.key, wanted, bytes, elder);
+                let standing = kept.target.order.as_ref().map(|order| &order.entry);
+                let mut entry = run(
+                    &self.deployment,
+                    &self.context,
+                    &to,
+                    kept.target.place,
+                    &self.stages,
+                    standing,
+                );
+                if let Some(refused) = refused {
+                    match standing {
+                        // Nothing ever blocks going back: it keeps the name that it has.
+                        Some(standing) if back => {
+                            entry.endpoint_name = standing.endpoint_name.clone();
+                            kept.target.refused = Some(refused);
+                            ledger.refused.insert(self.key.clone());
+                        }
+                        _ => {
+                            kept.target.refused = Some(refused);
+                            ledger.refused.insert(self.key.clone());
+                            touched.any = true;
+                            self.judge(name, ledgers, now);
+                            return;
+                        }
+                    }
+                }
+                Some(entry)
+            }
+            None => kept.target.order.as_ref().and_then(|order| {
+                let confirmed = {
+                    let facts = ledger.facts(grace, now);
+                    Sight {
+                        target: &kept.target,
+                        facts,
+                    }
+                    .removal_confirmed()
+                };
+                let gone = order.entry.action == Action::Remove && confirmed;
+                (!gone).then(|| Entry {
+                    action: Action::Remove,
+                    ..order.entry.clone()
+                })
+            }),
+        };
+        self.place_order(name, entry, ledgers, elders, now, touched);
+    }
+
+    /// Notes an order as given: from now on it may have left.
+    pub(super) fn place_order(
+        &mut self,
+        name: &ClusterName,
+        entry: Option<Entry>,
+        ledgers: &mut Ledgers,
+        elders: &Elders<'_>,
+        now: Timestamp,
+        touched: &mut Touched,
+    ) {
+        let (Some(ledger), Some(kept)) = (ledgers.get_mut(name), self.targets.get_mut(name)) else {
+            return;
+        };
+        let target = &mut kept.target;
+        let before = target.order.take();
+        let standing = before.as_ref().map(|order| &order.entry);
+        if target.told.is_none() {
+            target.told = Some(standing.cloned().map(Box::new));
+        }
+        let since = match (&before, &entry) {
+            // What changed beside the order takes effect by itself; reports speak of it as before.
+            (Some(before), Some(entry)) if before.entry.same_order(entry) => before.since,
+            _ => None,
+        };
+        let size = entry
+            .as_ref()
+            .map_or(0, |entry| entry_bytes(&self.deployment, &entry.revision));
+        if ledger.claim(&self.key, entry.as_ref(), size) {
+            let others = ledger.refused.iter().filter(|other| **other != self.key);
+            touched
+                .freed
+                .extend(others.map(|other| (other.clone(), name.clone())));
+        }
+        let renamed = entry.as_ref().filter(|entry| {
+            standing.is_none_or(|standing| standing.endpoint_name != entry.endpoint_name)
+        });
+        if let Some(entry) = renamed {
+            // Whoever wants the name too is told that it is taken now.
+            let others = elders.wanting(&entry.endpoint_name);
+            let others = others.filter(|other| **other != self.key);
+            touched
+                .freed
+                .extend(others.map(|other| (other.clone(), name.clone())));
+        }
+        target.order = entry.map(|entry| Order { entry, since });
+        let told = target.told.as_ref().and_then(|told| told.as_deref());
+        if told == target.order.as_ref().map(|order| &order.entry) {
+            target.told = None;
+            ledger.untold.remove(&self.key);
+        } else {
+            ledger.untold.insert(self.key.clone());
+        }
+        touched.any = true;
+        touched.clusters.insert(name.clone());
+        self.judge(name, ledgers, now);
+    }
+
+    /// Looks again at targets that were refused alone: the reason may be gone.
+    pub(super) fn reconsider(
+        &mut self,
+        names: &[ClusterName],
+        ledgers: &mut Ledgers,
+        elders: &Elders<'_>,
+        now: Timestamp,
+    ) {
+        let grace = self.grace_seconds();
+        for name in names {
+            let (Some(ledger), Some(kept)) = (ledgers.get_mut(name), self.targets.get_mut(name))
+            else {
+                continue;
+            };
+            if kept.target.refused.is_none() {
+                continue;
+            }
+            let sight = Sight {
+                target: &kept.target,
+                facts: ledger.facts(grace, now),
+            };
+            let bytes = match self.context.goal(&self.deployment, &sight) {
+                Goal::Run(to) | Goal::Back(to) => entry_bytes(&self.deployment, to),
+                Goal::Keep | Goal::Leave | Goal::Gone => 0,
+            };
+            let wanted = &self.deployment.endpoint_name;
+            let elder = elders.of(&self.key, self.deployment.created, wanted, name);
+            let refused = ledger.refusal(&self.key, wanted, bytes, elder);
+            if refused.is_none() {
+                ledger.refused.remove(&self.key);
+            }
+            if refused != kept.target.refused {
+                kept.target.refused = refused;
+                self.judge(name, ledgers, now);
+            }
+        }
+    }
+
+    /// Entries that stay on their revision follow what the spec says beside it. Their stage stays the one that
+    /// gave them, so that stages may be redrawn without a write to every cluster.
+    pub(super) fn refresh(
+        &mut self,
+        names: &[ClusterName],
+        ledgers: &mut Ledgers,
+        elders: &Elders<'_>,
+        now: Timestamp,
+        touched: &mut Touched,
+    ) {
+        if self.deployment.paused {
+            return;
+        }
+        for name in names {
+            let (Some(ledger), Some(kept)) = (ledgers.get_mut(name), self.targets.get_mut(name))
+            else {
+                continue;
+            };
+            let Some(order) = &kept.target.order else {
+                continue;
+            };
+            let runs = order.entry.action == Action::Run && kept.target.place.is_some();
+            if !runs || ledger.paused {
+                continue;
+            }
+            let wanted = &self.deployment.endpoint_name;
+            let taken = match ledger.has(&self.key, wanted) {
+                true => None,
+                false => ledger.holder(&self.key, wanted).cloned(),
+            };
+            let entry = beside(
+                &self.deployment,
+                &self.stages,
+                &order.entry,
+                taken.is_none(),
+            );
+            if let Some(by) = taken {
+                ledger.refused.insert(self.key.clone());
+                if kept.target.refused.is_none() {
+                    kept.target.refused = Some(Refused::NameTaken(by));
+                    touched.any = true;
+                    if entry == order.entry {
+                        self.judge(name, ledgers, now);
+                        continue;
+                    }
+                }
+            }
+            if self
+                .targets
+                .get(name)
+                .and_then(|kept| kept.target.order.as_ref())
+                .is_some_and(|order| order.entry != entry)
+            {
+                self.place_order(name, Some(entry), ledgers, elders, now, touched);
+            }
+        }
+    }
+}
+
+/// An entry on the same revision, with what the spec says beside it today.
+fn beside(
+    deployment: &super::types::Deployment,
+    stages: &[Group],
+    standing: &Entry,
+    may_rename: bool,
+) -> Entry {
+    let mut stages = stages.iter().map(|group| &group.divided.stage);
+    let stage = stages.find(|stage| stage.name == standing.stage);
+    let policy = &deployment.policy;
+    Entry {
+        endpoint_name: if may_rename {
+            deployment.endpoint_name.clone()
+        } else {
+            standing.endpoint_name.clone()
+        },
+        nodes_max_unavailable: policy.nodes_max_unavailable,
+        nodes_max_failures: policy.nodes_max_failures,
+        progress_deadline_seconds: stage
+            .and_then(|stage| stage.progress_deadline_seconds)
+            .unwrap_or(deployment.progress_deadline_seconds),
+        ..standing.clone()
+    }
+}
+
+/// What an entry of that revision takes of an assignment.
+pub(super) fn entry_bytes(deployment: &super::types::Deployment, revision: &RevisionName) -> u32 {
+    let known = deployment.revisions.get(revision);
+    known.map_or(ENTRY_BYTES_UNKNOWN, |known| known.entry_bytes)
+}
+
+/// The entry for a revision. It names the one whose place it takes: until the cluster says otherwise, it may
+/// still have that.
+fn run(
+    deployment: &super::types::Deployment,
+    context: &super::context::Context,
+    revision: &RevisionName,
+    place: Option<usize>,
+    stages: &[Group],
+    standing: Option<&Entry>,
+) -> Entry {
+    let stage = place.and_then(|place| stages.get(place));
+    let is_update = context.update.as_ref() == Some(revision);
+    let known = deployment.revisions.get(revision);
+    let replaces = match standing {
+        Some(standing) if &standing.revision == revision => standing.replaces.clone(),
+        Some(standing) => Some(standing.revision.clone()),
+        None => None,
+    };
+    Entry {
+        revision: revision.clone(),
+        attempt: if is_update {
+            context.attempt.max(1)
+        } else {
+            known.map_or(1, |known| known.attempt.max(1))
+        },
+        forget_verdicts_before: if is_update {
+            context.forget_verdicts_before
+        } else {
+            0
+        },
+        action: Action::Run,
+        replaces,
+        stage: stage.map_or_else(
+            || crate::ids::StageName::fixed("all"),
+            |stage| stage.divided.stage.name.clone(),
+        ),
+        endpoint_name: deployment.endpoint_name.clone(),
+        nodes_max_unavailable: deployment.policy.nodes_max_unavailable,
+        nodes_max_failures: deployment.policy.nodes_max_failures,
+        progress_deadline_seconds: stage
+            .and_then(|stage| stage.divided.stage.progress_deadline_seconds)
+            .unwrap_or(deployment.progress_deadline_seconds),
+    }
+}

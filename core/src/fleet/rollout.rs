@@ -1,0 +1,439 @@
+//! One deployment's rollout as the planner keeps it: its targets, and every count and queue over them.
+//!
+//! Owns that counts and queues follow the targets: a target is judged, and what it counted as before is
+//! taken away. So a report costs what it changes, and nothing per cluster of the fleet. Decides nothing itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::because::Because;
+use super::class::{Flag, Tally};
+use super::classify::{Judged, Want, classify};
+use super::context::Context;
+use super::gate::GateWait;
+use super::ledger::Ledgers;
+use super::outcome::{OutcomeChange, Transition};
+use super::policy::{AfterUpdate, Members};
+use super::stages::{Candidate, Divided, divide};
+use super::target::{Facts, Sight, Target};
+use super::types::{Deployment, Hearing};
+use crate::ids::{ClusterName, DeploymentKey, RevisionName, StageName};
+use crate::summary::Counts;
+use crate::time::Timestamp;
+
+/// One deployment's rollout.
+#[derive(Debug)]
+pub(super) struct Rollout {
+    pub(super) key: DeploymentKey,
+    pub(super) deployment: Deployment,
+    pub(super) targets: BTreeMap<ClusterName, Kept>,
+    pub(super) stages: Vec<Group>,
+    /// Targets outside the placement.
+    pub(super) outside: Tally,
+    pub(super) back: BTreeSet<Seat>,
+    pub(super) leave: BTreeSet<Seat>,
+    pub(super) at_once: BTreeSet<Seat>,
+    pub(super) open: BTreeSet<(u8, ClusterName)>,
+    pub(super) nodes: Counts,
+    pub(super) context: Context,
+    pub(super) clock: Clock,
+    /// What the present stage as a whole waits for.
+    pub(super) gate: Option<GateWait>,
+    /// Why the content failed, or the rollout stopped.
+    pub(super) failed: Option<String>,
+    pub(super) outcomes: BTreeMap<RevisionName, OutcomeChange>,
+    pub(super) transitions: Vec<Transition>,
+    /// Membership has to be looked at again.
+    pub(super) redivide: bool,
+    /// Every target has to be judged again.
+    pub(super) rejudge: bool,
+}
+
+/// What runs between two persisted states of the record. Lost with the leader, and then counted anew.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Clock {
+    /// Since when the bake counts beyond what is persisted.
+    pub(super) baking_since: Option<Timestamp>,
+    /// Since when the rollout counts beyond what is persisted.
+    pub(super) counting_since: Option<Timestamp>,
+    /// When time alone may change something.
+    pub(super) wake_at: Option<Timestamp>,
+}
+
+/// A target with what it counts as now.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub(super) target: Target,
+    pub(super) judged: Judged,
+    seat: Option<Seat>,
+    rank: Option<u8>,
+    nodes: Counts,
+}
+
+/// A place in a queue: those that cost nothing first, then broken ones, then by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Seat {
+    pub(super) cost: Cost,
+    pub(super) name: ClusterName,
+}
+
+/// What an order to a target costs of a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cost {
+    /// It holds its place already, and is sent elsewhere in it.
+    OwnPlace,
+    /// It looks unavailable: a place among those on their way.
+    Broken,
+    /// It serves: a place in both budgets.
+    Serving,
+}
+
+/// One stage with its counts, and who wants to go forward in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) divided: Divided,
+    pub(super) tally: Tally,
+    pub(super) forward: BTreeSet<Seat>,
+}
+
+/// A stage of a deployment as its budgets see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageGroup {
+    /// The stage's name.
+    pub name: StageName,
+    /// Its clusters, by name.
+    pub members: Vec<ClusterName>,
+    /// How many may be on their way at once.
+    pub moving_max: usize,
+    /// How many may be unavailable at once; none: not bounded.
+    pub unavailable_max: Option<usize>,
+}
+
+impl StageGroup {
+    pub(super) fn of(group: &Group) -> Self {
+        let stage = &group.divided.stage;
+        Self {
+            name: stage.name.clone(),
+            members: Vec::new(),
+            moving_max: stage.max_concurrency.of(group.counted()),
+            unavailable_max: stage.max_unavailable.map(|it| it.of(group.counted())),
+        }
+    }
+}
+
+impl Group {
+    fn new(divided: Divided) -> Self {
+        Self {
+            divided,
+            tally: Tally::default(),
+            forward: BTreeSet::new(),
+        }
+    }
+
+    /// Clusters that budgets are shares of: those that are not left out.
+    pub(super) fn counted(&self) -> usize {
+        let counted = self
+            .tally
+            .of(Flag::Member)
+            .saturating_sub(self.tally.of(Flag::Skipped));
+        usize::try_from(counted).unwrap_or(usize::MAX)
+    }
+}
+
+impl Rollout {
+    pub(super) fn new(key: DeploymentKey, deployment: Deployment) -> Self {
+        Self {
+            key,
+            deployment,
+            targets: BTreeMap::new(),
+            stages: Vec::new(),
+            outside: Tally::default(),
+            back: BTreeSet::new(),
+            leave: BTreeSet::new(),
+            at_once: BTreeSet::new(),
+            open: BTreeSet::new(),
+            nodes: Counts::default(),
+            context: Context::default(),
+            clock: Clock::default(),
+            gate: None,
+            failed: None,
+            outcomes: BTreeMap::new(),
+            transitions: Vec::new(),
+            redivide: true,
+            rejudge: true,
+        }
+    }
+
+    pub(super) fn grace_seconds(&self) -> u32 {
+        self.deployment.policy.offline.grace_seconds
+    }
+
+    /// The counts of all members.
+    pub(super) fn total(&self) -> Tally {
+        self.stages
+            .iter()
+            .fold(Tally::default(), |sum, group| sum.plus(&group.tally))
+    }
+
+    /// Divides the placement anew. Gives the clusters whose membership changed.
+    pub(super) fn divide(&mut self, ledgers: &Ledgers, now: Timestamp) -> Vec<ClusterName> {
+        self.redivide = false;
+        let grace = self.grace_seconds();
+        let update = self.deployment.effective_update().cloned();
+        let mut members: Vec<Candidate<'_>> = Vec::new();
+        let mut taken: Vec<(bool, &ClusterName)> = Vec::new();
+        for (name, kept) in &self.targets {
+            let Some(ledger) = ledgers.get(name).filter(|_| kept.target.matches) else {
+                continue;
+            };
+            let facts = ledger.facts(grace, now);
+            let target = &kept.target;
+            let sight = Sight { target, facts };
+            taken.push((sight.running().is_none(), name));
+            members.push(Candidate {
+                name,
+                labels: &ledger.labels,
+                exposed: update.as_ref().is_some_and(|it| sight.exposed(it)),
+                was: target.place,
+                hearing: facts.hearing,
+            });
+        }
+        if let Some(max) = self.deployment.placement.max_clusters {
+            let max = usize::try_from(max).unwrap_or(usize::MAX);
+            if taken.len() > max {
+                taken.sort_unstable();
+                taken.truncate(max);
+                let stay: BTreeSet<_> = taken.into_iter().map(|(_, name)| name).collect();
+                members.retain(|it| stay.contains(it.name));
+            }
+        }
+        let mut division = divide(&self.deployment.policy, &members);
+        let mut changed = Vec::new();
+        for (name, kept) in &mut self.targets {
+            let place = division.places.remove(name);
+            if kept.target.place.is_some() != place.is_some() {
+                changed.push(name.clone());
+            }
+            kept.target.place = place;
+        }
+        self.stages = division.stages.into_iter().map(Group::new).collect();
+        self.rejudge = true;
+        changed
+    }
+
+    /// Makes what targets are judged by fit the revision and the attempt that are asked for now.
+    pub(super) fn aim(&mut self) {
+        let update = self.deployment.effective_update();
+        let standing = &self.deployment.standing;
+        if self.context.update.as_ref() != update {
+            self.context = Context {
+                update: update.cloned(),
+                current: standing.current.clone(),
+                ..Context::default()
+            };
+            self.clock = Clock::default();
+            self.rejudge = true;
+        }
+        let update = self.context.update.as_ref();
+        let record = standing.stage.as_ref();
+        let record = record.filter(|record| Some(&record.revision) == update);
+        let known = update.and_then(|update| self.deployment.revisions.get(update));
+        let attempt = record.map_or_else(
+            || known.map_or(1, |known| known.attempt.max(1)),
+            |record| record.attempt,
+        );
+        let forget = standing.forget_verdicts_before;
+        self.rejudge |=
+            self.context.attempt != attempt || self.context.forget_verdicts_before != forget;
+        self.context.attempt = attempt;
+        self.context.forget_verdicts_before = forget;
+    }
+
+    /// Judges every target anew, with all counts and queues from nothing.
+    pub(super) fn judge_all(&mut self, ledgers: &Ledgers, now: Timestamp) {
+        self.rejudge = false;
+        for group in &mut self.stages {
+            *group = Group::new(group.divided.clone());
+        }
+        self.outside = Tally::default();
+        self.back.clear();
+        self.leave.clear();
+        self.at_once.clear();
+        self.open.clear();
+        self.nodes = Counts::default();
+        let grace = self.grace_seconds();
+        let mut targets = std::mem::take(&mut self.targets);
+        for (name, kept) in &mut targets {
+            if let Some(ledger) = ledgers.get(name) {
+                *kept = Kept {
+                    target: std::mem::take(&mut kept.target),
+                    ..Kept::default()
+                };
+                self.note(name, kept, ledger.facts(grace, now));
+            }
+        }
+        self.targets = targets;
+    }
+
+    /// Judges one target anew.
+    pub(super) fn judge(&mut self, name: &ClusterName, ledgers: &Ledgers, now: Timestamp) {
+        let Some((name, mut kept)) = self.targets.remove_entry(name) else {
+            return;
+        };
+        self.unnote(&name, &mut kept);
+        // A target that has nothing and is not meant to have anything is none.
+        let empty = !kept.target.matches
+            && kept.target.order.is_none()
+            && kept.target.told.is_none()
+            && kept.target.report.is_none();
+        if let (Some(ledger), false) = (ledgers.get(&name), empty) {
+            self.note(&name, &mut kept, ledger.facts(self.grace_seconds(), now));
+            self.targets.insert(name, kept);
+        }
+    }
+
+    /// Drops a target whose cluster is gone.
+    pub(super) fn drop(&mut self, name: &ClusterName) {
+        if let Some(mut kept) = self.targets.remove(name) {
+            self.unnote(name, &mut kept);
+        }
+    }
+
+    fn note(&mut self, name: &ClusterName, kept: &mut Kept, facts: Facts<'_>) {
+        let sight = Sight {
+            target: &kept.target,
+            facts,
+        };
+        let mut judged = classify(&self.deployment, &self.context, &sight);
+        let because = self.because(&sight, judged);
+        judged.class.set(Flag::Open, because.is_some());
+        let unready = because.as_ref().is_some_and(|it| !it.is_tolerated());
+        judged.class.set(Flag::Unready, unready);
+        let rank = because.as_ref().map(Because::rank);
+        let nodes = if judged.class.has(Flag::Member) {
+            nodes(&sight, self.context.update.as_ref())
+        } else {
+            Counts::default()
+        };
+        kept.judged = judged;
+        kept.rank = rank;
+        kept.nodes = nodes;
+        kept.seat = judged.want.map(|_| Seat {
+            cost: cost(judged),
+            name: name.clone(),
+        });
+        self.nodes = self.nodes + nodes;
+        if let Some(rank) = rank {
+            self.open.insert((rank, name.clone()));
+        }
+        self.tally(kept.target.place).add(judged.class);
+        if let (Some(want), Some(seat)) = (judged.want, kept.seat.clone()) {
+            self.queue(want, kept.target.place).insert(seat);
+        }
+    }
+
+    fn unnote(&mut self, name: &ClusterName, kept: &mut Kept) {
+        self.nodes = self.nodes.minus(kept.nodes);
+        if let Some(rank) = kept.rank.take() {
+            self.open.remove(&(rank, name.clone()));
+        }
+        self.tally(kept.target.place).take(kept.judged.class);
+        if let (Some(want), Some(seat)) = (kept.judged.want, kept.seat.take()) {
+            self.queue(want, kept.target.place).remove(&seat);
+        }
+        kept.judged = Judged::default();
+        kept.nodes = Counts::default();
+    }
+
+    fn tally(&mut self, place: Option<usize>) -> &mut Tally {
+        let groups = &mut self.stages;
+        match place.and_then(|place| groups.get_mut(place)) {
+            Some(group) => &mut group.tally,
+            None => &mut self.outside,
+        }
+    }
+
+    fn queue(&mut self, want: Want, place: Option<usize>) -> &mut BTreeSet<Seat> {
+        match want {
+            Want::Back => &mut self.back,
+            Want::Leave => &mut self.leave,
+            Want::Now => &mut self.at_once,
+            Want::Forward => match place.and_then(|place| self.stages.get_mut(place)) {
+                Some(group) => &mut group.forward,
+                None => &mut self.at_once,
+            },
+        }
+    }
+
+    /// Whether a cluster's coming or going may change who is in which stage.
+    pub(super) fn membership_follows_hearing(&self) -> bool {
+        let in_progress = self
+            .deployment
+            .standing
+            .stage
+            .as_ref()
+            .is_none_or(|record| {
+                Some(&record.revision) != self.deployment.standing.current.as_ref()
+            });
+        in_progress
+            && self.stages.len() > 1
+            && self
+                .stages
+                .iter()
+                .any(|group| !matches!(group.divided.stage.members, Members::Selector(_)))
+    }
+
+    /// When the last of a stage's members was heard last: until then, all were.
+    pub(super) fn all_heard_until(
+        &self,
+        place: usize,
+        ledgers: &Ledgers,
+        since: Timestamp,
+        now: Timestamp,
+    ) -> Timestamp {
+        let grace = self.grace_seconds();
+        let awaited = self.deployment.policy.offline.after_update == AfterUpdate::Wait;
+        let members = self.targets.iter().filter(|(_, kept)| {
+            let class = kept.judged.class;
+            let counts = class.has(Flag::Proven) || class.has(Flag::Suspect) && awaited;
+            kept.target.place == Some(place) && counts
+        });
+        let heard = members.filter_map(|(name, _)| match ledgers.get(name)?.connection {
+            super::types::ConnectionState::Heard { at } => Some(at),
+            other if other.hearing(grace, now) == Hearing::Heard => Some(now),
+            _ => Some(since),
+        });
+        heard.min().unwrap_or(since).max(since).min(now)
+    }
+}
+
+fn cost(judged: Judged) -> Cost {
+    let class = judged.class;
+    let failed = class.has(Flag::Condemned) || class.has(Flag::TimedOut);
+    if judged.want == Some(Want::Back) && failed {
+        // Those that the content hurt go back first.
+        return Cost::OwnPlace;
+    }
+    match (class.has(Flag::Moving), class.has(Flag::Unavailable)) {
+        (true, _) => Cost::OwnPlace,
+        (false, true) => Cost::Broken,
+        (false, false) => Cost::Serving,
+    }
+}
+
+/// The cluster's nodes. Of a report on another revision, only what it says beside the revision counts.
+fn nodes(sight: &Sight<'_>, update: Option<&RevisionName>) -> Counts {
+    let Some(report) = &sight.target.report else {
+        return Counts::default();
+    };
+    if update.is_some_and(|update| sight.runs(update)) && sight.about_order().is_some() {
+        return report.nodes;
+    }
+    let silent = report.nodes.silent.saturating_add(report.nodes.suspect);
+    Counts {
+        desired: report.nodes.desired,
+        pending: report.nodes.desired.saturating_sub(silent),
+        silent,
+        ready: report.nodes.ready,
+        ..Counts::default()
+    }
+}

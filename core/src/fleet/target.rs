@@ -1,0 +1,195 @@
+//! One deployment on one cluster: the order that it has, and what can be said of it.
+//!
+//! Owns the meaning of *fresh*, *exposed*, *moving*, *complete* and *condemned*. Decides nothing.
+//!
+//! An order is fresh in a report once the session had acted on the generation of the assignment in which the
+//! order took its present form. Other deployments' changes move the generation on and leave that as it is.
+
+use super::types::{Action, Entry, Hearing, ModelReport};
+use crate::ids::RevisionName;
+use crate::summary::Phase;
+
+/// An entry as it stands, or as a write that may have happened left it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Order {
+    pub(super) entry: Entry,
+    /// Generation of the assignment in which it took this form; none until the write was seen.
+    pub(super) since: Option<u64>,
+}
+
+/// What is kept of one deployment on one cluster.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Target {
+    pub(super) order: Option<Order>,
+    /// What stands on the hub, where that is not (yet) the order.
+    pub(super) told: Option<Option<Box<Entry>>>,
+    /// The last report on the deployment, whatever it is about.
+    pub(super) report: Option<ModelReport>,
+    /// The placement's selector takes the cluster.
+    pub(super) matches: bool,
+    /// Its stage; none when it is not, or no longer, in the placement.
+    pub(super) place: Option<usize>,
+    /// Why the cluster alone is refused its next order.
+    pub(super) refused: Option<Refused>,
+}
+
+/// Why one cluster cannot have an order though everything else would let it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Its endpoint name belongs to another deployment there.
+    NameTaken(crate::ids::DeploymentKey),
+    /// Its assignment would grow over its bound.
+    TooLarge,
+}
+
+/// A cluster's state as far as every deployment on it sees the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts<'a> {
+    pub(super) hearing: Hearing,
+    pub(super) paused: bool,
+    pub(super) held: Option<&'a str>,
+    /// Generation that the session's last report had acted on.
+    pub(super) reported: Option<u64>,
+}
+
+/// A deployment's view of one cluster.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sight<'a> {
+    pub(super) target: &'a Target,
+    pub(super) facts: Facts<'a>,
+}
+
+impl<'a> Sight<'a> {
+    pub(super) fn entry(&self) -> Option<&'a Entry> {
+        self.target.order.as_ref().map(|order| &order.entry)
+    }
+
+    fn run(&self) -> Option<&'a Entry> {
+        self.entry().filter(|entry| entry.action == Action::Run)
+    }
+
+    /// The revision that it is told to run.
+    pub(super) fn running(&self) -> Option<&'a RevisionName> {
+        self.run().map(|entry| &entry.revision)
+    }
+
+    pub(super) fn runs(&self, revision: &RevisionName) -> bool {
+        self.running() == Some(revision)
+    }
+
+    /// The session had acted on the order, whatever it says of it.
+    fn acted(&self) -> bool {
+        let since = self.target.order.as_ref().and_then(|order| order.since);
+        matches!((since, self.facts.reported), (Some(since), Some(reported)) if reported >= since)
+    }
+
+    /// The last report, if it is about the order; maybe from before it was given anew.
+    pub(super) fn about_order(&self) -> Option<&'a ModelReport> {
+        let run = self.run()?;
+        let report = self.target.report.as_ref()?;
+        (report.revision == run.revision && report.attempt == run.attempt).then_some(report)
+    }
+
+    /// The last report, if it is about the order as it stands.
+    pub(super) fn fresh(&self) -> Option<&'a ModelReport> {
+        self.about_order().filter(|_| self.acted())
+    }
+
+    /// The session has confirmed that nothing of the deployment runs there any more.
+    pub(super) fn removal_confirmed(&self) -> bool {
+        self.target.report.is_none() && self.acted()
+    }
+
+    /// An order to run `revision` may have left, and no later report says that it was taken back.
+    pub(super) fn exposed(&self, revision: &RevisionName) -> bool {
+        let Some(entry) = self.entry() else {
+            return false;
+        };
+        &entry.revision == revision || entry.replaces.as_ref() == Some(revision) && !self.acted()
+    }
+
+    /// It once had `revision`, by the order that stands.
+    pub(super) fn left(&self, revision: &RevisionName) -> bool {
+        self.entry().is_some_and(|entry| {
+            entry.replaces.as_ref() == Some(revision)
+                || &entry.revision == revision && entry.action == Action::Remove
+        })
+    }
+
+    /// It was told to run something and is, for all that is known, not yet there.
+    pub(super) fn moving(&self) -> bool {
+        self.run().is_some() && !self.fresh().is_some_and(is_over)
+    }
+
+    /// By a report on its order it serves something good, on all nodes but as many as may be unavailable.
+    pub(super) fn available(&self) -> bool {
+        self.fresh().is_some_and(|report| report.nodes.available())
+    }
+
+    /// By a report on its order it runs it everywhere and serves.
+    pub(super) fn complete(&self, revision: &RevisionName) -> bool {
+        self.runs(revision) && self.fresh().is_some_and(is_complete)
+    }
+
+    /// By its last word about its order it runs it everywhere and serves.
+    pub(super) fn settled(&self, revision: &RevisionName) -> bool {
+        self.runs(revision) && self.about_order().is_some_and(is_complete)
+    }
+
+    /// By its last word about its order its nodes need nothing more to be there, or refuse it.
+    pub(super) fn arrived(&self, revision: &RevisionName) -> bool {
+        self.runs(revision) && self.about_order().is_some_and(is_over)
+    }
+
+    /// By a report on its order, a device condemned it.
+    pub(super) fn condemned(&self, revision: &RevisionName) -> bool {
+        self.runs(revision) && self.fresh().is_some_and(condemns)
+    }
+
+    /// By a report on its order, its time ran out.
+    pub(super) fn timed_out(&self, revision: &RevisionName) -> bool {
+        self.runs(revision)
+            && self
+                .fresh()
+                .is_some_and(|report| report.phase == Phase::TimedOut)
+    }
+
+    /// By its last word it serves something good, whichever revision, on all nodes but as many as may be
+    /// unavailable at once.
+    pub(super) fn serving(&self) -> bool {
+        let Some(report) = &self.target.report else {
+            return false;
+        };
+        let nodes = report.nodes;
+        let heard = nodes
+            .desired
+            .saturating_sub(nodes.silent)
+            .saturating_sub(nodes.suspect);
+        let budget = self.run().map_or(0, |run| {
+            let total = usize::try_from(nodes.desired).unwrap_or(usize::MAX);
+            u32::try_from(run.nodes_max_unavailable.of(total)).unwrap_or(u32::MAX)
+        });
+        nodes.ready > 0 && nodes.ready.saturating_add(budget) >= heard || nodes.desired == 0
+    }
+}
+
+/// A node rejected the revision for what it is.
+pub(super) fn condemns(report: &ModelReport) -> bool {
+    report.nodes.rejected() > 0 || report.phase == Phase::Failed
+}
+
+/// It failed, for whatever reason.
+pub(super) fn failed(report: &ModelReport) -> bool {
+    condemns(report) || report.phase == Phase::TimedOut
+}
+
+fn is_complete(report: &ModelReport) -> bool {
+    !condemns(report) && report.nodes.complete()
+}
+
+/// Nothing more is under way: every node that answers has the revision, or it failed.
+fn is_over(report: &ModelReport) -> bool {
+    let expected = report.nodes.desired.saturating_sub(report.nodes.silent);
+    let nobody = expected == 0 && report.nodes.desired > 0;
+    failed(report) || report.nodes.updated >= expected && !nobody
+}
