@@ -209,9 +209,6 @@ pub struct StageStatus {
     /// When it began; to be read by people, nothing is decided by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_time: Option<Time>,
-    /// When its last cluster was ready and baking began.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bake_started_time: Option<Time>,
     /// When a cluster last got further; to be read by people, nothing is decided by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_progress_time: Option<Time>,
@@ -231,7 +228,6 @@ impl Default for StageStatus {
             doubt_overruled: false,
             aborted: false,
             started_time: None,
-            bake_started_time: None,
             last_progress_time: None,
         }
     }

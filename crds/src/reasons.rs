@@ -182,6 +182,18 @@ reasons! {
         StagePassed,
         /// Clusters begin to go back (event).
         RollbackStarted,
+        /// Only nodes that are not heard are left without the revision.
+        NodesSilent,
+        /// No cluster of the stage is heard, so nothing proves the revision.
+        NoneHeard,
+        /// The cluster left the placement and waits for its turn to remove the model.
+        RemovalPaced,
+        /// The cluster waits for its turn to go back.
+        RollbackPaced,
+        /// The content was condemned and the policy pauses.
+        RolloutPaused,
+        /// What stopped the rollout is gone; it goes on.
+        RolloutResumed,
         /// No cluster belongs to the stage, and it does not say `allowEmpty`.
         StageEmpty,
         /// A cluster fell silent after it may have got the revision.

@@ -118,6 +118,11 @@ impl<K: Resource> Cache<K> {
         Some(key)
     }
 
+    /// Names of all objects.
+    pub(crate) fn keys(&self) -> Vec<ObjectKey> {
+        self.lock().objects.keys().cloned().collect()
+    }
+
     /// Our own writes that the watch did not show yet, and the versions they left.
     pub(crate) fn unshown(&self) -> Vec<(ObjectKey, u128)> {
         let inner = self.lock();

@@ -23,7 +23,7 @@ use super::rollout::{Kept, Rollout, StageGroup};
 use super::strays::Strays;
 use super::target::Order;
 use super::types::{Cluster, ConnectionState, Deployment, Entry, Hearing, ModelReport};
-use crate::ids::{ClusterName, DeploymentKey, EndpointName};
+use crate::ids::{ClusterName, DeploymentKey, EndpointName, RevisionName};
 use crate::time::Timestamp;
 
 /// Most rounds in which one plan may free what another deployment waits for.
@@ -770,6 +770,30 @@ impl Fleet {
             }
         }
         groups
+    }
+
+    /// Every revision of a deployment that a cluster has, had, or may have been told to have.
+    #[must_use]
+    pub fn revisions_in_use(&self, key: &DeploymentKey) -> BTreeSet<RevisionName> {
+        let targets = match (self.rollouts.get(key), self.strays.get(key)) {
+            (Some(rollout), _) => &rollout.targets,
+            (None, Some(strays)) => &strays.targets,
+            (None, None) => return BTreeSet::new(),
+        };
+        let mut used = BTreeSet::new();
+        for kept in targets.values() {
+            let target = &kept.target;
+            let told = target.told.iter().flatten().map(|entry| &**entry);
+            for entry in told.chain(target.order.as_ref().map(|order| &order.entry)) {
+                used.insert(entry.revision.clone());
+                used.extend(entry.replaces.clone());
+            }
+            if let Some(report) = &target.report {
+                used.insert(report.revision.clone());
+                used.extend(report.last_good.clone());
+            }
+        }
+        used
     }
 
     /// The doubt that keeps everything where it is, if there is one.

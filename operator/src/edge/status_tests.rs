@@ -4,6 +4,7 @@ use super::*;
 
 fn report(phase: Phase, reason: &str, message: &str) -> ModelReport {
     ModelReport {
+        attempt: 1,
         revision: "digits-2".parse().unwrap(),
         attempt: 1,
         nodes: Counts {

@@ -318,10 +318,6 @@ impl Writer {
     }
 
     /// What may have been written of an object, if that is not known; none once a read or a later write settled it.
-    #[allow(
-        dead_code,
-        reason = "for a planner that holds the places of such writes"
-    )]
     pub(crate) fn unsettled(&self, key: &ObjectKey) -> Option<Unsettled> {
         self.debts.unsettled(key, self.caches.version(key))
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns what an assignment says. Pure: what a cluster runs is decided by the plan, which this only spells out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rimward_core::fleet::{Action, Amount, Entry};
 use rimward_core::ids::DeploymentKey;
@@ -21,22 +21,23 @@ pub(crate) struct RevisionGone {
     pub(crate) revision: String,
 }
 
-/// Where the content of entries comes from.
-pub(crate) struct Contents<'a> {
-    /// Deployments by key, where they could be read.
-    pub(crate) deployments: &'a BTreeMap<DeploymentKey, &'a ModelDeployment>,
-    /// Their revisions, by deployment and name.
-    pub(crate) revisions: &'a BTreeMap<DeploymentKey, BTreeMap<String, ModelRevision>>,
+/// Where the content of a deployment's entries comes from.
+#[derive(Clone, Copy)]
+pub(crate) struct Content<'a> {
+    /// The deployment, where it could be read.
+    pub(crate) deployment: Option<&'a ModelDeployment>,
+    /// Its revisions, by name.
+    pub(crate) revisions: &'a BTreeMap<String, ModelRevision>,
 }
 
-/// Spells out one cluster's entries. Entries of `kept` deployments stay as they stand now: something
-/// that must be written before them could not be.
-///
-/// Returns the spec and the entries that could not be spelled out.
+/// Finds the content of a deployment's entries; none when it is gone.
+pub(crate) type Contents<'a> = dyn Fn(&DeploymentKey) -> Option<Content<'a>> + 'a;
+
+/// Spells out one cluster's entries. Returns the spec and the entries that could not be spelled out, which stay as
+/// they stand.
 pub(crate) fn assignment(
     planned: &BTreeMap<DeploymentKey, Entry>,
     standing: &ClusterAssignmentSpec,
-    kept: &BTreeSet<DeploymentKey>,
     contents: &Contents<'_>,
 ) -> (ClusterAssignmentSpec, Vec<RevisionGone>) {
     let old: BTreeMap<DeploymentKey, &AssignedModel> = standing
@@ -47,31 +48,19 @@ pub(crate) fn assignment(
             Some((key, model))
         })
         .collect();
-    let mut models = BTreeMap::new();
+    let mut models = Vec::new();
     let mut gone = Vec::new();
-    for (key, entry) in planned.iter().filter(|(key, _)| !kept.contains(key)) {
+    for (key, entry) in planned {
         let standing = old.get(key).copied();
         match spelled_out(key, entry, standing, contents) {
-            Ok(model) => {
-                models.insert(key.clone(), model);
-            }
+            Ok(model) => models.push(model),
             Err(error) => {
                 gone.push(error);
-                if let Some(standing) = standing {
-                    models.insert(key.clone(), standing.clone());
-                }
+                models.extend(standing.cloned());
             }
         }
     }
-    for (key, model) in old.iter().filter(|(key, _)| kept.contains(key)) {
-        models.insert(key.clone(), (*model).clone());
-    }
-    (
-        ClusterAssignmentSpec {
-            models: models.into_values().collect(),
-        },
-        gone,
-    )
+    (ClusterAssignmentSpec { models }, gone)
 }
 
 fn spelled_out(
@@ -82,16 +71,18 @@ fn spelled_out(
 ) -> Result<AssignedModel, RevisionGone> {
     let Entry {
         revision,
+        attempt,
+        forget_verdicts_before,
         action,
+        replaces,
         stage,
         endpoint_name,
         nodes_max_unavailable,
+        nodes_max_failures,
         progress_deadline_seconds,
     } = entry;
-    let frozen = contents
-        .revisions
-        .get(key)
-        .and_then(|revisions| revisions.get(revision.as_str()));
+    let content = contents(key);
+    let frozen = content.and_then(|content| content.revisions.get(revision.as_str()));
     // A deployment that was deleted took its revisions with it; its entries are still to be removed.
     let same = standing.filter(|standing| standing.revision == revision.as_str());
     let (package, runtime, health) = match (frozen, same) {
@@ -108,7 +99,8 @@ fn spelled_out(
             });
         }
     };
-    let node_selector = match (contents.deployments.get(key), action, standing) {
+    let deployment = content.and_then(|content| content.deployment);
+    let node_selector = match (deployment, action, standing) {
         (Some(deployment), Action::Run, _) => deployment.spec.placement.node_selector.clone(),
         // What is removed is removed from where it was put.
         (_, _, Some(standing)) => standing.node_selector.clone(),
@@ -119,9 +111,9 @@ fn spelled_out(
         name: key.name.to_string(),
         endpoint_name: endpoint_name.to_string(),
         revision: revision.to_string(),
-        attempt: 1,
-        forget_verdicts_before: 0,
-        replaces: None,
+        attempt: *attempt,
+        forget_verdicts_before: *forget_verdicts_before,
+        replaces: replaces.as_ref().map(ToString::to_string),
         package: package.clone(),
         runtime: runtime.clone(),
         health: health.clone(),
@@ -132,7 +124,7 @@ fn spelled_out(
                 CountOrPercent::Percent(u8::try_from(percent).unwrap_or(100))
             }
         },
-        max_failures: 0,
+        max_failures: *nodes_max_failures,
         action: match action {
             Action::Run => rimward_crds::Action::Run,
             Action::Remove => rimward_crds::Action::Remove,
@@ -175,11 +167,11 @@ pub(crate) fn bytes(deployment: &ModelDeployment, revision: &ModelRevision) -> u
 
 #[cfg(test)]
 mod tests {
-    use super::{Contents, assignment};
+    use super::{Content, assignment};
     use rimward_core::fleet::{Action, Amount, Entry};
     use rimward_core::ids::DeploymentKey;
     use rimward_crds::{ClusterAssignmentSpec, ModelRevision};
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     fn key(name: &str) -> DeploymentKey {
         DeploymentKey::parse("team", name).unwrap()
@@ -188,10 +180,14 @@ mod tests {
     fn entry(revision: &str, action: Action) -> Entry {
         Entry {
             revision: revision.parse().unwrap(),
+            attempt: 1,
+            forget_verdicts_before: 0,
             action,
+            replaces: None,
             stage: "all".parse().unwrap(),
             endpoint_name: "digits".parse().unwrap(),
             nodes_max_unavailable: Amount::ONE,
+            nodes_max_failures: 0,
             progress_deadline_seconds: 60,
         }
     }
@@ -211,28 +207,23 @@ mod tests {
         planned: Option<Entry>,
         standing: &ClusterAssignmentSpec,
         known: &[&str],
-        kept: bool,
     ) -> (ClusterAssignmentSpec, usize) {
-        let revisions = known.iter().map(|name| revision(name)).collect();
-        let contents = Contents {
-            deployments: &BTreeMap::new(),
-            revisions: &BTreeMap::from([(key("d"), revisions)]),
+        let revisions: BTreeMap<_, _> = known.iter().map(|name| revision(name)).collect();
+        let contents = |_: &DeploymentKey| {
+            Some(Content {
+                deployment: None,
+                revisions: &revisions,
+            })
         };
-        let kept = BTreeSet::from_iter(kept.then(|| key("d")));
         let planned = planned.map(|entry| (key("d"), entry)).into_iter().collect();
-        let (spec, gone) = assignment(&planned, standing, &kept, &contents);
+        let (spec, gone) = assignment(&planned, standing, &contents);
         (spec, gone.len())
     }
 
     /// What stands once deployment `d` was given `d-1`.
     fn standing() -> ClusterAssignmentSpec {
         let run = entry("d-1", Action::Run);
-        let (spec, gone) = check(
-            Some(run),
-            &ClusterAssignmentSpec::default(),
-            &["d-1"],
-            false,
-        );
+        let (spec, gone) = check(Some(run), &ClusterAssignmentSpec::default(), &["d-1"]);
         assert_eq!(gone, 0);
         spec
     }
@@ -247,7 +238,7 @@ mod tests {
     #[test]
     fn an_entry_can_be_removed_after_its_deployment_took_the_revision_away() {
         let standing = standing();
-        let (spec, gone) = check(Some(entry("d-1", Action::Remove)), &standing, &[], false);
+        let (spec, gone) = check(Some(entry("d-1", Action::Remove)), &standing, &[]);
         assert_eq!(gone, 0);
         assert_eq!(spec.models[0].action, rimward_crds::Action::Remove);
         assert_eq!(spec.models[0].package, standing.models[0].package);
@@ -256,17 +247,7 @@ mod tests {
     #[test]
     fn an_entry_whose_content_is_nowhere_leaves_what_stands_and_is_told() {
         let standing = standing();
-        let (spec, gone) = check(Some(entry("d-2", Action::Run)), &standing, &["d-1"], false);
+        let (spec, gone) = check(Some(entry("d-2", Action::Run)), &standing, &["d-1"]);
         assert_eq!((spec, gone), (standing, 1));
-    }
-
-    #[test]
-    fn a_deployment_whose_record_could_not_be_written_keeps_its_entries() {
-        let standing = standing();
-        let next = entry("d-2", Action::Run);
-        let (spec, _) = check(Some(next), &standing, &["d-1", "d-2"], true);
-        assert_eq!(spec, standing);
-        let (spec, _) = check(None, &standing, &[], true);
-        assert_eq!(spec, standing, "not even a removal");
     }
 }

@@ -1,6 +1,6 @@
 //! The hub role: observe → parse → plan → apply → status.
 //!
-//! Owns the wiring. Decisions are `rimward_core::fleet::plan`'s; the steps are the files beside this one:
+//! Owns the wiring. Decisions are `rimward_core::fleet`'s; the steps are the files beside this one:
 //!
 //! | step | file |
 //! |---|---|
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clap::Args;
 use rimward_artifact::registry::ClientOptions;
+use rimward_core::fleet::DoubtLimits;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -26,22 +27,26 @@ use crate::metrics::Metrics;
 use crate::probes::{self, Readiness};
 use crate::runtime::CommonArgs;
 
+mod actions;
 mod apply;
+mod assign;
 mod debts;
 mod entries;
 mod expiry;
 mod feed;
 mod heartbeats;
+mod index;
 mod kubeconfig;
 mod models;
 mod observe;
+mod others;
 mod parse;
-mod plan;
 mod push;
 mod reconcile;
 mod report;
 mod revisions;
 mod status;
+mod view;
 
 /// Field manager of everything that the hub writes.
 pub(crate) const FIELD_MANAGER: &str = "rimward-hub";
@@ -57,6 +62,15 @@ pub(crate) struct HubArgs {
     /// How long a cluster may be silent before it counts as offline.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) offline_grace_seconds: u32,
+    /// The hub doubts its own ears when so many percent of the clusters fall silent within one grace; 0: never.
+    #[arg(long, value_name = "PERCENT", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(crate) doubt_percent: u32,
+    /// And when at least so many do.
+    #[arg(long, value_name = "CLUSTERS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) doubt_clusters_min: u32,
+    /// How long a RolloutAction is kept once it was applied or refused.
+    #[arg(long, value_name = "SECONDS", default_value_t = 604_800, value_parser = clap::value_parser!(u32).range(1..=31_536_000))]
+    pub(crate) action_retention_seconds: u32,
     /// A registry (host[:port]) that is reached by plain HTTP; may be given several times. The only way to
     /// have one on this machine: no Model leads the hub to its own loopback.
     #[arg(long, value_name = "HOST")]
@@ -159,7 +173,12 @@ async fn lead(
                     caches.clone(),
                 ),
                 reporter: report::Reporter::new(metrics.clone()),
-                resync: Duration::from_secs(args.common.resync_seconds.into()),
+                doubt: DoubtLimits {
+                    percent: args.doubt_percent,
+                    clusters_min: args.doubt_clusters_min,
+                },
+                action_retention: Duration::from_secs(args.action_retention_seconds.into()),
+                longest_wait: Duration::from_secs(args.common.resync_seconds.into()),
                 offline_grace_seconds: args.offline_grace_seconds,
             };
             hub.run(leadership.stop)

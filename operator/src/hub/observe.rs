@@ -3,7 +3,7 @@
 //! Owns the caches. Only reads. One object that does not parse stops no other: it is in the cache as
 //! invalid, with its name and what is wrong. Nothing is listed anew but by a watch that lost its place.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,16 +44,6 @@ impl<K> Seen<K> {
     pub(crate) fn invalid(&self) -> impl Iterator<Item = &InvalidObject> {
         self.0.iter().filter_map(|object| object.0.as_ref().err())
     }
-}
-
-/// Everything seen, at one moment.
-pub(crate) struct Snapshot {
-    pub(crate) edge_clusters: Seen<EdgeCluster>,
-    pub(crate) models: Seen<Model>,
-    pub(crate) deployments: Seen<ModelDeployment>,
-    pub(crate) policies: Seen<RolloutPolicy>,
-    pub(crate) revisions: Seen<ModelRevision>,
-    pub(crate) assignments: Seen<ClusterAssignment>,
 }
 
 /// A kind that the hub keeps in memory.
@@ -168,7 +158,6 @@ impl Caches {
     }
 
     /// One object as it is seen now, or as we wrote it since; none when it is not there.
-    #[allow(dead_code, reason = "read by a loop that looks only at what changed")]
     pub(crate) fn get<K: Watched + Resource>(&self, key: &ObjectKey) -> Option<Guarded<K>> {
         K::cache(self).get(key)
     }
@@ -186,16 +175,16 @@ impl Caches {
         Seen(K::cache(self).all())
     }
 
-    /// Everything as it is seen now.
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            edge_clusters: self.all(),
-            models: self.all(),
-            deployments: self.all(),
-            policies: self.all(),
-            revisions: self.all(),
-            assignments: self.all(),
-        }
+    /// Names of all objects.
+    pub(crate) fn keys(&self) -> Vec<ObjectKey> {
+        let mut keys = self.edge_clusters.keys();
+        keys.extend(self.models.keys());
+        keys.extend(self.deployments.keys());
+        keys.extend(self.policies.keys());
+        keys.extend(self.revisions.keys());
+        keys.extend(self.assignments.keys());
+        keys.extend(self.actions.keys());
+        keys
     }
 
     /// The resource version in which an object is seen now; none when it is not seen.
@@ -421,24 +410,6 @@ fn note(
     }
 }
 
-/// Groups revisions by namespace and deployment name.
-pub(crate) fn by_deployment(
-    revisions: &Seen<ModelRevision>,
-) -> BTreeMap<(String, String), BTreeMap<String, ModelRevision>> {
-    let mut grouped: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-    for revision in revisions.valid() {
-        let key = (
-            revision.namespace().unwrap_or_default(),
-            revision.spec.deployment_name.clone(),
-        );
-        grouped
-            .entry(key)
-            .or_default()
-            .insert(revision.name_any(), revision.clone());
-    }
-    grouped
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -502,7 +473,7 @@ mod tests {
         assert_eq!(valid, ["c1", "c2", "c3"]);
         let invalid = seen.invalid().next().unwrap();
         assert_eq!(invalid.metadata.name.as_deref(), Some("c0"));
-        for object in &caches.snapshot().edge_clusters.0 {
+        for object in &caches.all::<EdgeCluster>().0 {
             assert_eq!(kube::Resource::meta(&**object).managed_fields, None);
         }
         assert_eq!(caches.feed.take(), Dirty::Everything, "at first");

@@ -18,7 +18,7 @@ mod deployment;
 mod policy;
 
 pub(crate) use cluster::cluster;
-pub(crate) use deployment::{DeploymentFacts, deployment};
+pub(crate) use deployment::{DeploymentFacts, action, deployment};
 pub(crate) use policy::policy;
 
 /// The annotation by which a site refuses updates for now.

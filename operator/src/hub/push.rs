@@ -135,24 +135,6 @@ impl PushSessions {
         }
     }
 
-    /// Takes all clusters as they are seen now: starts sessions of new Push clusters, ends those of clusters that are
-    /// gone or changed.
-    pub(crate) fn saw_all<'a>(&mut self, clusters: impl Iterator<Item = &'a EdgeCluster>) {
-        let clusters: BTreeMap<String, &EdgeCluster> = clusters
-            .map(|cluster| (cluster.name_any(), cluster))
-            .collect();
-        let gone = self
-            .running
-            .keys()
-            .filter(|name| !clusters.contains_key(*name));
-        for name in gone.cloned().collect::<Vec<_>>() {
-            self.saw(&name, None);
-        }
-        for (name, cluster) in clusters {
-            self.saw(&name, Some(cluster));
-        }
-    }
-
     /// Takes one cluster as it is seen now; none when it is gone.
     pub(crate) fn saw(&mut self, name: &str, cluster: Option<&EdgeCluster>) {
         let wanted = cluster.filter(|cluster| {

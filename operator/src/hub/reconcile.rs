@@ -3,48 +3,53 @@
 //! Owns the order of writes, so that a crash between any two of them converges:
 //!
 //! 1. new ModelRevisions: an assignment never names one that does not exist;
-//! 2. revisions' outcomes: once clusters went back, the reports that condemned a revision are gone, and
+//! 2. revisions' outcomes and attempts: once clusters went back, the reports that condemned a revision are gone, and
 //!    nobody else would remember that it failed;
-//! 3. deployments' statuses, with the place of the rollout: a stage is on record before a cluster of it
-//!    moves, so that a planner after a crash sees the same clusters released, and bakes and promotions are
-//!    not begun anew;
+//! 3. deployments' statuses, with the place of the rollout and the actions that were decided: a stage is on record
+//!    before a cluster of it moves, so that a planner after a crash sees the same clusters released, and bakes and
+//!    promotions are not begun anew;
 //! 4. assignments: derived from all of the above, so that planning again gives them again;
-//! 5. events and the statuses of everything else, from which nothing is decided;
+//! 5. actions' outcomes, events, and the statuses of everything else, from which nothing is decided;
 //! 6. what history no longer needs.
 //!
-//! A deployment for which a write of 1 to 3 failed keeps its entries as they stand in 4; others go on.
-//! Must never decide a rollout.
+//! A deployment for which a write of 1 to 3 failed keeps its entries as they stand in 4; others go on. The cost of a
+//! turn grows with what changed. Must never decide a rollout.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::{Resource as _, ResourceExt as _};
-use rimward_core::fleet::Connection;
-use rimward_core::ids::DeploymentKey;
-use rimward_core::time::Timestamp;
-use rimward_crds::{ClusterAssignment, ClusterAssignmentSpec, ModelDeploymentStatus};
+use kube::{Resource as _, ResourceExt};
+use rimward_core::fleet::{DeploymentPlan, DoubtLimits, Fleet, OutcomeChange, Plan, Transition};
+use rimward_core::ids::{ClusterName, DeploymentKey, RevisionName};
+use rimward_crds::{
+    ClusterAssignment, EdgeCluster, ModelDeployment, ModelDeploymentStatus, ModelRevision,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Outcome, Target, Writer};
-use super::heartbeats::{ConnectionState, Heartbeats};
+use super::feed::Dirty;
+use super::index::{Work, key};
 use super::models::Resolver;
 use super::observe::Caches;
-use super::plan::{self, Planned};
 use super::push::PushSessions;
-use super::report::Reporter;
-use super::{entries, revisions, status};
+use super::report::{Reporter, Statuses};
+use super::view::View;
+use super::{actions, assign, others, revisions, status};
 use crate::events::Events;
 use crate::metrics::{Kind, Metrics};
+use crate::objects::ObjectKey;
 
 /// Changes that come within this time are planned together.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// The wait after a first look that failed.
 const RETRY: Duration = Duration::from_secs(2);
+/// How often the planner is told of every heartbeat, while there is something to plan.
+const HEAR: Duration = Duration::from_secs(1);
+/// How often it is looked whether a credential ends soon.
+const CREDENTIALS: Duration = Duration::from_secs(3_600);
 /// Writes at once within one step.
-const WRITES_MAX: usize = 8;
+pub(super) const WRITES_MAX: usize = 8;
 
 /// The leader's work.
 pub(crate) struct Hub {
@@ -55,8 +60,31 @@ pub(crate) struct Hub {
     pub(crate) resolver: Resolver,
     pub(crate) push: PushSessions,
     pub(crate) reporter: Reporter,
-    pub(crate) resync: Duration,
     pub(crate) offline_grace_seconds: u32,
+    pub(crate) doubt: DoubtLimits,
+    pub(crate) action_retention: Duration,
+    pub(crate) longest_wait: Duration,
+}
+
+/// What lasts from turn to turn.
+pub(super) struct Memory {
+    pub(super) view: View,
+    /// What was last said of each deployment.
+    said: BTreeMap<DeploymentKey, DeploymentPlan>,
+    /// What plans changed and what is not written yet.
+    owed: BTreeMap<DeploymentKey, Owed>,
+    heard: Option<Instant>,
+    /// When the ends of credentials were last looked at.
+    credentials: Option<Instant>,
+    /// Whether the hub doubted its ears when clusters were last looked at.
+    doubted: bool,
+}
+
+/// What a plan changed for good, until it is written.
+#[derive(Debug, Default)]
+struct Owed {
+    outcomes: BTreeMap<RevisionName, OutcomeChange>,
+    transitions: Vec<Transition>,
 }
 
 impl Hub {
@@ -71,12 +99,20 @@ impl Hub {
             }
         }
         self.caches.feed.mark_everything();
+        let fleet = Fleet::new(self.offline_grace_seconds, self.doubt);
+        let mut memory = Memory {
+            view: View::new(fleet, self.offline_grace_seconds, Instant::now()),
+            said: BTreeMap::new(),
+            owed: BTreeMap::new(),
+            heard: None,
+            credentials: None,
+            doubted: false,
+        };
         let (writer, caches) = (self.writer.clone(), self.caches.clone());
         let turns = async {
             loop {
-                // Everything is looked at in each turn.
-                let _ = caches.feed.take();
-                let wait = self.turn().await;
+                let dirty = caches.feed.take();
+                let wait = self.turn(&mut memory, dirty).await;
                 tokio::select! {
                     () = caches.feed.changed() => tokio::time::sleep(DEBOUNCE).await,
                     () = tokio::time::sleep(wait) => {}
@@ -94,148 +130,238 @@ impl Hub {
     }
 
     /// One turn; returns how long the next may be put off if nothing changes.
-    async fn turn(&mut self) -> Duration {
+    async fn turn(&mut self, memory: &mut Memory, dirty: Dirty) -> Duration {
         let began = Instant::now();
-        let now = wall_clock();
-        let seen = self.caches.snapshot();
-        self.resolver.saw_all(seen.models.valid());
-        self.resolver.turn(began);
-        self.push.saw_all(seen.edge_clusters.valid());
-        let planned = plan::plan(
-            &seen,
-            self.offline_grace_seconds,
-            |name, was_offline| {
-                let state = |beats: &Heartbeats| beats.state(name, was_offline, began);
-                connection(self.caches.heartbeats(state), self.offline_grace_seconds)
-            },
-            now,
-        );
-        let mut failed = Failed::default();
-        self.revisions(&planned, &mut failed).await;
-        self.deployments(&planned, &mut failed).await;
-        self.assignments(&planned, &failed).await;
-        self.transitions(&planned, &failed).await;
-        let statuses = self
-            .reporter
-            .statuses(&seen, &planned, &self.resolver, &self.push);
-        let (told, _) = statuses.write(&self.writer, &self.events).await;
-        self.reporter.note(told);
-        self.collect(&planned, &failed).await;
+        let mut work = self.observe(memory, &dirty, began);
+        let now = memory.view.now(began);
+        let plan = memory.view.fleet.plan(now);
+        let doubts = memory.view.fleet.doubt().is_some();
+        if doubts != memory.doubted {
+            memory.doubted = doubts;
+            let all: Vec<String> = memory
+                .view
+                .clusters
+                .keys()
+                .map(ToString::to_string)
+                .collect();
+            for name in &all {
+                memory.view.look_at_cluster(&self.caches, name, began);
+            }
+            work.clusters.extend(all);
+        }
+        let touched = memory.take_in(&plan, &work);
+        let mut failed = BTreeSet::new();
+        self.revisions(memory, &touched, &mut failed).await;
+        self.deployments(memory, &touched, &mut failed).await;
+        let unsettled = self.unsettled(&plan);
+        for key in &failed {
+            memory.view.fleet.revert(key, &unsettled);
+        }
+        assign::assignments(&self.writer, &self.caches, &memory.view, &plan, &work).await;
+        self.transitions(memory, &touched, &failed).await;
+        let decided = touched.iter().filter(|key| !failed.contains(*key));
+        let decided = decided.filter_map(|key| memory.said.get(key));
+        let decided = decided.flat_map(|said| said.standing.decided.iter().cloned());
+        let decided: Vec<_> = decided.collect();
+        let next_action = actions::statuses(
+            &self.writer,
+            &self.caches,
+            &decided,
+            &work,
+            self.action_retention,
+        )
+        .await;
+        self.statuses(memory, &work).await;
+        self.collect(memory, &touched, &failed).await;
         self.metrics.planned(began.elapsed().as_secs_f64());
-        self.next(&planned, now)
+        let instant = Instant::now();
+        let retry = self.resolver.next_try(instant);
+        let retry = retry.map(|at| at.saturating_duration_since(instant));
+        let wake = plan
+            .wake_at
+            .map(|at| Duration::from_secs(at.seconds_since(now).max(1)));
+        [retry, wake, next_action]
+            .into_iter()
+            .flatten()
+            .fold(self.longest_wait, Duration::min)
+            .max(DEBOUNCE)
+    }
+
+    /// Observes and parses what changed.
+    fn observe(&mut self, memory: &mut Memory, dirty: &Dirty, at: Instant) -> Work {
+        let view = &mut memory.view;
+        let mut work = view.index.work(&self.caches, dirty);
+        if *dirty == Dirty::Everything {
+            // What is known and gone is in no cache.
+            work.clusters
+                .extend(view.clusters.keys().map(ToString::to_string));
+            self.resolver.saw_all(self.caches.all().valid());
+        }
+        for name in &work.clusters {
+            view.look_at_cluster(&self.caches, name, at);
+        }
+        for named in &work.deployments {
+            view.look_at_deployment(&self.caches, named);
+        }
+        for named in &work.models {
+            let model = self.caches.get(&key(Kind::Model, named));
+            let model = model.as_ref().and_then(|it| it.0.as_ref().ok());
+            self.resolver.saw(&named.0, &named.1, model);
+        }
+        self.resolver.turn(at);
+        for name in &work.clusters {
+            let of_name = (String::new(), name.clone());
+            let cluster = self
+                .caches
+                .get::<EdgeCluster>(&key(Kind::EdgeCluster, &of_name));
+            let cluster = cluster.as_ref().and_then(|it| it.0.as_ref().ok());
+            self.push.saw(name, cluster);
+        }
+        let credentials = memory
+            .credentials
+            .is_none_or(|at_last| at.saturating_duration_since(at_last) >= CREDENTIALS);
+        if credentials {
+            memory.credentials = Some(at);
+            work.clusters
+                .extend(view.clusters.keys().map(ToString::to_string));
+        }
+        let due = memory
+            .heard
+            .is_none_or(|heard| at.saturating_duration_since(heard) >= HEAR);
+        if due {
+            memory.heard = Some(at);
+            self.caches.heartbeats(|beats| view.hear_all(beats, at));
+        }
+        work
+    }
+
+    /// Clusters of which it is not known whether they were given what was last written.
+    fn unsettled(&self, plan: &Plan) -> BTreeSet<ClusterName> {
+        let names = plan.clusters.keys();
+        let unsettled = names.filter(|name| {
+            let of_name = (String::new(), name.to_string());
+            let key = key(Kind::ClusterAssignment, &of_name);
+            self.writer.unsettled(&key).is_some()
+        });
+        unsettled.cloned().collect()
     }
 
     /// Steps 1 and 2.
-    async fn revisions(&self, planned: &Planned<'_>, failed: &mut Failed) {
-        for (key, revision) in &planned.new_revisions {
-            let write = self.writer.create(Kind::ModelRevision, revision).await;
-            failed.note(key, &write);
-        }
-        for (key, revisions) in &planned.revisions {
-            let changes = planned.plan.deployments.get(key).map(|plan| &plan.outcomes);
-            let new = planned
-                .new_revisions
-                .get(key)
-                .map(kube::ResourceExt::name_any);
-            for (name, revision) in revisions {
+    async fn revisions(
+        &self,
+        memory: &mut Memory,
+        touched: &BTreeSet<DeploymentKey>,
+        failed: &mut BTreeSet<DeploymentKey>,
+    ) {
+        for key in touched {
+            let Some(known) = memory.view.deployments.get(key) else {
+                continue;
+            };
+            let mut wrote = true;
+            if let Some(revision) = &known.new_revision {
+                let write = self.writer.create(Kind::ModelRevision, revision).await;
+                wrote &= write.is_done();
+            }
+            let new = known.new_revision.as_ref().map(ResourceExt::name_any);
+            let attempt = memory.said.get(key).and_then(|said| said.attempt.clone());
+            for (name, revision) in &known.revisions {
                 if new.as_ref() == Some(name) {
                     continue;
                 }
-                let change = changes.and_then(|changes| {
-                    changes
-                        .iter()
-                        .find(|(changed, _)| changed.as_str() == name)
-                        .map(|(_, change)| change)
+                let owed = memory.owed.get(key);
+                let change = owed.and_then(|owed| {
+                    let mut outcomes = owed.outcomes.iter();
+                    outcomes.find(|(changed, _)| changed.as_str() == name)
                 });
-                let mut old = revision.status.clone().unwrap_or_default();
-                old.conditions = status::sorted(&old.conditions);
-                let now = k8s_openapi::jiff::Timestamp::now();
-                let next = status::revision::revision(revision, change, now);
-                if next != old {
-                    let target = Target::of(Kind::ModelRevision, revision);
-                    failed.note(key, &self.writer.status(&target, &next).await);
+                let attempt = attempt
+                    .as_ref()
+                    .filter(|(of, _)| of.as_str() == name)
+                    .map(|(_, attempt)| *attempt);
+                let change = change.map(|(_, change)| change);
+                let done = self.revision(revision, change, attempt).await;
+                wrote &= done;
+                if done && let Some(owed) = memory.owed.get_mut(key) {
+                    owed.outcomes.retain(|changed, _| changed.as_str() != name);
                 }
+            }
+            if !wrote {
+                failed.insert(key.clone());
             }
         }
     }
 
-    /// Step 3.
-    async fn deployments(&self, planned: &Planned<'_>, failed: &mut Failed) {
+    async fn revision(
+        &self,
+        revision: &ModelRevision,
+        change: Option<&OutcomeChange>,
+        attempt: Option<u32>,
+    ) -> bool {
+        let mut old = revision.status.clone().unwrap_or_default();
+        old.conditions = status::sorted(&old.conditions);
         let now = k8s_openapi::jiff::Timestamp::now();
-        for (key, object) in &planned.deployments {
-            if failed.deployments.contains(key) {
+        let next = status::revision::revision(revision, change, attempt, now);
+        if next == old {
+            return true;
+        }
+        let target = Target::of(Kind::ModelRevision, revision);
+        self.writer.status(&target, &next).await.is_done()
+    }
+
+    /// Step 3.
+    async fn deployments(
+        &self,
+        memory: &Memory,
+        touched: &BTreeSet<DeploymentKey>,
+        failed: &mut BTreeSet<DeploymentKey>,
+    ) {
+        let now = k8s_openapi::jiff::Timestamp::now();
+        for key in touched {
+            let Some(known) = memory.view.deployments.get(key) else {
+                continue;
+            };
+            let Ok(object) = known.object.0.as_ref() else {
+                continue;
+            };
+            if failed.contains(key) {
                 continue;
             }
-            let trouble = planned.troubles.get(key);
-            let next = match (planned.plan.deployments.get(key), trouble) {
+            let said = memory.said.get(key).filter(|_| known.planned);
+            let next = match (said, &known.trouble) {
                 (Some(plan), trouble) => {
-                    let target = planned.targets.get(key);
-                    status::deployment::planned(object, plan, target, trouble, now)
+                    let target = known.target.as_ref();
+                    status::deployment::planned(object, plan, target, trouble.as_ref(), now)
                 }
                 (None, Some(trouble)) => status::deployment::unplanned(object, trouble, now),
                 (None, None) => continue,
             };
             if next != standing(object.status.as_ref()) {
-                let target = Target::of(Kind::ModelDeployment, *object);
-                failed.note(key, &self.writer.status(&target, &next).await);
+                let target = Target::of(Kind::ModelDeployment, object);
+                let write: Outcome = self.writer.status(&target, &next).await;
+                if !write.is_done() {
+                    failed.insert(key.clone());
+                }
             }
         }
     }
 
-    /// Step 4. An assignment is first made empty, so that a cluster can watch it before it gets anything.
-    async fn assignments(&self, planned: &Planned<'_>, failed: &Failed) {
-        let contents = entries::Contents {
-            deployments: &planned.deployments,
-            revisions: &planned.revisions,
-        };
-        let nothing = BTreeMap::new();
-        let mut creates = Vec::new();
-        let mut applies = Vec::new();
-        for (name, site) in &planned.clusters {
-            let Some(assignment) = site.assignment else {
-                creates.push(empty_assignment(site.object));
+    /// Step 5, first half: what plans changed, told once it stands.
+    async fn transitions(
+        &self,
+        memory: &mut Memory,
+        touched: &BTreeSet<DeploymentKey>,
+        failed: &BTreeSet<DeploymentKey>,
+    ) {
+        for key in touched.iter().filter(|key| !failed.contains(*key)) {
+            let Some(owed) = memory.owed.remove(key) else {
                 continue;
             };
-            let entries = planned.plan.clusters.get(name).unwrap_or(&nothing);
-            let (spec, gone) =
-                entries::assignment(entries, &assignment.spec, &failed.deployments, &contents);
-            for error in gone {
-                tracing::error!(cluster = %name, %error, "entry kept as it stands");
-            }
-            if !same_entries(&spec, &assignment.spec) {
-                applies.push((Target::of(Kind::ClusterAssignment, assignment), spec));
-            }
-        }
-        let creates = creates
-            .iter()
-            .map(|assignment| self.writer.create(Kind::ClusterAssignment, assignment));
-        let _: Vec<_> = futures::stream::iter(creates)
-            .buffer_unordered(WRITES_MAX)
-            .collect()
-            .await;
-        let applies = applies
-            .iter()
-            .map(|(target, spec)| self.writer.entries(target, spec));
-        let _: Vec<_> = futures::stream::iter(applies)
-            .buffer_unordered(WRITES_MAX)
-            .collect()
-            .await;
-        for assignment in &planned.orphans {
-            let target = Target::of(Kind::ClusterAssignment, *assignment);
-            let _ = self.writer.delete(&target).await;
-        }
-    }
-
-    /// Step 5, first half: what the plan changed, told once it stands.
-    async fn transitions(&self, planned: &Planned<'_>, failed: &Failed) {
-        for (key, plan) in &planned.plan.deployments {
-            let Some(object) = planned.deployments.get(key) else {
+            let Some(known) = memory.view.deployments.get(key) else {
                 continue;
             };
-            if failed.deployments.contains(key) {
+            let Ok(object) = known.object.0.as_ref() else {
                 continue;
-            }
-            for transition in &plan.transitions {
+            };
+            for transition in &owed.transitions {
                 tracing::info!(deployment = %key, reason = transition.reason(), "{transition}");
                 let notice = crate::events::Notice {
                     warning: transition.is_warning(),
@@ -248,131 +374,100 @@ impl Hub {
         }
     }
 
-    /// Step 6. Only what nothing names, on the hub as it is seen or as it was just planned.
-    async fn collect(&self, planned: &Planned<'_>, failed: &Failed) {
-        for (key, object) in &planned.deployments {
-            if failed.deployments.contains(key) || !planned.plan.deployments.contains_key(key) {
-                continue;
-            }
-            let Some(existing) = planned.revisions.get(key) else {
+    /// Step 5, second half.
+    async fn statuses(&mut self, memory: &Memory, work: &Work) {
+        let mut changes = Statuses::default();
+        let seen = others::Seen {
+            caches: &self.caches,
+            view: &memory.view,
+            resolver: &self.resolver,
+            push: &self.push,
+        };
+        others::statuses(&seen, work, &mut self.reporter, &mut changes);
+        let (told, _) = changes.write(&self.writer, &self.events).await;
+        self.reporter.note(told);
+    }
+
+    /// Step 6. Only what nothing names, on the hub as it is seen or as it was just planned; and nothing at all while
+    /// an assignment cannot be read, since nobody knows what it names.
+    async fn collect(
+        &self,
+        memory: &Memory,
+        touched: &BTreeSet<DeploymentKey>,
+        failed: &BTreeSet<DeploymentKey>,
+    ) {
+        let view = &memory.view;
+        if !view.broken.is_empty() || others::any_unreadable::<ClusterAssignment>(&self.caches) {
+            return;
+        }
+        for key in touched.iter().filter(|key| !failed.contains(*key)) {
+            let Some(known) = view.deployments.get(key).filter(|known| known.planned) else {
                 continue;
             };
-            let in_use = in_use(planned, key, object.status.as_ref());
-            for name in revisions::collectable(object, existing, &in_use) {
-                if let Some(revision) = existing.get(&name) {
+            let Ok(object) = known.object.0.as_ref() else {
+                continue;
+            };
+            if !revisions::may_collect(object, &known.revisions) {
+                continue;
+            }
+            let in_use = in_use(memory, key, object);
+            for name in revisions::collectable(object, &known.revisions, &in_use) {
+                if let Some(revision) = known.revisions.get(&name) {
                     let target = Target::of(Kind::ModelRevision, revision);
                     let _ = self.writer.delete(&target).await;
                 }
             }
         }
     }
+}
 
-    fn next(&self, planned: &Planned<'_>, now: Timestamp) -> Duration {
-        let instant = Instant::now();
-        let retry = self.resolver.next_try(instant);
-        let retry = retry.map(|at| at.saturating_duration_since(instant));
-        let wake = planned
-            .plan
-            .wake_at
-            .map(|at| Duration::from_secs(at.seconds_since(now).max(1)));
-        [retry, wake]
-            .into_iter()
-            .flatten()
-            .fold(self.resync, Duration::min)
-            .max(DEBOUNCE)
+impl Memory {
+    /// Takes in what a plan says. Gives the deployments whose objects have to be compared with it.
+    fn take_in(&mut self, plan: &Plan, work: &Work) -> BTreeSet<DeploymentKey> {
+        let mut touched: BTreeSet<DeploymentKey> = plan.deployments.keys().cloned().collect();
+        let looked_at = work.deployments.iter();
+        touched.extend(
+            looked_at.filter_map(|(namespace, name)| DeploymentKey::parse(namespace, name).ok()),
+        );
+        for (key, answer) in &plan.deployments {
+            let mut answer = answer.clone();
+            let owed = self.owed.entry(key.clone()).or_default();
+            owed.outcomes.append(&mut answer.outcomes);
+            owed.transitions.append(&mut answer.transitions);
+            self.said.insert(key.clone(), answer);
+        }
+        let deployments = &self.view.deployments;
+        self.said.retain(|key, _| deployments.contains_key(key));
+        self.owed.retain(|key, _| deployments.contains_key(key));
+        touched
     }
 }
 
-/// Deployments for which something could not be written in this turn.
-#[derive(Debug, Default)]
-struct Failed {
-    deployments: BTreeSet<DeploymentKey>,
-}
-
-impl Failed {
-    fn note(&mut self, key: &DeploymentKey, write: &Outcome) {
-        if !write.is_done() {
-            self.deployments.insert(key.clone());
-        }
-    }
-}
-
-/// The age never exceeds the grace: how much longer a silence lasts changes no plan, and words that count
-/// seconds would be written again and again.
-fn connection(state: ConnectionState, grace_seconds: u32) -> Connection {
-    let grace = u64::from(grace_seconds);
-    let age_seconds = match state {
-        ConnectionState::NeverJoined => return Connection::NeverJoined,
-        ConnectionState::Silent => grace,
-        ConnectionState::Unheard {
-            waited_seconds: seconds,
-        }
-        | ConnectionState::Heard {
-            seconds_ago: seconds,
-        } => seconds.min(grace),
-    };
-    Connection::Beat { age_seconds }
-}
-
-fn wall_clock() -> Timestamp {
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    Timestamp(i64::try_from(seconds).unwrap_or(i64::MAX))
-}
-
-fn standing(status: Option<&ModelDeploymentStatus>) -> ModelDeploymentStatus {
+pub(super) fn standing(status: Option<&ModelDeploymentStatus>) -> ModelDeploymentStatus {
     let mut status = status.cloned().unwrap_or_default();
     status.conditions = status::sorted(&status.conditions);
     status
 }
 
-/// Entries are a set, keyed by namespace and name.
-fn same_entries(one: &ClusterAssignmentSpec, other: &ClusterAssignmentSpec) -> bool {
-    let keyed = |spec: &ClusterAssignmentSpec| -> BTreeMap<_, _> {
-        spec.models
-            .iter()
-            .map(|model| ((model.namespace.clone(), model.name.clone()), model.clone()))
-            .collect()
-    };
-    one.models.len() == other.models.len() && keyed(one) == keyed(other)
-}
-
-fn empty_assignment(cluster: &rimward_crds::EdgeCluster) -> ClusterAssignment {
-    let mut assignment =
-        ClusterAssignment::new(&cluster.name_any(), ClusterAssignmentSpec::default());
-    // An EdgeCluster that is deleted takes its assignment with it, with or without a hub.
-    assignment.metadata.owner_references = cluster.controller_owner_ref(&()).map(|owner| {
-        vec![OwnerReference {
-            block_owner_deletion: Some(false),
-            ..owner
-        }]
-    });
-    assignment
-}
-
-fn in_use(
-    planned: &Planned<'_>,
-    key: &DeploymentKey,
-    status: Option<&ModelDeploymentStatus>,
-) -> BTreeSet<String> {
-    let seen = planned.observed.clusters.values();
-    let standing = seen.filter_map(|cluster| cluster.entries.get(key));
-    let given = planned.plan.clusters.values();
-    let next = given.filter_map(|entries| entries.get(key));
-    let reports = planned.observed.clusters.values().filter_map(|cluster| {
-        let report = cluster.report.as_ref()?.models.get(key)?;
-        Some([Some(&report.revision), report.last_good.as_ref()])
-    });
-    let plan = planned.plan.deployments.get(key);
-    standing
-        .chain(next)
-        .map(|entry| &entry.revision)
-        .chain(reports.flatten().flatten())
-        .chain(planned.targets.get(key))
-        .chain(plan.and_then(|plan| plan.current.as_ref()))
+fn in_use(memory: &Memory, key: &DeploymentKey, object: &ModelDeployment) -> BTreeSet<String> {
+    let status = object.status.as_ref();
+    let known = memory.view.deployments.get(key);
+    let standing = memory.said.get(key).map(|said| &said.standing);
+    let undo = standing.and_then(|it| it.undo.as_ref());
+    let named = memory.view.fleet.revisions_in_use(key);
+    named
+        .iter()
+        .chain(known.and_then(|known| known.target.as_ref()))
+        .chain(standing.and_then(|it| it.current.as_ref()))
+        .chain(standing.and_then(|it| it.previous.as_ref()))
+        .chain(undo.into_iter().flat_map(|undo| [&undo.from, &undo.to]))
         .map(ToString::to_string)
         .chain(status.and_then(|status| status.current_revision.clone()))
         .chain(status.and_then(|status| status.update_revision.clone()))
         .collect()
+}
+
+/// The key of a cluster's assignment.
+pub(super) fn assignment_key(name: &str) -> ObjectKey {
+    key(Kind::ClusterAssignment, &(String::new(), name.to_owned()))
 }

@@ -2,39 +2,40 @@
 //!
 //! Owns what differs and is therefore written, and the events that tell of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
 use kube::core::PartialObjectMetaExt as _;
 use kube::core::error_boundary::InvalidObject;
-use kube::{Resource, ResourceExt as _};
 use rimward_core::fleet::{Members, Policy};
 use rimward_crds::reasons::{HubReason, condition};
-use rimward_crds::{Condition, EdgeCluster, Model, ModelDeployment, ModelRevision, RolloutPolicy};
+use rimward_crds::{ClusterAssignmentStatus, Condition, EdgeCluster, Model, RolloutPolicy};
 use serde_json::{Value, json};
 
 use super::apply::{Outcome, Target, Writer};
 use super::models::{ModelId, Resolver};
-use super::observe::Snapshot;
-use super::plan::Planned;
-use super::push::PushSessions;
+use super::parse::Invalid;
+use super::push::Known;
+use super::status::cluster::Link;
 use super::status::{self, Says};
+use crate::cache::Guarded;
 use crate::events::{Events, Notice};
 use crate::metrics::{Category, Kind, Metrics};
 use crate::objects::ObjectKey;
 
 /// Status writes at once.
 const WRITES_MAX: usize = 8;
-/// Notes on stages in one policy's message.
-const NOTES_MAX: usize = 4;
 
 /// Remembers what cannot be read back: an object that does not parse keeps its status to itself.
 #[derive(Default)]
 pub(crate) struct Reporter {
     /// What was last said, and written, of an invalid object.
     invalid: BTreeMap<ObjectKey, Said>,
+    /// What does not parse now.
+    broken: BTreeSet<ObjectKey>,
     metrics: Option<std::sync::Arc<Metrics>>,
 }
 
@@ -62,133 +63,73 @@ impl Reporter {
     pub(crate) fn new(metrics: std::sync::Arc<Metrics>) -> Self {
         Self {
             invalid: BTreeMap::new(),
+            broken: BTreeSet::new(),
             metrics: Some(metrics),
         }
     }
 
-    /// Decides which statuses differ.
-    pub(crate) fn statuses(
+    /// Looks at one object: whether it does not parse, which it then is told once.
+    pub(crate) fn check<K: Resource<DynamicType = ()>>(
         &mut self,
-        seen: &Snapshot,
-        planned: &Planned<'_>,
-        resolver: &Resolver,
-        push: &PushSessions,
-    ) -> Statuses {
-        let now = Timestamp::now();
-        let mut changes = Statuses::default();
-        for object in seen.models.valid() {
-            let next = status::model::model(object, resolver.result(&ModelId::of(object)), now);
-            let old = object.status.clone().unwrap_or_default();
-            changes.push(
-                Kind::Model,
-                object,
-                (&old.conditions, &old),
-                (&next.conditions, &next),
-            );
-        }
-        for (object, invalid) in &planned.policies {
-            let notes = stage_notes(object, planned);
-            let next = status::policy::policy(object, invalid.as_ref(), &notes, now);
-            let old = object.status.clone().unwrap_or_default();
-            changes.push(
-                Kind::RolloutPolicy,
-                *object,
-                (&old.conditions, &old),
-                (&next.conditions, &next),
-            );
-        }
-        for site in planned.clusters.values() {
-            let report = site
-                .assignment
-                .and_then(|assignment| assignment.status.as_ref());
-            let known = push.known(&site.object.name_any());
-            let next = status::cluster::cluster(site.object, report, &site.link, &known, now);
-            let old = site.object.status.clone().unwrap_or_default();
-            changes.push(
-                Kind::EdgeCluster,
-                site.object,
-                (&old.conditions, &old),
-                (&next.conditions, &next),
-            );
-        }
-        self.all_invalid(seen, planned, now, &mut changes);
-        changes
-    }
-
-    fn all_invalid(
-        &mut self,
-        seen: &Snapshot,
-        planned: &Planned<'_>,
-        now: Timestamp,
+        key: ObjectKey,
+        object: Option<&Guarded<K>>,
+        error: Option<&Invalid>,
         changes: &mut Statuses,
     ) {
-        let mut found = BTreeMap::new();
-        invalid::<EdgeCluster>(Kind::EdgeCluster, seen.edge_clusters.invalid(), &mut found);
-        invalid::<Model>(Kind::Model, seen.models.invalid(), &mut found);
-        invalid::<ModelDeployment>(
-            Kind::ModelDeployment,
-            seen.deployments.invalid(),
-            &mut found,
-        );
-        invalid::<RolloutPolicy>(Kind::RolloutPolicy, seen.policies.invalid(), &mut found);
-        invalid::<ModelRevision>(Kind::ModelRevision, seen.revisions.invalid(), &mut found);
-        for (object, error) in &planned.broken_clusters {
-            let about = object.object_ref(&());
-            let target = Target::of(Kind::EdgeCluster, *object);
-            found.insert(
-                target.key.clone(),
-                Broken::new(target, about, *object, error.to_string()),
-            );
-        }
-        for (object, error) in &planned.nameless {
-            let about = object.object_ref(&());
-            let target = Target::of(Kind::ModelDeployment, *object);
-            found.insert(
-                target.key.clone(),
-                Broken::new(target, about, *object, error.to_string()),
-            );
-        }
-        if let Some(metrics) = &self.metrics {
-            for kind in [
-                Kind::EdgeCluster,
-                Kind::Model,
-                Kind::ModelDeployment,
-                Kind::RolloutPolicy,
-                Kind::ModelRevision,
-            ] {
-                metrics.set_invalid(kind, found.keys().filter(|key| key.kind == kind).count());
+        let broken = object.and_then(|object| match (&object.0, error) {
+            (Err(invalid), _) => Some(broken::<K>(key.kind, invalid)),
+            (Ok(object), Some(error)) => Some(Broken::new(
+                Target::of(key.kind, object),
+                object.object_ref(&()),
+                object,
+                error.to_string(),
+            )),
+            (Ok(_), None) => None,
+        });
+        let was = self.broken.contains(&key);
+        if was != broken.is_some() {
+            if was {
+                self.broken.remove(&key);
+            } else {
+                self.broken.insert(key.clone());
+            }
+            if let Some(metrics) = &self.metrics {
+                let count = self.broken.iter().filter(|it| it.kind == key.kind).count();
+                metrics.set_invalid(key.kind, count);
             }
         }
-        self.untold(found, now, changes);
+        self.untold(key, broken, Timestamp::now(), changes);
     }
 
     /// Takes what was not yet told. It counts as told once [`Self::note`] heard of the write, so that a
     /// write that lost is made again.
     fn untold(
         &mut self,
-        found: BTreeMap<ObjectKey, Broken>,
+        key: ObjectKey,
+        broken: Option<Broken>,
         now: Timestamp,
         changes: &mut Statuses,
     ) {
-        self.invalid.retain(|key, _| found.contains_key(key));
-        for (key, broken) in found {
-            let said = (broken.uid, broken.generation, broken.error.clone());
-            if self.invalid.get(&key) == Some(&said) {
-                continue;
-            }
-            changes.0.push(Change {
-                target: broken.target,
-                status: invalid_status(broken.generation, &broken.error, now),
-                notice: Some(Notice {
-                    warning: true,
-                    reason: HubReason::ObjectInvalid.as_str(),
-                    action: "Parse",
-                    note: broken.error,
-                }),
-                about: broken.about,
-                said: Some(said),
-            });
+        let Some(broken) = broken else {
+            self.invalid.remove(&key);
+            return;
+        };
+        let said = (broken.uid, broken.generation, broken.error.clone());
+        if self.invalid.get(&key) == Some(&said) {
+            return;
         }
+        changes.0.push(Change {
+            target: broken.target,
+            status: invalid_status(broken.generation, &broken.error, now),
+            notice: Some(Notice {
+                warning: true,
+                reason: HubReason::ObjectInvalid.as_str(),
+                action: "Parse",
+                note: broken.error,
+            }),
+            about: broken.about,
+            said: Some(said),
+        });
     }
 
     /// Remembers, counts and logs what was written.
@@ -204,6 +145,54 @@ impl Reporter {
 }
 
 impl Statuses {
+    /// A Model's status, where it differs.
+    pub(crate) fn model(&mut self, object: &Model, resolver: &Resolver) {
+        let now = Timestamp::now();
+        let next = status::model::model(object, resolver.result(&ModelId::of(object)), now);
+        let old = object.status.clone().unwrap_or_default();
+        self.push(
+            Kind::Model,
+            object,
+            (&old.conditions, &old),
+            (&next.conditions, &next),
+        );
+    }
+
+    /// A policy's status, where it differs. `notes` say what is odd about its stages.
+    pub(crate) fn policy(
+        &mut self,
+        object: &RolloutPolicy,
+        invalid: Option<&Invalid>,
+        notes: &[String],
+    ) {
+        let next = status::policy::policy(object, invalid, notes, Timestamp::now());
+        let old = object.status.clone().unwrap_or_default();
+        self.push(
+            Kind::RolloutPolicy,
+            object,
+            (&old.conditions, &old),
+            (&next.conditions, &next),
+        );
+    }
+
+    /// A cluster's status, where it differs. `push` is what the hub knows of a Push cluster's credential.
+    pub(crate) fn cluster(
+        &mut self,
+        object: &EdgeCluster,
+        report: Option<&ClusterAssignmentStatus>,
+        link: &Link,
+        push: &Known,
+    ) {
+        let next = status::cluster::cluster(object, report, link, push, Timestamp::now());
+        let old = object.status.clone().unwrap_or_default();
+        self.push(
+            Kind::EdgeCluster,
+            object,
+            (&old.conditions, &old),
+            (&next.conditions, &next),
+        );
+    }
+
     fn push<K, S>(
         &mut self,
         kind: Kind,
@@ -299,28 +288,19 @@ impl Broken {
     }
 }
 
-fn invalid<'a, K: Resource<DynamicType = ()>>(
-    kind: Kind,
-    objects: impl Iterator<Item = &'a InvalidObject>,
-    found: &mut BTreeMap<ObjectKey, Broken>,
-) {
-    for object in objects {
-        let meta = &object.metadata;
-        let about = ObjectReference {
-            api_version: Some(K::api_version(&()).into_owned()),
-            kind: Some(K::kind(&()).into_owned()),
-            name: meta.name.clone(),
-            namespace: meta.namespace.clone(),
-            uid: meta.uid.clone(),
-            ..ObjectReference::default()
-        };
-        let carrier = meta.clone().into_response_partial::<K>();
-        let target = Target::of(kind, &carrier);
-        found.insert(
-            target.key.clone(),
-            Broken::new(target, about, &carrier, object.error.clone()),
-        );
-    }
+fn broken<K: Resource<DynamicType = ()>>(kind: Kind, object: &InvalidObject) -> Broken {
+    let meta = &object.metadata;
+    let about = ObjectReference {
+        api_version: Some(K::api_version(&()).into_owned()),
+        kind: Some(K::kind(&()).into_owned()),
+        name: meta.name.clone(),
+        namespace: meta.namespace.clone(),
+        uid: meta.uid.clone(),
+        ..ObjectReference::default()
+    };
+    let carrier = meta.clone().into_response_partial::<K>();
+    let target = Target::of(kind, &carrier);
+    Broken::new(target, about, &carrier, object.error.clone())
 }
 
 fn invalid_status(generation: Option<i64>, error: &str, now: Timestamp) -> Value {
@@ -338,35 +318,14 @@ fn invalid_status(generation: Option<i64>, error: &str, now: Timestamp) -> Value
     json!({"observedGeneration": generation, "conditions": conditions})
 }
 
-/// Stages of a policy that take no cluster of a deployment that uses it, in words.
-fn stage_notes(object: &RolloutPolicy, planned: &Planned<'_>) -> Vec<String> {
-    let mut notes = Vec::new();
-    for (key, deployment) in &planned.deployments {
-        let uses = deployment.spec.rollout_policy_ref.as_ref();
-        let here = object.namespace().as_deref() == Some(key.namespace.as_str())
-            && uses.is_some_and(|reference| reference.name == object.name_any());
-        let Some(parsed) = planned.desired.deployments.get(key).filter(|_| here) else {
-            continue;
-        };
-        let labels: Vec<_> = planned
-            .observed
-            .clusters
-            .values()
-            .map(|cluster| &cluster.labels)
-            .filter(|labels| parsed.placement.clusters.matches(labels))
-            .collect();
-        notes.extend(
-            selector_notes(&parsed.policy, &labels)
-                .into_iter()
-                .map(|note| format!("{note} of deployment {}", key.name)),
-        );
-    }
-    notes.truncate(NOTES_MAX);
-    notes
-}
+/// Most notes in one policy's message.
+pub(crate) const NOTES_MAX: usize = 4;
 
 /// What is odd about selector stages: one that matches no cluster, or only such as earlier selectors took.
-fn selector_notes(policy: &Policy, clusters: &[&rimward_core::selector::Labels]) -> Vec<String> {
+pub(crate) fn selector_notes(
+    policy: &Policy,
+    clusters: &[&rimward_core::selector::Labels],
+) -> Vec<String> {
     let mut notes = Vec::new();
     let mut taken = vec![None; clusters.len()];
     for stage in &policy.stages {
@@ -400,8 +359,6 @@ fn selector_notes(policy: &Policy, clusters: &[&rimward_core::selector::Labels])
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use k8s_openapi::api::core::v1::ObjectReference;
     use k8s_openapi::jiff::Timestamp;
     use kube::api::ObjectMeta;
@@ -424,8 +381,7 @@ mod tests {
         let about = ObjectReference::default();
         let broken = Broken::new(target.clone(), about, &model, "no image".to_owned());
         let mut changes = Statuses::default();
-        let found = BTreeMap::from([(target.key, broken)]);
-        reporter.untold(found, Timestamp::now(), &mut changes);
+        reporter.untold(target.key, Some(broken), Timestamp::now(), &mut changes);
         let wanted = changes.0.len();
         if write {
             let told: Told = changes

@@ -49,11 +49,13 @@ pub(crate) fn is_of(revision: &ModelRevision, deployment: &ModelDeployment) -> b
 /// The revision with that content, or a new one to be made.
 ///
 /// # Errors
-/// The new revision, named after its content and owned by the deployment.
+/// The new revision, named after its content and owned by the deployment. Its name is none of `taken`: a revision of an
+/// earlier deployment of the same name may have the same content, and would answer each try with a conflict.
 pub(crate) fn find(
     deployment: &ModelDeployment,
     content: ModelRevisionSpec,
     existing: &BTreeMap<String, ModelRevision>,
+    taken: &BTreeSet<String>,
 ) -> Result<String, Box<ModelRevision>> {
     if let Some((name, _)) = existing
         .iter()
@@ -68,7 +70,7 @@ pub(crate) fn find(
             let hash = sha256(&[json.as_slice(), &[salt]].concat()).hex();
             format!("{}-{}", content.deployment_name, &hash[..HASH_DIGITS])
         })
-        .find(|name| !existing.contains_key(name))
+        .find(|name| !existing.contains_key(name) && !taken.contains(name))
         .unwrap_or_default();
     Err(Box::new(ModelRevision {
         metadata: ObjectMeta {
@@ -85,6 +87,15 @@ pub(crate) fn find(
         spec: content,
         status: None,
     }))
+}
+
+/// Whether there may be anything to collect.
+pub(crate) fn may_collect(
+    deployment: &ModelDeployment,
+    existing: &BTreeMap<String, ModelRevision>,
+) -> bool {
+    let limit = usize::try_from(deployment.spec.revision_history_limit).unwrap_or(usize::MAX);
+    existing.len() > limit
 }
 
 /// Revisions that history no longer needs, oldest first: finished or superseded ones beyond
@@ -145,6 +156,7 @@ mod tests {
             &deployment(),
             content(&deployment(), &model()).unwrap(),
             &BTreeMap::new(),
+            &BTreeSet::new(),
         )
         .unwrap_err();
         let name = made.metadata.name.clone().unwrap();
@@ -159,6 +171,7 @@ mod tests {
             &deployment(),
             content(&deployment(), &model()).unwrap(),
             &existing,
+            &BTreeSet::new(),
         );
         assert_eq!(again.unwrap(), "digits-older");
     }
@@ -172,18 +185,33 @@ mod tests {
             (deployment, content)
         };
         let (deployment, first) = spelled("64Mi");
-        let made = find(&deployment, first, &BTreeMap::new()).unwrap_err();
+        let made = find(&deployment, first, &BTreeMap::new(), &BTreeSet::new()).unwrap_err();
         let name = made.metadata.name.clone().unwrap();
         let existing = BTreeMap::from([(name.clone(), *made)]);
         for memory in ["65536Ki", "67108864", "64Mi"] {
             let (deployment, content) = spelled(memory);
             // Found, and where there is nothing to find it gets the same name.
-            assert_eq!(find(&deployment, content.clone(), &existing).unwrap(), name);
-            let again = find(&deployment, content, &BTreeMap::new()).unwrap_err();
+            assert_eq!(
+                find(&deployment, content.clone(), &existing, &BTreeSet::new()).unwrap(),
+                name
+            );
+            let again = find(&deployment, content, &BTreeMap::new(), &BTreeSet::new()).unwrap_err();
             assert_eq!(again.metadata.name.as_deref(), Some(name.as_str()));
         }
         let (deployment, other) = spelled("64M");
-        assert!(find(&deployment, other, &existing).is_err());
+        assert!(find(&deployment, other, &existing, &BTreeSet::new()).is_err());
+    }
+
+    /// An orphan of an earlier deployment of the same name would answer each try with a conflict, for ever.
+    #[test]
+    fn a_name_that_an_orphaned_revision_of_equal_content_has_is_not_tried() {
+        let content = content(&deployment(), &model()).unwrap();
+        let nothing = BTreeMap::new();
+        let first = find(&deployment(), content.clone(), &nothing, &BTreeSet::new()).unwrap_err();
+        let orphan = first.metadata.name.clone().unwrap();
+        let taken = BTreeSet::from([orphan.clone()]);
+        let second = find(&deployment(), content, &nothing, &taken).unwrap_err();
+        assert_ne!(second.metadata.name, Some(orphan));
     }
 
     #[test]
@@ -192,12 +220,19 @@ mod tests {
             &deployment(),
             content(&deployment(), &model()).unwrap(),
             &BTreeMap::new(),
+            &BTreeSet::new(),
         )
         .unwrap_err();
         let mut changed = deployment();
         changed.spec.runtime.concurrency = 7;
         let existing = BTreeMap::from([(first.metadata.name.clone().unwrap(), *first)]);
-        let second = find(&changed, content(&changed, &model()).unwrap(), &existing).unwrap_err();
+        let second = find(
+            &changed,
+            content(&changed, &model()).unwrap(),
+            &existing,
+            &BTreeSet::new(),
+        )
+        .unwrap_err();
         assert!(!existing.contains_key(second.metadata.name.as_ref().unwrap()));
     }
 
@@ -215,6 +250,7 @@ mod tests {
                 &deployment(),
                 content(&deployment(), &model()).unwrap(),
                 &BTreeMap::new(),
+                &BTreeSet::new(),
             )
             .unwrap_err();
             revision.metadata.creation_timestamp =

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rimward_core::fleet::{Action, Cluster, Connection, Entry, ModelReport, Report};
+use rimward_core::fleet::{Action, Cluster, ConnectionState, Entry, ModelReport, Report};
 use rimward_core::ids::{DeploymentKey, StageName};
 use rimward_core::summary::{Counts, Measures, Phase, Problem};
 use rimward_crds::{
@@ -20,7 +20,7 @@ use super::{Invalid, amount, held, name};
 pub(crate) fn cluster(
     object: &EdgeCluster,
     assignment: Option<&ClusterAssignment>,
-    connection: Connection,
+    connection: ConnectionState,
     frozen: bool,
 ) -> Result<Cluster, Invalid> {
     let mut entries = BTreeMap::new();
@@ -63,6 +63,13 @@ fn assigned_entry(entry: &AssignedModel) -> Result<(DeploymentKey, Entry), Inval
         key,
         Entry {
             revision: name("revision", &entry.revision)?,
+            attempt: entry.attempt,
+            forget_verdicts_before: entry.forget_verdicts_before,
+            replaces: entry
+                .replaces
+                .as_deref()
+                .map(|revision| name("replaces", revision))
+                .transpose()?,
             action: match entry.action {
                 rimward_crds::Action::Run => Action::Run,
                 rimward_crds::Action::Remove => Action::Remove,
@@ -73,6 +80,7 @@ fn assigned_entry(entry: &AssignedModel) -> Result<(DeploymentKey, Entry), Inval
             },
             endpoint_name: name("endpointName", &entry.endpoint_name)?,
             nodes_max_unavailable: amount(&entry.max_unavailable),
+            nodes_max_failures: entry.max_failures,
             progress_deadline_seconds: entry.progress_deadline_seconds,
         },
     ))

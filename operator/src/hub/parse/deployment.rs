@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use rimward_core::fleet::{
-    Deployment, Outcome, Placement, Policy, Revision, StagePhase, StageRecord,
+    ActionKind, ActionRequest, Decided, Deployment, Outcome, Placement, Policy, Revision,
+    StagePhase, StageRecord, Standing, Undo,
 };
 use rimward_core::ids::{DeploymentName, EndpointName, RevisionName};
-use rimward_core::time::Timestamp;
-use rimward_crds::common::Time;
-use rimward_crds::{ModelDeployment, ModelDeploymentStatus, ModelRevision, RevisionOutcome};
+use rimward_crds::rollout_action::{ActionOutcome, ActionVerb};
+use rimward_crds::{
+    ModelDeployment, ModelDeploymentStatus, ModelRevision, RevisionOutcome, RolloutAction,
+};
 
-use super::policy::offline;
-use super::{Invalid, created, name, selector};
+use super::policy::offline_default;
+use super::{Invalid, amount, created, name, selector};
 use crate::hub::entries;
 
 /// What beside the object itself a deployment is parsed from.
@@ -22,6 +24,8 @@ pub(crate) struct DeploymentFacts<'a> {
     pub(crate) revisions: &'a BTreeMap<String, ModelRevision>,
     /// Its policy, parsed; none when it names none.
     pub(crate) policy: Option<Policy>,
+    /// Actions that have no outcome yet.
+    pub(crate) actions: Vec<ActionRequest>,
     /// The operator's flag.
     pub(crate) offline_grace_seconds: u32,
 }
@@ -54,6 +58,7 @@ pub(crate) fn deployment(
             Revision {
                 outcome: outcome(status.outcome),
                 entry_bytes: entries::bytes(object, revision),
+                attempt: status.attempt.unwrap_or(0),
                 message: status.message.unwrap_or_default(),
             },
         );
@@ -61,25 +66,22 @@ pub(crate) fn deployment(
     Ok(Deployment {
         endpoint_name,
         created: created(object),
-        target: facts.target,
-        current: status
-            .current_revision
-            .as_deref()
-            .map(|text| name("status.currentRevision", text))
-            .transpose()?,
+        update: facts.target,
         revisions,
         placement: Placement {
             clusters: selector(spec.placement.cluster_selector.as_ref()),
             max_clusters: spec.placement.max_clusters,
         },
         policy: facts.policy.unwrap_or_else(|| Policy {
-            offline: offline(facts.offline_grace_seconds),
+            offline: offline_default(facts.offline_grace_seconds),
             ..Policy::default()
         }),
         paused: spec.paused,
         deleting: object.metadata.deletion_timestamp.is_some(),
+        min_available: spec.min_available.as_ref().map(amount),
         progress_deadline_seconds: spec.progress_deadline_seconds,
-        stage: record(status)?,
+        standing: standing(status)?,
+        actions: facts.actions,
     })
 }
 
@@ -92,28 +94,89 @@ fn outcome(outcome: Option<RevisionOutcome>) -> Outcome {
     }
 }
 
-/// The rollout's place as the hub persisted it. Its revision is `updateRevision`, the number of
-/// updated clusters `clusters.updated`.
+/// What the hub persisted.
+fn standing(status: &ModelDeploymentStatus) -> Result<Standing, Invalid> {
+    let revision = |field: &str, text: &Option<String>| {
+        let text = text.as_deref();
+        text.map(|text| name(field, text)).transpose()
+    };
+    let undo = match &status.undo {
+        Some(undo) => Some(Undo {
+            from: name("status.undo.from", &undo.from)?,
+            to: name("status.undo.to", &undo.to)?,
+        }),
+        None => None,
+    };
+    let decided = status.actions.iter().map(|action| Decided {
+        uid: action.uid.clone(),
+        name: action.name.clone(),
+        applied: action.outcome == ActionOutcome::Applied,
+        message: action.message.clone(),
+    });
+    Ok(Standing {
+        current: revision("status.currentRevision", &status.current_revision)?,
+        previous: revision("status.previousRevision", &status.previous_revision)?,
+        stage: record(status)?,
+        undo,
+        forget_verdicts_before: status.forget_verdicts_before,
+        decided: decided.collect(),
+    })
+}
+
+/// The rollout's place. Its revision is `updateRevision`.
 fn record(status: &ModelDeploymentStatus) -> Result<Option<StageRecord>, Invalid> {
     let (Some(stage), Some(revision)) = (&status.stage, &status.update_revision) else {
         return Ok(None);
     };
-    let time = |time: &Option<Time>| time.as_ref().map(|time| Timestamp(time.0.as_second()));
-    let started = time(&stage.started_time).unwrap_or_default();
+    let passed = stage
+        .passed
+        .iter()
+        .map(|text| name("status.stage.passed", text));
     Ok(Some(StageRecord {
         revision: name("status.updateRevision", revision)?,
+        attempt: stage.attempt,
         name: name("status.stage.name", &stage.name)?,
         index: stage.index.saturating_sub(1),
         of: stage.of,
         phase: phase(stage.phase),
-        started,
-        bake_started: time(&stage.bake_started_time),
-        last_progress: time(&stage.last_progress_time).unwrap_or(started),
-        clusters_updated: status
-            .clusters
-            .as_ref()
-            .map_or(0, |clusters| clusters.updated),
+        baked_seconds: stage.baked_seconds,
+        elapsed_seconds: stage.elapsed_seconds,
+        passed: passed.collect::<Result<_, _>>()?,
+        aborted: stage.aborted,
+        doubt_overruled: stage.doubt_overruled,
     }))
+}
+
+/// A RolloutAction that has no outcome yet.
+///
+/// # Errors
+/// [`Invalid`], naming the field.
+pub(crate) fn action(object: &RolloutAction) -> Result<ActionRequest, Invalid> {
+    let spec = &object.spec;
+    let kind = match spec.action {
+        ActionVerb::Retry => ActionKind::Retry {
+            forget_verdicts: spec.forget_verdicts,
+        },
+        ActionVerb::Promote => ActionKind::Promote {
+            stage: match &spec.stage {
+                Some(stage) => Some(name("spec.stage", stage)?),
+                None => None,
+            },
+        },
+        ActionVerb::Abort => ActionKind::Abort,
+        ActionVerb::Undo => ActionKind::Undo,
+    };
+    Ok(ActionRequest {
+        uid: object.metadata.uid.clone().unwrap_or_default(),
+        name: object.metadata.name.clone().unwrap_or_default(),
+        created: created(object),
+        kind,
+        revision: match &spec.revision {
+            Some(revision) => Some(name("spec.revision", revision)?),
+            None => None,
+        },
+        attempt: spec.attempt,
+    })
 }
 
 fn phase(phase: rimward_crds::StagePhase) -> StagePhase {

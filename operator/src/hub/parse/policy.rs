@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use rimward_core::fleet::{Amount, Members, Offline, OfflineMode, OnFailure, Policy, Stage};
+use rimward_core::fleet::{
+    AfterUpdate, Amount, BeforeUpdate, Hold, HoldMode, Members, Offline, OnFailure, Policy, Stage,
+};
+use rimward_crds::rollout_policy::{HoldPolicy, OfflinePolicy};
 use rimward_crds::{RolloutPolicySpec, RolloutStage};
 
 use super::{Invalid, amount, name, selector};
@@ -19,9 +22,9 @@ pub(crate) fn policy(
         nodes,
         stages,
         on_failure,
-        offline: _,
-        hold: _,
-        rollback: _,
+        offline,
+        hold,
+        rollback,
     } = spec;
     let mut names = BTreeSet::new();
     for (index, stage) in stages.iter().enumerate() {
@@ -39,7 +42,10 @@ pub(crate) fn policy(
             .map(|(index, stage)| one(index, stage))
             .collect::<Result<_, _>>()?,
         nodes_max_unavailable: amount(&nodes.max_unavailable),
-        offline: offline(offline_grace_seconds),
+        nodes_max_failures: nodes.max_failures,
+        offline: self::offline(offline, offline_grace_seconds),
+        hold: self::hold(hold)?,
+        rollback_max_concurrency: amount(&rollback.max_concurrency),
         on_failure: match on_failure {
             rimward_crds::OnFailure::Pause => OnFailure::Pause,
             rimward_crds::OnFailure::RollbackAll => OnFailure::RollbackAll,
@@ -47,12 +53,46 @@ pub(crate) fn policy(
     })
 }
 
-/// What a silent cluster means, in every policy and without one.
-pub(super) fn offline(grace_seconds: u32) -> Offline {
+fn offline(spec: &OfflinePolicy, grace_seconds: u32) -> Offline {
     Offline {
-        mode: OfflineMode::Exclude,
-        grace_seconds,
+        before_update: match spec.before_update {
+            rimward_crds::rollout_policy::BeforeUpdate::Skip => BeforeUpdate::Skip,
+            rimward_crds::rollout_policy::BeforeUpdate::Wait => BeforeUpdate::Wait,
+        },
+        after_update: match spec.after_update {
+            rimward_crds::rollout_policy::AfterUpdate::Wait => AfterUpdate::Wait,
+            rimward_crds::rollout_policy::AfterUpdate::Fail => AfterUpdate::Fail,
+            rimward_crds::rollout_policy::AfterUpdate::Ignore => AfterUpdate::Ignore,
+        },
+        grace_seconds: spec.grace_seconds.unwrap_or(grace_seconds),
     }
+}
+
+/// What a silent cluster means where no policy says.
+pub(super) fn offline_default(grace_seconds: u32) -> Offline {
+    offline(&OfflinePolicy::default(), grace_seconds)
+}
+
+fn hold(spec: &HoldPolicy) -> Result<Hold, Invalid> {
+    let mode = match spec.mode {
+        rimward_crds::rollout_policy::HoldMode::Respect => HoldMode::Respect,
+        rimward_crds::rollout_policy::HoldMode::Fail => HoldMode::Fail,
+        rimward_crds::rollout_policy::HoldMode::Ignore => HoldMode::Ignore,
+    };
+    let deadline_seconds = match (mode, spec.deadline_seconds) {
+        (HoldMode::Respect, None) => 0,
+        (HoldMode::Fail | HoldMode::Ignore, Some(seconds)) => seconds,
+        _ => {
+            return Err(Invalid::at(
+                "spec.hold.deadlineSeconds",
+                "is for the modes Fail and Ignore, and needed there",
+            ));
+        }
+    };
+    Ok(Hold {
+        mode,
+        deadline_seconds,
+    })
 }
 
 fn one(index: usize, stage: &RolloutStage) -> Result<Stage, Invalid> {
@@ -62,8 +102,8 @@ fn one(index: usize, stage: &RolloutStage) -> Result<Stage, Invalid> {
         max_concurrency,
         max_unavailable,
         max_failures,
-        min_proven: _,
-        allow_empty: _,
+        min_proven,
+        allow_empty,
         bake_seconds,
         progress_deadline_seconds,
     } = stage;
@@ -87,6 +127,8 @@ fn one(index: usize, stage: &RolloutStage) -> Result<Stage, Invalid> {
             .map_or(Amount::Percent(100), amount),
         max_unavailable: max_unavailable.as_ref().map(amount),
         max_failures: *max_failures,
+        min_proven: min_proven.as_ref().map(amount),
+        allow_empty: *allow_empty,
         bake_seconds: *bake_seconds,
         progress_deadline_seconds: *progress_deadline_seconds,
     })

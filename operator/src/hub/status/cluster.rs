@@ -1,7 +1,7 @@
 //! An EdgeCluster's status: what its heartbeat and its session's report say of it.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use rimward_core::fleet::Connection;
+use rimward_core::fleet::Hearing;
 use rimward_crds::common::Time;
 use rimward_crds::edge_cluster::CREDENTIAL_EXPIRES;
 use rimward_crds::reasons::{HubReason, condition};
@@ -21,6 +21,8 @@ pub(crate) enum Link {
     NeverJoined,
     /// It beats.
     Connected,
+    /// This leader has not heard it yet: what an earlier one said stands.
+    Unheard,
     /// It was silent for longer than the grace.
     Offline {
         /// The grace.
@@ -35,12 +37,14 @@ pub(crate) enum Link {
     },
 }
 
-/// Judges a cluster's connection. The first UID that reports is pinned by [`cluster`].
+/// Judges a cluster's connection. The first UID that reports is pinned by [`cluster`]. `doubted`: so many clusters fell
+/// silent at once that the hub does not trust its ears.
 pub(crate) fn link(
     object: &EdgeCluster,
     report: Option<&ClusterAssignmentStatus>,
-    connection: Connection,
+    hearing: Hearing,
     grace_seconds: u32,
+    doubted: bool,
 ) -> Link {
     let pinned = object
         .status
@@ -55,12 +59,13 @@ pub(crate) fn link(
             reported: reported.clone(),
         };
     }
-    match connection {
-        Connection::NeverJoined => Link::NeverJoined,
-        Connection::Beat { age_seconds } if age_seconds >= u64::from(grace_seconds) => {
-            Link::Offline { grace_seconds }
-        }
-        Connection::Beat { .. } => Link::Connected,
+    match hearing {
+        Hearing::NeverJoined => Link::NeverJoined,
+        // While the hub doubts its own ears it calls nobody offline: the next leader must doubt too.
+        Hearing::Silent if doubted => Link::Unheard,
+        Hearing::Silent => Link::Offline { grace_seconds },
+        Hearing::Unheard => Link::Unheard,
+        Hearing::Heard => Link::Connected,
     }
 }
 
@@ -85,6 +90,24 @@ pub(crate) fn cluster(
     let old = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
     let expires = credential_expires(object, push.ends);
+    let known = find(&old.conditions, condition::JOINED).is_some();
+    if *link == Link::Unheard
+        && known
+        && push.problem.is_none()
+        && old.observed_generation == generation
+    {
+        // What an earlier leader said stands until there is news; the end of a credential is no word of the cluster's.
+        let kept = old.conditions.iter();
+        let kept = kept.filter(|it| it.type_ != condition::CREDENTIAL_EXPIRING);
+        let mut conditions: Vec<_> = kept.cloned().collect();
+        let ends = expires.map(|expires| expiring(object, expires, now));
+        conditions.extend(super::conditions(&old.conditions, generation, now, ends));
+        return EdgeClusterStatus {
+            conditions: super::sorted(&conditions),
+            credential_expires_time: expires.map(|expires| Time(whole_seconds(expires))),
+            ..old
+        };
+    }
     let mut says = says(object, link, push.problem.as_ref());
     says.extend(expires.map(|expires| expiring(object, expires, now)));
     // A clashing cluster's words are not believed.
@@ -125,13 +148,6 @@ pub(crate) fn credential_expires(object: &EdgeCluster, pushed: Ends) -> Option<T
     expires.map(whole_seconds)
 }
 
-/// When what is said of a credential turns though nothing is seen to change; none once it has.
-#[allow(dead_code, reason = "for a loop that looks only at what changed")]
-pub(crate) fn turns(expires: Timestamp, now: Timestamp) -> Option<Timestamp> {
-    let soon = expires.checked_sub(EXPIRES_SOON).ok()?;
-    (soon > now).then_some(soon)
-}
-
 fn expiring(object: &EdgeCluster, expires: Timestamp, now: Timestamp) -> Says {
     let soon = expires
         .checked_sub(EXPIRES_SOON)
@@ -160,6 +176,11 @@ fn says(object: &EdgeCluster, link: &Link, push: Option<&(HubReason, String)>) -
             false,
             HubReason::NeverJoined,
             "no session has reported yet".to_owned(),
+        ),
+        Link::Unheard => (
+            true,
+            HubReason::Unheard,
+            "not heard since the hub began to listen".to_owned(),
         ),
         Link::Connected => (true, HubReason::Connected, "its session reports".to_owned()),
         Link::Offline { grace_seconds } => (
@@ -225,10 +246,10 @@ fn says(object: &EdgeCluster, link: &Link, push: Option<&(HubReason, String)>) -
 
 #[cfg(test)]
 mod tests {
-    use super::{Ends, Known, Link, cluster, link, turns, was_offline};
+    use super::{Ends, Known, Link, cluster, link, was_offline};
     use crate::hub::status::find;
     use k8s_openapi::jiff::Timestamp;
-    use rimward_core::fleet::Connection;
+    use rimward_core::fleet::Hearing;
     use rimward_crds::reasons::HubReason;
     use rimward_crds::{ClusterAssignmentStatus, EdgeCluster};
 
@@ -247,10 +268,9 @@ mod tests {
         }
     }
 
-    fn after(object: &EdgeCluster, uid: &str, age_seconds: u64) -> (EdgeCluster, Link) {
+    fn after(object: &EdgeCluster, uid: &str, hearing: Hearing) -> (EdgeCluster, Link) {
         let report = report(uid);
-        let connection = Connection::Beat { age_seconds };
-        let link = link(object, Some(&report), connection, 300);
+        let link = link(object, Some(&report), hearing, 300, false);
         let mut next = object.clone();
         next.status = Some(cluster(
             object,
@@ -270,13 +290,13 @@ mod tests {
 
     #[test]
     fn the_first_uid_is_pinned_and_another_one_is_a_clash() {
-        let (joined, _) = after(&object(), "one", 0);
+        let (joined, _) = after(&object(), "one", Hearing::Heard);
         assert_eq!(
             joined.status.as_ref().unwrap().cluster_uid.as_deref(),
             Some("one")
         );
         assert_eq!(says(&joined, "Ready"), ("True".into(), "Connected".into()));
-        let (clashing, found) = after(&joined, "two", 0);
+        let (clashing, found) = after(&joined, "two", Hearing::Heard);
         assert!(matches!(found, Link::Clash { .. }));
         assert_eq!(
             says(&clashing, "Stalled"),
@@ -287,13 +307,13 @@ mod tests {
             clashing.status.as_ref().unwrap().cluster_uid.as_deref(),
             Some("one")
         );
-        let (back, _) = after(&clashing, "one", 0);
+        let (back, _) = after(&clashing, "one", Hearing::Heard);
         assert_eq!(says(&back, "Ready").0, "True", "the right one comes back");
     }
 
     #[test]
     fn silence_makes_a_cluster_unavailable_but_not_stalled() {
-        let (silent, _) = after(&object(), "one", 300);
+        let (silent, _) = after(&object(), "one", Hearing::Silent);
         assert_eq!(
             says(&silent, "Available"),
             ("False".into(), "Offline".into())
@@ -301,6 +321,20 @@ mod tests {
         assert_eq!(says(&silent, "Stalled").0, "False");
         assert!(was_offline(&silent));
         assert!(!was_offline(&object()));
+    }
+
+    #[test]
+    fn a_cluster_that_this_leader_has_not_heard_keeps_what_was_said_and_so_does_one_that_is_doubted()
+     {
+        let (joined, _) = after(&object(), "one", Hearing::Heard);
+        let (unheard, found) = after(&joined, "one", Hearing::Unheard);
+        assert_eq!(found, Link::Unheard);
+        assert_eq!(unheard.status, joined.status);
+        let report = report("one");
+        let doubted = link(&joined, Some(&report), Hearing::Silent, 300, true);
+        assert_eq!(doubted, Link::Unheard, "nobody is called offline");
+        let (new, _) = after(&object(), "one", Hearing::Unheard);
+        assert_eq!(says(&new, "Ready"), ("False".into(), "Unheard".into()));
     }
 
     #[test]
@@ -364,12 +398,6 @@ mod tests {
             assert_eq!(ends(object, end, "2030-03-01T00:00:00Z"), says("True"));
             assert_eq!(ends(object, end, "2031-01-01T00:00:00Z"), says("True"));
         }
-        let turns = |now: &str| turns(END.parse().unwrap(), now.parse().unwrap());
-        assert_eq!(
-            turns("2030-01-01T00:00:00Z"),
-            "2030-03-01T00:00:00Z".parse().ok()
-        );
-        assert_eq!(turns("2030-03-01T00:00:00Z"), None);
     }
 
     #[test]

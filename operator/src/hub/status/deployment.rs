@@ -1,11 +1,13 @@
 //! A ModelDeployment's status: the plan's words, and the place of its rollout.
 
 use k8s_openapi::jiff::Timestamp;
-use rimward_core::fleet::{self, DeploymentPlan, StageRecord};
+use rimward_core::fleet::{self, Decided, DeploymentPlan, StageRecord, Standing};
 use rimward_core::ids::RevisionName;
 use rimward_core::summary::Counts;
 use rimward_crds::common::Time;
+use rimward_crds::model_deployment::{DecidedAction, UndoStatus};
 use rimward_crds::reasons::{HubReason, condition};
+use rimward_crds::rollout_action::ActionOutcome;
 use rimward_crds::{ModelDeployment, ModelDeploymentStatus, ReadyCounts, StagePhase, StageStatus};
 
 use super::{Says, conditions};
@@ -34,11 +36,29 @@ pub(crate) fn planned(
     now: Timestamp,
 ) -> ModelDeploymentStatus {
     let generation = object.metadata.generation;
-    let update = plan
-        .stage
+    let Standing {
+        current,
+        previous,
+        stage: record,
+        undo,
+        forget_verdicts_before,
+        decided,
+    } = &plan.standing;
+    let update = record.as_ref().map(|record| &record.revision).or(target);
+    let before = object
+        .status
         .as_ref()
-        .map(|record| &record.revision)
-        .or(target);
+        .and_then(|status| status.stage.as_ref());
+    let same_rollout = object
+        .status
+        .as_ref()
+        .is_some_and(|status| status.update_revision == update.map(ToString::to_string));
+    let before = before.filter(|_| same_rollout);
+    let progress = plan.progress();
+    let further = object
+        .status
+        .as_ref()
+        .is_none_or(|status| status.progress.as_ref() != Some(&progress));
     let waiting = trouble
         .map(|trouble| trouble.message.clone())
         .or_else(|| plan.waiting_for());
@@ -50,14 +70,22 @@ pub(crate) fn planned(
             now,
             said(&plan.conditions, trouble),
         ),
-        current_revision: plan.current.as_ref().map(ToString::to_string),
+        current_revision: current.as_ref().map(ToString::to_string),
+        previous_revision: previous.as_ref().map(ToString::to_string),
+        forget_verdicts_before: *forget_verdicts_before,
+        undo: undo.as_ref().map(|undo| UndoStatus {
+            from: undo.from.to_string(),
+            to: undo.to.to_string(),
+        }),
+        actions: decided.iter().map(action).collect(),
         update_revision: update.map(ToString::to_string),
-        progress: Some(plan.progress()),
-        stage: plan.stage.as_ref().map(stage),
+        stage: record
+            .as_ref()
+            .map(|record| stage(record, before, further, now)),
+        progress: Some(progress),
         clusters: Some(counts(&plan.clusters)),
         nodes: Some(counts(&plan.nodes)),
         waiting_for: waiting.map(|words| clip(&words, WAITING_BYTES_MAX).to_owned()),
-        ..ModelDeploymentStatus::default()
     }
 }
 
@@ -141,21 +169,30 @@ fn said(plan: &fleet::Conditions, trouble: Option<&Trouble>) -> Vec<Says> {
     says
 }
 
-fn stage(record: &StageRecord) -> StageStatus {
+/// The times are for people: a stage keeps its own until it is another one, and nothing is decided by them.
+fn stage(
+    record: &StageRecord,
+    before: Option<&StageStatus>,
+    further: bool,
+    now: Timestamp,
+) -> StageStatus {
     let StageRecord {
         revision: _,
+        attempt,
         name,
         index,
         of,
         phase,
-        started,
-        bake_started,
-        last_progress,
-        clusters_updated: _,
+        baked_seconds,
+        elapsed_seconds,
+        passed,
+        aborted,
+        doubt_overruled,
     } = record;
-    let time = |time: rimward_core::time::Timestamp| Timestamp::from_second(time.0).ok().map(Time);
+    let name = name.to_string();
+    let same = before.filter(|before| before.name == name && before.attempt == *attempt);
+    let now = Some(Time(super::whole_seconds(now)));
     StageStatus {
-        name: name.to_string(),
         index: index.saturating_add(1),
         of: *of,
         phase: match phase {
@@ -167,10 +204,32 @@ fn stage(record: &StageRecord) -> StageStatus {
             fleet::StagePhase::RollingBack => StagePhase::RollingBack,
             fleet::StagePhase::RolledBack => StagePhase::RolledBack,
         },
-        started_time: time(*started),
-        bake_started_time: bake_started.and_then(time),
-        last_progress_time: time(*last_progress),
-        ..StageStatus::default()
+        attempt: *attempt,
+        baked_seconds: *baked_seconds,
+        elapsed_seconds: *elapsed_seconds,
+        passed: passed.iter().map(ToString::to_string).collect(),
+        doubt_overruled: *doubt_overruled,
+        aborted: *aborted,
+        started_time: same.map_or_else(|| now.clone(), |same| same.started_time.clone()),
+        last_progress_time: match same {
+            Some(same) if !further => same.last_progress_time.clone(),
+            _ => now,
+        },
+        name,
+    }
+}
+
+/// A decided action, until its own status says so.
+fn action(decided: &Decided) -> DecidedAction {
+    DecidedAction {
+        uid: decided.uid.clone(),
+        name: decided.name.clone(),
+        outcome: if decided.applied {
+            ActionOutcome::Applied
+        } else {
+            ActionOutcome::Refused
+        },
+        message: clip(&decided.message, WAITING_BYTES_MAX).to_owned(),
     }
 }
 
@@ -207,7 +266,8 @@ mod tests {
     #[test]
     fn every_reason_that_a_plan_gives_is_in_the_closed_list() {
         let sources = [
-            include_str!("../../../../core/src/fleet/waiting.rs"),
+            include_str!("../../../../core/src/fleet/because.rs"),
+            include_str!("../../../../core/src/fleet/gate.rs"),
             include_str!("../../../../core/src/fleet/outcome.rs"),
             include_str!("../../../../core/src/fleet/conditions.rs"),
         ];

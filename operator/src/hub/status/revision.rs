@@ -15,10 +15,11 @@ const REASON_BYTES_MAX: usize = 64;
 const MESSAGE_BYTES_MAX: usize = 1024;
 const PROBLEM_BYTES_MAX: usize = 512;
 
-/// What the status shall say: its fate as it stands, or as the plan changes it.
+/// What the status shall say: its fate as it stands, or as the plan changes it. `attempt` is the one that is under way.
 pub(crate) fn revision(
     object: &ModelRevision,
     change: Option<&OutcomeChange>,
+    attempt: Option<u32>,
     now: Timestamp,
 ) -> ModelRevisionStatus {
     let mut status = object.status.clone().unwrap_or_default();
@@ -40,6 +41,9 @@ pub(crate) fn revision(
         status.reason = Some(clip(reason, REASON_BYTES_MAX).to_owned());
         status.message = Some(clip(message, MESSAGE_BYTES_MAX).to_owned());
         status.problems = problems.iter().map(problem).collect();
+    }
+    if let Some(attempt) = attempt {
+        status.attempt = Some(attempt.max(status.attempt.unwrap_or(1)).max(1));
     }
     let outcome = *status.outcome.get_or_insert(RevisionOutcome::Pending);
     let message = status.message.clone().unwrap_or_default();

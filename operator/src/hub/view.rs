@@ -1,0 +1,387 @@
+//! What the leader knows of deployments and clusters: objects parsed, and told to the planner.
+//!
+//! Owns the step from objects to core's types, one object at a time: what did not change is not parsed again. One that
+//! does not parse is named, and holds up no other. Must never write.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use kube::ResourceExt as _;
+use rimward_core::fleet::{Cluster, ConnectionState, Fleet, Policy};
+use rimward_core::ids::{ClusterName, DeploymentKey, RevisionName};
+use rimward_core::time::Timestamp;
+use rimward_crds::reasons::{HubReason, condition};
+use rimward_crds::{
+    ClusterAssignment, EdgeCluster, Model, ModelDeployment, ModelRevision, RolloutAction,
+    RolloutPolicy,
+};
+
+use super::heartbeats::{self, Heartbeats};
+use super::index::{Index, Named, key};
+use super::observe::Caches;
+use super::parse::{self, DeploymentFacts, Invalid};
+use super::revisions;
+use super::status::cluster::{self, Link};
+use super::status::deployment::Trouble;
+use super::status::find;
+use crate::cache::Guarded;
+use crate::metrics::Kind;
+
+/// Everything that the leader knows.
+pub(crate) struct View {
+    pub(crate) fleet: Fleet,
+    pub(crate) index: Index,
+    pub(crate) deployments: BTreeMap<DeploymentKey, Known>,
+    pub(crate) clusters: BTreeMap<ClusterName, Site>,
+    /// EdgeClusters, or their assignments, that do not parse: their entries stay as they stand.
+    pub(crate) broken: BTreeMap<String, Invalid>,
+    /// Deployments whose very name does not parse.
+    pub(crate) nameless: BTreeMap<Named, Invalid>,
+    grace_seconds: u32,
+    /// The planner's clock: seconds since this leader began.
+    began: Instant,
+}
+
+/// One deployment.
+pub(crate) struct Known {
+    pub(crate) object: Guarded<ModelDeployment>,
+    /// The revision that it asks for.
+    pub(crate) target: Option<RevisionName>,
+    /// Its revisions, a new one included.
+    pub(crate) revisions: BTreeMap<String, ModelRevision>,
+    /// One that is to be made first.
+    pub(crate) new_revision: Option<ModelRevision>,
+    /// What is wrong with its references, or with itself.
+    pub(crate) trouble: Option<Trouble>,
+    /// It could be told to the planner.
+    pub(crate) planned: bool,
+    /// Its policy's stages, for what is odd about them.
+    pub(crate) policy: Option<Policy>,
+}
+
+/// One cluster.
+pub(crate) struct Site {
+    pub(crate) object: Guarded<EdgeCluster>,
+    pub(crate) assignment: Option<Guarded<ClusterAssignment>>,
+    pub(crate) link: Link,
+}
+
+impl View {
+    pub(crate) fn new(fleet: Fleet, grace_seconds: u32, began: Instant) -> Self {
+        Self {
+            fleet,
+            index: Index::default(),
+            deployments: BTreeMap::new(),
+            clusters: BTreeMap::new(),
+            broken: BTreeMap::new(),
+            nameless: BTreeMap::new(),
+            grace_seconds,
+            began,
+        }
+    }
+
+    /// The planner's time. It begins far from zero, so that what was heard before the lead has a place in it.
+    pub(crate) fn now(&self, instant: Instant) -> Timestamp {
+        let seconds = instant.saturating_duration_since(self.began).as_secs();
+        Timestamp(EPOCH.saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX)))
+    }
+
+    fn connection(
+        &self,
+        name: &str,
+        was_offline: bool,
+        beats: &Heartbeats,
+        at: Instant,
+    ) -> ConnectionState {
+        let now = self.now(at);
+        let ago = |seconds: u64| {
+            let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+            Timestamp(now.0.saturating_sub(seconds))
+        };
+        match beats.state(name, was_offline, at) {
+            heartbeats::ConnectionState::NeverJoined => ConnectionState::NeverJoined,
+            heartbeats::ConnectionState::Silent => ConnectionState::Silent,
+            heartbeats::ConnectionState::Unheard { waited_seconds } => ConnectionState::Unheard {
+                since: ago(waited_seconds),
+            },
+            heartbeats::ConnectionState::Heard { seconds_ago } => ConnectionState::Heard {
+                at: ago(seconds_ago),
+            },
+        }
+    }
+
+    /// Tells the planner of every heartbeat as it is now.
+    pub(crate) fn hear_all(&mut self, beats: &Heartbeats, at: Instant) {
+        let names: Vec<(ClusterName, ConnectionState)> = self
+            .clusters
+            .iter()
+            .map(|(name, site)| {
+                let offline = site.object.0.as_ref().is_ok_and(cluster::was_offline);
+                (
+                    name.clone(),
+                    self.connection(name.as_str(), offline, beats, at),
+                )
+            })
+            .collect();
+        for (name, state) in names {
+            self.fleet.hear(&name, state);
+        }
+    }
+
+    /// Looks at one cluster again.
+    pub(crate) fn look_at_cluster(&mut self, caches: &Caches, name: &str, at: Instant) {
+        let of_name = (String::new(), name.to_owned());
+        let object = caches.get::<EdgeCluster>(&key(Kind::EdgeCluster, &of_name));
+        self.broken.remove(name);
+        let parsed_name = name.parse::<ClusterName>();
+        let Some(object) = object.filter(|it| it.metadata().deletion_timestamp.is_none()) else {
+            if let Ok(name) = parsed_name {
+                self.clusters.remove(&name);
+                self.fleet.remove_cluster(&name);
+            }
+            return;
+        };
+        let assignment = caches.get::<ClusterAssignment>(&key(Kind::ClusterAssignment, &of_name));
+        let parsed = parsed_name
+            .map_err(|error| Invalid::at("metadata.name", error))
+            .and_then(|name| {
+                let site = self.site(caches, &object, assignment.as_ref(), at)?;
+                Ok((name, site))
+            });
+        match parsed {
+            Ok((name, (cluster, link))) => {
+                self.fleet.set_cluster(&name, cluster);
+                let site = Site {
+                    object,
+                    assignment,
+                    link,
+                };
+                self.clusters.insert(name, site);
+            }
+            Err(error) => {
+                // What it runs stays as it stands, and counts for nothing until it can be read.
+                if let Ok(name) = name.parse::<ClusterName>() {
+                    self.clusters.remove(&name);
+                    self.fleet.remove_cluster(&name);
+                }
+                // One that does not parse itself is told of by its own error.
+                if object.0.is_ok() {
+                    self.broken.insert(name.to_owned(), error);
+                }
+            }
+        }
+    }
+
+    fn site(
+        &self,
+        caches: &Caches,
+        object: &Guarded<EdgeCluster>,
+        assignment: Option<&Guarded<ClusterAssignment>>,
+        at: Instant,
+    ) -> Result<(Cluster, Link), Invalid> {
+        let object = object
+            .0
+            .as_ref()
+            .map_err(|error| Invalid::at("EdgeCluster", error))?;
+        let assignment = match assignment {
+            Some(assignment) => Some(
+                assignment
+                    .0
+                    .as_ref()
+                    .map_err(|_| Invalid::at("ClusterAssignment", "does not parse"))?,
+            ),
+            None => None,
+        };
+        let name = object.name_any();
+        let offline = cluster::was_offline(object);
+        let state = caches.heartbeats(|beats| self.connection(&name, offline, beats, at));
+        let hearing = state.hearing(self.grace_seconds, self.now(at));
+        let report = assignment.and_then(|assignment| assignment.status.as_ref());
+        let doubted = self.fleet.doubt().is_some() && !offline;
+        let link = cluster::link(object, report, hearing, self.grace_seconds, doubted);
+        let frozen = matches!(link, Link::Clash { .. });
+        Ok((parse::cluster(object, assignment, state, frozen)?, link))
+    }
+
+    /// Looks at one deployment again, with all that it names.
+    pub(crate) fn look_at_deployment(&mut self, caches: &Caches, named: &Named) {
+        self.nameless.remove(named);
+        let object = caches.get::<ModelDeployment>(&key(Kind::ModelDeployment, named));
+        let parsed = DeploymentKey::parse(&named.0, &named.1);
+        let deployment = match parsed {
+            Ok(key) => key,
+            Err(error) => {
+                if object.is_some() {
+                    self.nameless
+                        .insert(named.clone(), Invalid::at("metadata", error));
+                }
+                return;
+            }
+        };
+        let Some(object) = object else {
+            self.deployments.remove(&deployment);
+            self.fleet.remove_deployment(&deployment, false);
+            return;
+        };
+        let Ok(valid) = object.0.as_ref() else {
+            self.deployments.remove(&deployment);
+            self.fleet.remove_deployment(&deployment, true);
+            return;
+        };
+        let mut known = Known {
+            object: object.clone(),
+            target: None,
+            revisions: BTreeMap::new(),
+            new_revision: None,
+            trouble: None,
+            planned: false,
+            policy: None,
+        };
+        match self.parse_deployment(caches, named, valid, &mut known) {
+            Ok(parsed) => {
+                known.planned = true;
+                known.policy = Some(parsed.policy.clone());
+                self.fleet.set_deployment(&deployment, parsed);
+            }
+            Err(trouble) => {
+                self.fleet.remove_deployment(&deployment, true);
+                known.new_revision = None;
+                known.trouble = Some(trouble);
+            }
+        }
+        self.deployments.insert(deployment, known);
+    }
+
+    fn parse_deployment(
+        &self,
+        caches: &Caches,
+        named: &Named,
+        object: &ModelDeployment,
+        known: &mut Known,
+    ) -> Result<rimward_core::fleet::Deployment, Trouble> {
+        let mut taken = BTreeSet::new();
+        for name in self.index.revisions_of(named) {
+            taken.insert(name.1.clone());
+            let revision = caches.get::<ModelRevision>(&key(Kind::ModelRevision, &name));
+            let revision = revision.as_ref().and_then(|it| it.0.as_ref().ok());
+            if let Some(revision) = revision.filter(|it| revisions::is_of(it, object)) {
+                known.revisions.insert(name.1, revision.clone());
+            }
+        }
+        let policy = match &object.spec.rollout_policy_ref {
+            None => None,
+            Some(reference) => {
+                Some(self.policy(caches, (named.0.clone(), reference.name.clone()))?)
+            }
+        };
+        let model = (named.0.clone(), object.spec.model_ref.name.clone());
+        self.target(caches, object, &model, &taken, known);
+        let actions = self.index.actions_of(named);
+        let actions = actions.iter().filter_map(|name| {
+            let action = caches.get::<RolloutAction>(&key(Kind::RolloutAction, name))?;
+            parse::action(action.0.as_ref().ok()?).ok()
+        });
+        let facts = DeploymentFacts {
+            target: known.target.clone(),
+            revisions: &known.revisions,
+            policy,
+            actions: actions.collect(),
+            offline_grace_seconds: self.grace_seconds,
+        };
+        parse::deployment(object, facts).map_err(|error| Trouble {
+            reason: HubReason::ObjectInvalid,
+            message: error.to_string(),
+            stalled: true,
+        })
+    }
+
+    fn policy(&self, caches: &Caches, named: Named) -> Result<Policy, Trouble> {
+        let name = &named.1;
+        let found = caches.get::<RolloutPolicy>(&key(Kind::RolloutPolicy, &named));
+        let Some(object) = found.as_ref().and_then(|it| it.0.as_ref().ok()) else {
+            return Err(Trouble {
+                reason: HubReason::PolicyNotFound,
+                message: format!(
+                    "spec.rolloutPolicyRef: RolloutPolicy {name} does not exist or does not parse"
+                ),
+                stalled: false,
+            });
+        };
+        parse::policy(&object.spec, self.grace_seconds).map_err(|error| Trouble {
+            reason: HubReason::ObjectInvalid,
+            message: format!("RolloutPolicy {name}: {error}"),
+            stalled: true,
+        })
+    }
+
+    /// Finds the revision that the deployment asks for, or what is in its way. `taken` are the names of all revisions
+    /// of a deployment of this name: one of an earlier deployment may still stand there.
+    fn target(
+        &self,
+        caches: &Caches,
+        object: &ModelDeployment,
+        model: &Named,
+        taken: &BTreeSet<String>,
+        known: &mut Known,
+    ) {
+        let found = caches.get::<Model>(&key(Kind::Model, model));
+        let Some(found) = found.as_ref().and_then(|it| it.0.as_ref().ok()) else {
+            known.trouble = Some(Trouble {
+                reason: HubReason::ModelNotFound,
+                message: format!(
+                    "spec.modelRef: Model {}/{} does not exist",
+                    model.0, model.1
+                ),
+                stalled: false,
+            });
+            return;
+        };
+        let Some(content) = revisions::content(object, found) else {
+            known.trouble = Some(not_ready(found));
+            return;
+        };
+        let name = match revisions::find(object, content, &known.revisions, taken) {
+            Ok(name) => name,
+            Err(new) => {
+                let name = new.name_any();
+                known.revisions.insert(name.clone(), (*new).clone());
+                known.new_revision = Some(*new);
+                name
+            }
+        };
+        known.target = name.parse().ok();
+    }
+}
+
+/// Where the planner's time begins.
+const EPOCH: i64 = 1 << 40;
+
+fn not_ready(model: &Model) -> Trouble {
+    let conditions = model.status.as_ref().map(|status| &status.conditions);
+    let of = |type_| conditions.and_then(|conditions| find(conditions, type_));
+    let stalled = of(condition::STALLED).is_some_and(|stalled| stalled.status == "True");
+    let why = of(condition::READY).map_or_else(
+        || "it was not looked at yet".to_owned(),
+        |ready| format!("{}: {}", ready.reason, ready.message),
+    );
+    Trouble {
+        reason: HubReason::ModelNotReady,
+        message: format!(
+            "Model {}/{} is not resolved: {why}",
+            model.namespace().unwrap_or_default(),
+            model.name_any()
+        ),
+        stalled,
+    }
+}
+
+/// An object's metadata, whether or not the rest parses.
+trait Metadata {
+    fn metadata(&self) -> &kube::api::ObjectMeta;
+}
+
+impl<K: kube::Resource> Metadata for kube::core::DeserializeGuard<K> {
+    fn metadata(&self) -> &kube::api::ObjectMeta {
+        kube::Resource::meta(self)
+    }
+}
