@@ -6,7 +6,6 @@ fn report(phase: Phase, reason: &str, message: &str) -> ModelReport {
     ModelReport {
         attempt: 1,
         revision: "digits-2".parse().unwrap(),
-        attempt: 1,
         nodes: Counts {
             desired: 2,
             updated: 1,

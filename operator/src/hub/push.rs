@@ -16,7 +16,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client};
 use rimward_core::ids::ClusterName;
 use rimward_crds::reasons::HubReason;
 use rimward_crds::{ClusterAssignment, ConnectionMode, EdgeCluster, SecretKeyReference};
