@@ -45,9 +45,11 @@ pub struct ClusterAssignmentSpec {
     pub models: Vec<AssignedModel>,
 }
 
-/// What one cluster does with one deployment.
+/// What one cluster does with one deployment. Atomic, as every entry of such a list: managed fields name it, not what is
+/// in it, which bounds them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct AssignedModel {
     /// Namespace of the ModelDeployment.
     #[schemars(length(min = 1, max = 63))]
@@ -140,6 +142,7 @@ pub struct ClusterAssignmentStatus {
 /// How one deployment fares in the cluster, summed over its nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct AssignedModelStatus {
     /// Namespace of the ModelDeployment.
     #[schemars(length(min = 1, max = 63))]

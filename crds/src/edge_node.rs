@@ -48,6 +48,7 @@ pub struct EdgeNodeSpec {
 /// What one node does with one deployment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct NodeModel {
     /// Namespace of the ModelDeployment.
     #[schemars(length(min = 1, max = 63))]
@@ -152,6 +153,7 @@ pub struct TrustSummary {
 /// How one deployment fares on the node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct NodeModelStatus {
     /// Namespace of the ModelDeployment.
     #[schemars(length(min = 1, max = 63))]

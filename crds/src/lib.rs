@@ -32,6 +32,7 @@ pub mod reference;
 pub mod rollout_action;
 pub mod rollout_policy;
 pub mod schema;
+pub mod stored;
 pub mod workload;
 
 pub use cluster_assignment::{

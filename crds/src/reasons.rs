@@ -80,7 +80,7 @@ reasons! {
         Paused,
         /// Another deployment uses the endpoint name on a cluster.
         EndpointNameTaken,
-        /// A cluster's assignment would exceed 256 entries or 1 MiB.
+        /// A cluster's assignment would exceed 256 entries or 640 KiB.
         AssignmentTooLarge,
         /// The placement selects no cluster.
         NoClusters,

@@ -10,8 +10,8 @@ use crate::hub_world::{TEAM, WITHIN, World, deployment};
 
 /// A revision's age is known by the second.
 const ANOTHER_SECOND: Duration = Duration::from_millis(1_100);
-/// With the largest node selector that the schema allows, seven of eight deployments fit into an assignment's 1 MiB.
-const FAT: usize = 8;
+/// With the largest node selector that the schema allows, four of five deployments fit into an assignment's 640 KiB.
+const FAT: usize = 5;
 
 /// Old revisions go beyond `revisionHistoryLimit`, but none that a cluster's assignment names. `frozen` is a cluster
 /// that can be paused, `moving` is one that goes on.

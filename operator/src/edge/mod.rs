@@ -18,6 +18,7 @@ mod reconcile;
 mod role;
 pub(crate) mod session;
 mod status;
+mod status_budget;
 pub(crate) mod told;
 mod unsettled;
 mod watch;

@@ -18,6 +18,7 @@ use rimward_crds::{
 };
 
 use super::parse::bounded;
+use super::status_budget;
 
 /// The schema's bounds on a cluster's capabilities.
 const ARCHITECTURES_MAX: usize = 8;
@@ -88,7 +89,7 @@ pub(crate) fn status(
             }
         })
         .collect();
-    ClusterAssignmentStatus {
+    status_budget::fit(ClusterAssignmentStatus {
         observed_generation: Some(*hub_generation),
         conditions,
         cluster_uid: facts.cluster_uid.clone(),
@@ -96,7 +97,7 @@ pub(crate) fn status(
         nodes: Some((*nodes).clone()),
         capabilities: Some((*capabilities).clone()),
         models,
-    }
+    })
 }
 
 /// What an earlier session said of the same order, while this one has not heard every node yet: to begin to

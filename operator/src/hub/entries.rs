@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use rimward_core::fleet::{Action, Amount, Entry};
 use rimward_core::ids::DeploymentKey;
+use rimward_crds::stored::stored_bytes;
 use rimward_crds::{
     AssignedModel, ClusterAssignmentSpec, CountOrPercent, ModelDeployment, ModelRevision,
 };
@@ -134,7 +135,7 @@ fn spelled_out(
     })
 }
 
-/// Bytes of the revision's largest entry as JSON: the longest names and numbers counted.
+/// Bytes of the revision's largest entry as stored: the longest names and numbers counted.
 pub(crate) fn bytes(deployment: &ModelDeployment, revision: &ModelRevision) -> u32 {
     let name = deployment.metadata.name.clone().unwrap_or_default();
     let entry = AssignedModel {
@@ -159,10 +160,7 @@ pub(crate) fn bytes(deployment: &ModelDeployment, revision: &ModelRevision) -> u
         stage: Some("s".repeat(63)),
         progress_deadline_seconds: 604_800,
     };
-    serde_json::to_vec(&entry)
-        .ok()
-        .and_then(|json| u32::try_from(json.len()).ok())
-        .unwrap_or(u32::MAX)
+    u32::try_from(stored_bytes(&entry)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
