@@ -134,8 +134,8 @@ async fn immutable(kubectl: &rimward_e2e::Kubectl) -> Result<()> {
 }
 
 /// The budgets of the hub and of a session, as core and operator have them: here an API server adds up.
-const ENTRIES_BYTES: usize = 768 * 1024;
-const STATUS_BYTES: usize = 448 * 1024;
+const ENTRIES_BYTES: usize = 640 * 1024;
+const STATUS_BYTES: usize = 512 * 1024;
 const PROGRESS_BYTES: usize = 128 * 1024;
 
 #[test]
