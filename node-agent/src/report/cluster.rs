@@ -524,16 +524,16 @@ mod tests {
     async fn a_token_that_is_replaced_under_a_running_agent_is_used_before_and_after_the_old_one_ends()
      {
         let api = FakeApi::start().await;
-        api.lock().token = Some("first".to_owned());
+        api.lock().tokens = vec!["first"];
         reports(&api, "first", async {
             api.until(|state| state.leases >= 1).await;
-            // Renewed in good time: the file changes first.
+            // Renewed in good time: the old one is still good for a while.
+            api.lock().tokens = vec!["first", "second"];
             api.rewrite_kubeconfig("second");
-            api.lock().token = Some("second".to_owned());
-            let before = api.lock().leases;
-            api.until(|state| state.leases > before).await;
+            api.until(|state| state.shown == "second").await;
+            assert_eq!(api.lock().refused, 0);
             // Renewed late: refused for a while.
-            api.lock().token = Some("third".to_owned());
+            api.lock().tokens = vec!["third"];
             api.until(|state| state.refused >= 2).await;
             api.rewrite_kubeconfig("third");
             let before = api.lock().leases;

@@ -29,8 +29,10 @@ pub(crate) struct State {
     pub(crate) node: u16,
     pub(crate) node_labels: BTreeMap<String, String>,
     pub(crate) node_reads: usize,
-    /// What a request must show; anything, if nothing is here.
-    pub(crate) token: Option<String>,
+    /// What a request may show; anything, if nothing is here.
+    pub(crate) tokens: Vec<&'static str>,
+    /// What the last one showed.
+    pub(crate) shown: String,
     /// Requests that showed something else.
     pub(crate) refused: usize,
     /// Renewals of Leases.
@@ -192,7 +194,8 @@ impl FakeApi {
             node: 200,
             node_labels: BTreeMap::new(),
             node_reads: 0,
-            token: None,
+            tokens: Vec::new(),
+            shown: String::new(),
             refused: 0,
             leases: 0,
             owner: None,
@@ -270,8 +273,8 @@ async fn answer(
     let served = {
         let mut state = state.lock().unwrap();
         let shown = headers.get(AUTHORIZATION).and_then(|it| it.to_str().ok());
-        let wanted = state.token.as_ref().map(|token| format!("Bearer {token}"));
-        if wanted.is_some() && wanted.as_deref() != shown {
+        state.shown = shown.unwrap_or_default().replace("Bearer ", "");
+        if !state.tokens.is_empty() && !state.tokens.contains(&state.shown.as_str()) {
             state.refused += 1;
             Some((401, Value::Null))
         } else {
