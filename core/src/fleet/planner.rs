@@ -462,10 +462,14 @@ impl Fleet {
             }
         }
         match connection {
-            ConnectionState::Heard { .. } => {
+            // Being told of an old beat again is no sign of life.
+            ConnectionState::Heard { .. }
+                if connection.hearing(self.doubting_grace(), now) == Hearing::Heard =>
+            {
                 self.heard.insert(name.clone());
                 self.ears.forget(name);
             }
+            ConnectionState::Heard { .. } => {}
             ConnectionState::Silent | ConnectionState::NeverJoined => {
                 self.heard.remove(name);
             }

@@ -218,15 +218,25 @@ async fn policies(world: &World) -> Result<()> {
         .condition(object, "Ready", "False", "PolicyNotFound")
         .await?;
     ensure!(message.contains("odd"), "{message}");
-    world
-        .apply(
-            "{apiVersion: rimward.dev/v1alpha1, kind: RolloutPolicy, metadata: {name: odd}, spec: {stages: [
-               {name: typo, clusters: {selector: {matchLabels: {ring: cannary}}}},
-               {name: ring, clusters: {selector: {matchLabels: {ring: canary}}}},
-               {name: again, clusters: {selector: {}}}]}}",
+    let odd = |typo: &str| {
+        format!(
+            "{{apiVersion: rimward.dev/v1alpha1, kind: RolloutPolicy, metadata: {{name: odd}}, spec: {{stages: [
+               {{name: typo, clusters: {{selector: {{matchLabels: {{ring: cannary}}}}}}{typo}}},
+               {{name: ring, clusters: {{selector: {{matchLabels: {{ring: canary}}}}}}}},
+               {{name: again, clusters: {{selector: {{}}}}}}]}}}}"
         )
+    };
+    world.apply(&odd("")).await?;
+    // A misspelt canary label must not release to everyone: such a stage waits, and says what a person can do.
+    let message = world
+        .condition(object, "Stalled", "True", "StageEmpty")
         .await?;
-    // A stage without clusters passes, and the policy says which one it was, and which one overlaps.
+    ensure!(
+        message.contains("kubectl rimward promote staged"),
+        "{message}"
+    );
+    world.apply(&odd(", allowEmpty: true")).await?;
+    // Where it may be empty it passes, and the policy says which one it was, and which one overlaps.
     world
         .condition(object, "Ready", "True", "RolledOut")
         .await?;

@@ -110,6 +110,11 @@ impl Heartbeats {
         gone
     }
 
+    /// When a cluster's Lease last changed, or was first seen.
+    pub(crate) fn changed(&self, name: &str) -> Option<Instant> {
+        self.beats.get(name).map(|beat| beat.changed)
+    }
+
     /// What a cluster's heartbeat says. `was_offline`: its status said so.
     pub(crate) fn state(&self, name: &str, was_offline: bool, now: Instant) -> ConnectionState {
         let beat = self.beats.get(name);

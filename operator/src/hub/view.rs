@@ -82,8 +82,11 @@ impl View {
 
     /// The planner's time. It begins far from zero, so that what was heard before the lead has a place in it.
     pub(crate) fn now(&self, instant: Instant) -> Timestamp {
-        let seconds = instant.saturating_duration_since(self.began).as_secs();
-        Timestamp(EPOCH.saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX)))
+        let after = instant.saturating_duration_since(self.began).as_secs();
+        // What a standby heard before it led lies before the beginning.
+        let before = self.began.saturating_duration_since(instant).as_secs();
+        let signed = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+        Timestamp(EPOCH.saturating_add(signed(after)).saturating_sub(signed(before)))
     }
 
     fn connection(
@@ -93,20 +96,15 @@ impl View {
         beats: &Heartbeats,
         at: Instant,
     ) -> ConnectionState {
-        let now = self.now(at);
-        let ago = |seconds: u64| {
-            let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-            Timestamp(now.0.saturating_sub(seconds))
-        };
+        // Told by the moment itself, not by how long ago it is: the same beat must always be the same to the planner.
+        let changed = beats.changed(name).map_or(self.now(at), |it| self.now(it));
         match beats.state(name, was_offline, at) {
             heartbeats::ConnectionState::NeverJoined => ConnectionState::NeverJoined,
             heartbeats::ConnectionState::Silent => ConnectionState::Silent,
-            heartbeats::ConnectionState::Unheard { waited_seconds } => ConnectionState::Unheard {
-                since: ago(waited_seconds),
-            },
-            heartbeats::ConnectionState::Heard { seconds_ago } => ConnectionState::Heard {
-                at: ago(seconds_ago),
-            },
+            heartbeats::ConnectionState::Unheard { .. } => {
+                ConnectionState::Unheard { since: changed }
+            }
+            heartbeats::ConnectionState::Heard { .. } => ConnectionState::Heard { at: changed },
         }
     }
 
