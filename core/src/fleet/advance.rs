@@ -125,6 +125,17 @@ impl Rollout {
         if context.course == Course::None {
             context.course = Course::Forward;
         }
+        let unfinished = standing.stage.as_ref().is_none_or(|record| {
+            !matches!(record.phase, StagePhase::Completed | StagePhase::RolledBack)
+        });
+        if let Some(doubt) = doubt.filter(|_| !overruled && unfinished && !self.deployment.paused) {
+            // Nothing else matters while this lasts.
+            self.gate = Some(GateWait::Doubt {
+                silent: doubt.silent,
+                of: doubt.of,
+                deployment: self.key.name.clone(),
+            });
+        }
         context
     }
 

@@ -29,6 +29,18 @@ pub(super) enum Failure {
 /// What a stage as a whole waits for. (What its clusters wait for is told cluster by cluster.)
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GateWait {
+    /// The hub doubts its own ears.
+    #[error(
+        "{silent} of {of} clusters fell silent at once, so the hub doubts its own ears and moves nothing until they are back; to go on all the same type: kubectl rimward promote {deployment}"
+    )]
+    Doubt {
+        /// Clusters that fell silent.
+        silent: u32,
+        /// Clusters heard before.
+        of: u32,
+        /// What a person types.
+        deployment: crate::ids::DeploymentName,
+    },
     /// No cluster belongs to it.
     #[error(
         "stage {stage} selects no cluster of the placement; correct its selector, set allowEmpty, or type: kubectl rimward promote {deployment}"
@@ -103,7 +115,10 @@ impl GateWait {
     pub const fn needs_a_person(&self) -> bool {
         matches!(
             self,
-            Self::Empty { .. } | Self::NoneHeard { .. } | Self::Suspects { .. }
+            Self::Doubt { .. }
+                | Self::Empty { .. }
+                | Self::NoneHeard { .. }
+                | Self::Suspects { .. }
         )
     }
 
@@ -111,6 +126,7 @@ impl GateWait {
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
+            Self::Doubt { .. } => "HubDoubtsItself",
             Self::Empty { .. } => "StageEmpty",
             Self::NoneHeard { .. } => "NoneHeard",
             Self::Suspects { .. } => "Suspect",

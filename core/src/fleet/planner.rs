@@ -790,7 +790,6 @@ impl Fleet {
             let told = target.told.iter().flatten().map(|entry| &**entry);
             for entry in told.chain(target.order.as_ref().map(|order| &order.entry)) {
                 used.insert(entry.revision.clone());
-                used.extend(entry.replaces.clone());
             }
             if let Some(report) = &target.report {
                 used.insert(report.revision.clone());

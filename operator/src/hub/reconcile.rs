@@ -411,7 +411,10 @@ impl Hub {
                 continue;
             }
             let in_use = in_use(memory, key, object);
-            for name in revisions::collectable(object, &known.revisions, &in_use) {
+            let previous = memory.said.get(key);
+            let previous = previous.and_then(|said| said.standing.previous.as_ref());
+            let previous = previous.map(RevisionName::as_str);
+            for name in revisions::collectable(object, &known.revisions, &in_use, previous) {
                 if let Some(revision) = known.revisions.get(&name) {
                     let target = Target::of(Kind::ModelRevision, revision);
                     let _ = self.writer.delete(&target).await;
@@ -459,7 +462,6 @@ fn in_use(memory: &Memory, key: &DeploymentKey, object: &ModelDeployment) -> BTr
         .iter()
         .chain(known.and_then(|known| known.target.as_ref()))
         .chain(standing.and_then(|it| it.current.as_ref()))
-        .chain(standing.and_then(|it| it.previous.as_ref()))
         .chain(undo.into_iter().flat_map(|undo| [&undo.from, &undo.to]))
         .map(ToString::to_string)
         .chain(status.and_then(|status| status.current_revision.clone()))

@@ -99,11 +99,12 @@ pub(crate) fn may_collect(
 }
 
 /// Revisions that history no longer needs, oldest first: finished or superseded ones beyond
-/// `revisionHistoryLimit`, never one that is in use.
+/// `revisionHistoryLimit`, never one that is in use; `previous` is what an undo goes to.
 pub(crate) fn collectable(
     deployment: &ModelDeployment,
     existing: &BTreeMap<String, ModelRevision>,
     in_use: &BTreeSet<String>,
+    previous: Option<&str>,
 ) -> Vec<String> {
     let limit = usize::try_from(deployment.spec.revision_history_limit).unwrap_or(usize::MAX);
     let mut idle: Vec<_> = existing
@@ -113,15 +114,20 @@ pub(crate) fn collectable(
             let promoted = revision.status.as_ref().and_then(|status| status.outcome)
                 == Some(RevisionOutcome::Promoted);
             let made = revision.creation_timestamp().map(|time| time.0);
-            // Of one age, a promoted one is worth more: undo goes there.
-            (made, promoted, name.clone())
+            // Undo goes to the one promoted before: it is the last to go. Of one age, a promoted one is worth more.
+            (
+                Some(name.as_str()) == previous,
+                made,
+                promoted,
+                name.clone(),
+            )
         })
         .collect();
     idle.sort();
     let excess = idle.len().saturating_sub(limit);
     idle.into_iter()
         .take(excess)
-        .map(|(_, _, name)| name)
+        .map(|(_, _, _, name)| name)
         .collect()
 }
 
@@ -265,8 +271,10 @@ mod tests {
         ]);
         let in_use = BTreeSet::from(["used".to_owned()]);
         assert_eq!(
-            collectable(&deployment(), &existing, &in_use),
+            collectable(&deployment(), &existing, &in_use, None),
             ["old", "older"]
         );
+        let kept_for_undo = collectable(&deployment(), &existing, &in_use, Some("old"));
+        assert_eq!(kept_for_undo, ["older", "new"]);
     }
 }

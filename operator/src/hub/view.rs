@@ -86,7 +86,11 @@ impl View {
         // What a standby heard before it led lies before the beginning.
         let before = self.began.saturating_duration_since(instant).as_secs();
         let signed = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
-        Timestamp(EPOCH.saturating_add(signed(after)).saturating_sub(signed(before)))
+        Timestamp(
+            EPOCH
+                .saturating_add(signed(after))
+                .saturating_sub(signed(before)),
+        )
     }
 
     fn connection(
