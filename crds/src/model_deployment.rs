@@ -193,7 +193,7 @@ pub struct StageStatus {
     /// Seconds that were heard since all of its clusters were ready: what the bake time is measured in.
     #[serde(skip_serializing_if = "is_zero")]
     pub baked_seconds: u32,
-    /// Seconds that were heard since it began.
+    /// Seconds of the attempt, as leaders of the hub counted them, where a hold has a deadline.
     #[serde(skip_serializing_if = "is_zero")]
     pub elapsed_seconds: u32,
     /// Stages that a person let pass, by name.

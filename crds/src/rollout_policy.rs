@@ -202,7 +202,8 @@ pub struct HoldPolicy {
     /// What a hold does.
     #[serde(default)]
     pub mode: HoldMode,
-    /// How long a hold is respected where the mode is Fail or Ignore: heard seconds since the cluster's stage began.
+    /// How long a hold is respected where the mode is Fail or Ignore: seconds of the rollout's attempt, as the
+    /// hub's leaders counted them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 60, max = 2_592_000))]
     pub deadline_seconds: Option<u32>,
