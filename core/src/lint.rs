@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::fleet::{
     Action, AfterUpdate, Cluster, Desired, ENTRIES_MAX, Entry, Fleet, Hearing, Observed, Outcome,
-    Plan, StageGroup,
+    Plan, StageGroup, Standing,
 };
 use crate::ids::{ClusterName, DeploymentKey, EndpointName, RevisionName, StageName};
 use crate::summary::Phase;
@@ -181,9 +181,12 @@ fn spoke(
                 let expected = nodes.desired.saturating_sub(nodes.silent);
                 // That it was condemned outlives silence.
                 let condemned = model.phase == Phase::Failed || nodes.rejected() > 0;
+                // Its session says that no node was heard since the order came.
+                let nobody = nodes.desired > 0 && nodes.silent >= nodes.desired;
                 &model.revision == revision
                     && (condemned || heard)
                     && (condemned
+                        || nobody
                         || model.phase == Phase::TimedOut
                         || nodes.updated.saturating_add(nodes.held) >= expected
                             && (expected > 0 || nodes.desired == 0))
@@ -199,12 +202,8 @@ fn exposure(checked: Checked<'_>, key: &DeploymentKey, found: &mut Vec<Violation
     let Some(update) = target(checked, key) else {
         return;
     };
-    let current = checked
-        .plan
-        .deployments
-        .get(key)
-        .map(|it| it.standing.current.clone());
-    if current == Some(Some(update.clone())) && deployment.standing.undo.is_some() {
+    let current = standing(checked, key).current.as_ref();
+    if current == Some(&update) && deployment.standing.undo.is_some() {
         return;
     }
     for group in checked.fleet.stages(key) {
@@ -214,6 +213,11 @@ fn exposure(checked: Checked<'_>, key: &DeploymentKey, found: &mut Vec<Violation
             moving_max,
             unavailable_max,
         } = group;
+        let record = standing(checked, key).stage.as_ref();
+        if record.is_some_and(|record| record.passed.contains(&stage)) {
+            // A person went on past whoever is waited for there.
+            continue;
+        }
         let max = moving_max.min(unavailable_max.unwrap_or(usize::MAX));
         let (mut exposed, mut added) = (0, false);
         for name in &members {
@@ -225,7 +229,7 @@ fn exposure(checked: Checked<'_>, key: &DeploymentKey, found: &mut Vec<Violation
             let given = running(after) == Some(&update) && before != Some(&update);
             let going_back = before.is_some_and(|before| {
                 let known = deployment.revisions.get(before);
-                current == Some(Some(update.clone()))
+                current == Some(&update)
                     && known.is_none_or(|known| known.outcome != Outcome::Promoted)
             });
             added |= given && !going_back;
@@ -245,11 +249,18 @@ fn exposure(checked: Checked<'_>, key: &DeploymentKey, found: &mut Vec<Violation
     }
 }
 
+/// Where the deployment stands after the plan: what was not planned stands as it was.
+fn standing<'a>(checked: Checked<'a>, key: &DeploymentKey) -> &'a Standing {
+    match checked.plan.deployments.get(key) {
+        Some(answer) => &answer.standing,
+        None => &checked.desired.deployments[key].standing,
+    }
+}
+
 /// The revision that the deployment goes to after the plan.
 fn target(checked: Checked<'_>, key: &DeploymentKey) -> Option<RevisionName> {
     let deployment = &checked.desired.deployments[key];
-    let standing = &checked.plan.deployments.get(key)?.standing;
-    match &standing.undo {
+    match &standing(checked, key).undo {
         Some(undo) if deployment.update.as_ref() == Some(&undo.from) => Some(undo.to.clone()),
         _ => deployment.update.clone(),
     }

@@ -119,9 +119,11 @@ pub(super) enum Applied {
 
 /// What the stages say that an action may depend on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ground {
+pub(super) struct Ground<'a> {
     /// At least one living proof anywhere.
     pub(super) proven: bool,
+    /// Stages with clusters that fell silent after they were given the revision, but those passed by a person.
+    pub(super) suspects: &'a [StageName],
     /// The record stands at the last stage.
     pub(super) last_stage: bool,
     /// Every member is where it should be.
@@ -135,7 +137,7 @@ pub(super) fn decide(
     key: &DeploymentKey,
     deployment: &mut Deployment,
     request: &ActionRequest,
-    ground: Ground,
+    ground: Ground<'_>,
 ) -> (Decided, Option<Applied>) {
     let (applied, message, effect) = match apply(key, deployment, request, ground) {
         Ok((message, effect)) => (true, message, Some(effect)),
@@ -156,7 +158,7 @@ fn apply(
     key: &DeploymentKey,
     deployment: &mut Deployment,
     request: &ActionRequest,
-    ground: Ground,
+    ground: Ground<'_>,
 ) -> Answer {
     if deployment.deleting {
         return Err(ActionRefused::Deleting);
@@ -199,7 +201,7 @@ fn retry(
     deployment: &mut Deployment,
     update: RevisionName,
     forget_verdicts: bool,
-    ground: Ground,
+    ground: Ground<'_>,
 ) -> Answer {
     let undone = deployment.standing.undo.take();
     let revision = undone.as_ref().map_or(update, |undo| undo.from.clone());
@@ -276,7 +278,7 @@ fn promote(
     deployment: &mut Deployment,
     update: &RevisionName,
     stage: Option<&StageName>,
-    ground: Ground,
+    ground: Ground<'_>,
 ) -> Answer {
     let current = deployment.standing.current.as_ref() == Some(update);
     let outcome = outcome(deployment, update);
@@ -293,7 +295,7 @@ fn promote(
         });
     }
     let overruled = ground.doubt && !record.doubt_overruled;
-    if current && !overruled {
+    if current && !overruled && ground.suspects.is_empty() {
         return Err(ActionRefused::PromotedAlready {
             revision: update.clone(),
         });
@@ -315,12 +317,21 @@ fn promote(
             Applied::Done,
         ));
     }
-    if ground.last_stage && !ground.proven {
-        return Err(ActionRefused::NothingProven {
-            revision: update.clone(),
-        });
-    }
     let name = record.name.clone();
+    if current || ground.last_stage && !ground.proven {
+        if ground.suspects.is_empty() {
+            return Err(ActionRefused::NothingProven {
+                revision: update.clone(),
+            });
+        }
+        record.passed.extend_from_slice(ground.suspects);
+        return Ok((
+            format!(
+                "clusters that fell silent over revision {update} no longer keep others waiting"
+            ),
+            Applied::Done,
+        ));
+    }
     if !record.passed.contains(&name) {
         record.passed.push(name.clone());
     }

@@ -40,6 +40,7 @@ impl Rollout {
         &mut self,
         ledgers: &Ledgers,
         doubt: Option<Doubt>,
+        listening: bool,
         now: Timestamp,
     ) -> Context {
         self.clock.wake_at = None;
@@ -73,6 +74,9 @@ impl Rollout {
         });
         if self.deployment.paused || doubt.is_some() && !overruled {
             context.motion = Motion::Frozen;
+        } else if listening {
+            context.motion = Motion::BackOnly;
+            context.listening = true;
         }
         let Some(update) = context.update.clone() else {
             return context;
@@ -117,6 +121,7 @@ impl Rollout {
         context.forget_verdicts_before = standing.forget_verdicts_before;
         if let Some(record) = standing.stage.as_ref().filter(|it| it.revision == update) {
             context.attempt = record.attempt;
+            context.passed = self.passed_by_person(record);
             context.released = match record.phase {
                 StagePhase::Completed => usize::MAX,
                 _ => wide(record.index).saturating_add(1),
@@ -137,6 +142,18 @@ impl Rollout {
             });
         }
         context
+    }
+
+    /// The stages that a person passed, a bit for each.
+    fn passed_by_person(&self, record: &StageRecord) -> u64 {
+        let passed = self
+            .stages
+            .iter()
+            .zip(0u32..)
+            .filter(|(group, _)| record.passed.contains(&group.divided.stage.name));
+        passed.fold(0, |bits, (_, place)| {
+            bits | 1u64.checked_shl(place).unwrap_or(0)
+        })
     }
 
     fn standing_undo_is_over(&self) -> bool {
@@ -293,7 +310,7 @@ impl Rollout {
                     self.gate = Some(wait);
                     return;
                 }
-                Gate::Pass(_) if context.motion == Motion::Frozen => return,
+                Gate::Pass(_) if context.motion == Motion::Frozen || context.listening => return,
                 Gate::Pass(because) => because,
             };
             let last = index + 1 == self.stages.len();
@@ -367,6 +384,7 @@ impl Rollout {
             tally: &group.tally,
             policy: &self.deployment.policy,
             deployment: &self.key.name,
+            passed_by_person: self.context.passed_by_person(index),
         };
         let tally = group.tally.clone();
         let gate = evidence(seen);
@@ -712,6 +730,17 @@ impl Rollout {
         self.clock.wake_at = self.clock.wake_at.into_iter().chain([at]).min();
     }
 
+    /// Stages that stand, or are slow, for clusters that fell silent after they were given the revision.
+    fn suspect_stages(&self) -> Vec<StageName> {
+        let passed = |name: &StageName| self.record(|record| record.passed.contains(name));
+        let stages = self.stages.iter();
+        let suspects = stages.filter(|group| group.tally.of(Flag::Suspect) > 0);
+        suspects
+            .map(|group| group.divided.stage.name.clone())
+            .filter(|name| passed(name) == Some(false))
+            .collect()
+    }
+
     /// Decides the actions that people asked for, in the order in which they did.
     pub(super) fn act(&mut self, doubt: Option<Doubt>) -> bool {
         let pending = &self.deployment.actions;
@@ -733,8 +762,10 @@ impl Rollout {
             }
             let index = self.record(|record| wide(record.index)).unwrap_or(0);
             let total = self.total();
+            let suspects = self.suspect_stages();
             let ground = Ground {
                 proven: total.of(Flag::Proven) > 0,
+                suspects: &suspects,
                 last_stage: index + 1 >= self.stages.len(),
                 settled: total.of(Flag::Unready) == 0 && self.failed.is_none(),
                 doubt: doubt.is_some(),

@@ -34,16 +34,23 @@ pub enum Because {
         deployment: DeploymentName,
     },
     /// It fell silent after the revision may have reached it.
-    #[error("fell silent after it was given revision {revision}; {}", match after { super::AfterUpdate::Wait => "its stage waits for it", super::AfterUpdate::Fail => "it counts as failed", super::AfterUpdate::Ignore => "the policy ignores that" })]
+    #[error("fell silent after it was given revision {revision}; {}", match after { super::AfterUpdate::Wait => format!("its stage waits for it; to go on without it type: kubectl rimward promote {deployment}"), super::AfterUpdate::Fail => format!("it counts as failed; to go on without it type: kubectl rimward promote {deployment}"), super::AfterUpdate::Ignore => "the policy ignores that".to_owned() })]
     Suspect {
         /// The revision.
         revision: RevisionName,
         /// What the policy says of such.
         after: super::AfterUpdate,
+        /// What a person types.
+        deployment: DeploymentName,
     },
     /// This leader has not heard it yet.
     #[error("not heard since the hub began to listen")]
     Unheard,
+    /// The hub has just begun.
+    #[error(
+        "the hub began to lead a moment ago and listens to the fleet before anything goes forward"
+    )]
+    Listening,
     /// The hub doubts its own ears.
     #[error(
         "{silent} of {of} clusters fell silent at once, so the hub doubts its own ears and moves nothing; to go on all the same type: kubectl rimward promote {deployment}"
@@ -81,6 +88,14 @@ pub enum Because {
         desired: u32,
         /// The first of them.
         problem: Option<Problem>,
+    },
+    /// Its session answers, and none of its nodes was heard since its order came.
+    #[error("none of its {desired} nodes is heard{}", if *awaited { ", its stage waits for them" } else { ", left out of the budgets until one returns" })]
+    NodesAway {
+        /// Nodes in all.
+        desired: u32,
+        /// Whether the policy waits for them.
+        awaited: bool,
     },
     /// The cluster goes back.
     #[error("going back from revision {from} to {to}, {updated} of {desired} nodes there")]
@@ -256,11 +271,11 @@ impl Because {
             Self::DeploymentPaused | Self::ClusterPaused => 6,
             Self::Held { .. } | Self::NodesHeld { .. } => 7,
             Self::Updating { .. } | Self::NotReady { .. } | Self::NodesSilent { .. } => 8,
-            Self::NotReported | Self::NotResolved | Self::Unheard => 9,
+            Self::NotReported | Self::NotResolved | Self::Unheard | Self::Listening => 9,
             Self::Unavailable { .. } | Self::Concurrency { .. } | Self::RollbackPaced { .. } => 10,
             Self::Removing | Self::RemovalPaced { .. } => 11,
             Self::StageNotReached { .. } => 12,
-            Self::Silent { .. } | Self::NeverJoined => 13,
+            Self::Silent { .. } | Self::NeverJoined | Self::NodesAway { .. } => 13,
             Self::RolledBack { .. } => 14,
         }
     }
@@ -270,7 +285,9 @@ impl Because {
     pub const fn is_tolerated(&self) -> bool {
         matches!(
             self,
-            Self::Silent { awaited: false, .. } | Self::NeverJoined
+            Self::Silent { awaited: false, .. }
+                | Self::NodesAway { awaited: false, .. }
+                | Self::NeverJoined
         )
     }
 
@@ -281,11 +298,11 @@ impl Because {
             Self::Failed { .. } => "Failed",
             Self::TimedOut { .. } => "TimedOut",
             Self::Suspect { .. } => "Suspect",
-            Self::Unheard => "Unheard",
+            Self::Unheard | Self::Listening => "Unheard",
             Self::Doubt { .. } => "HubDoubtsItself",
             Self::RemovalPaced { .. } => "RemovalPaced",
             Self::RollbackPaced { .. } => "RollbackPaced",
-            Self::NodesSilent { .. } => "NodesSilent",
+            Self::NodesSilent { .. } | Self::NodesAway { .. } => "NodesSilent",
             Self::RollingBack { .. } => "RollingBack",
             Self::RolledBack { .. } => "RolledBack",
             Self::NothingToRun { .. } => "NothingToRun",

@@ -46,6 +46,10 @@ pub(super) enum Flag {
     HoldExpired,
     /// Holds a place among those on their way.
     Moving,
+    /// Holds such a place for today's revision.
+    Underway,
+    /// Is told to run today's revision.
+    Given,
     /// Holds a place among those unavailable.
     Unavailable,
     /// Serves something good, by its last word.
@@ -74,7 +78,7 @@ const FLAGS: usize = Flag::Unready as usize + 1;
 
 /// The flags of one target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Class(u32);
+pub(super) struct Class(u64);
 
 impl Class {
     pub(super) fn set(&mut self, flag: Flag, holds: bool) {

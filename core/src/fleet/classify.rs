@@ -35,7 +35,8 @@ pub(super) fn classify(deployment: &Deployment, context: &Context, sight: &Sight
     let mut class = Class::default();
     let member = sight.target.place.is_some() && context.course != Course::Away;
     class.set(Flag::Member, member);
-    class.set(Flag::Heard, sight.facts.hearing == Hearing::Heard);
+    let heard = sight.facts.hearing == Hearing::Heard && !sight.silent();
+    class.set(Flag::Heard, heard);
     hearing(deployment, context, sight, member, &mut class);
     verdict(deployment, context, sight, member, &mut class);
     if member {
@@ -62,12 +63,14 @@ fn hearing(
     member: bool,
     class: &mut Class,
 ) {
-    let silent = matches!(sight.facts.hearing, Hearing::Silent | Hearing::NeverJoined);
-    let exposed = context.update.as_ref().is_some_and(|it| sight.exposed(it));
+    let silent = sight.silent();
+    // Where no node was heard since the order came, none has it.
+    let exposed =
+        context.update.as_ref().is_some_and(|it| sight.exposed(it)) && !sight.nodes_away();
     // Once the rollout is over, a cluster that proved the revision may come and go.
     let suspect = silent && exposed && context.course != Course::Undone && !done(context, sight);
     let awaited = deployment.policy.offline.before_update == BeforeUpdate::Wait
-        && sight.facts.hearing == Hearing::Silent;
+        && sight.facts.hearing != Hearing::NeverJoined;
     class.set(Flag::Dark, member && suspect);
     class.set(Flag::Awaited, member && silent && !exposed && awaited);
     let waited_for = suspect || !exposed && awaited;
@@ -132,20 +135,25 @@ fn verdict(
 
 /// Its nodes that are not there yet are held.
 fn nodes_held(sight: &Sight<'_>) -> bool {
-    sight.about_order().is_some_and(|report| {
+    sight.fresh().is_some_and(|report| {
         let nodes = report.nodes;
         let expected = nodes.desired.saturating_sub(nodes.silent);
         nodes.held > 0 && nodes.updated.saturating_add(nodes.held) >= expected
     })
 }
 
-/// Places in budgets. A suspect keeps its own, whoever else comes and goes, unless the policy ignores such.
+/// Places in budgets. A suspect keeps its own, whoever else comes and goes, unless the policy ignores such or
+/// a person passed its stage.
 fn places(deployment: &Deployment, context: &Context, sight: &Sight<'_>, class: &mut Class) {
-    let silent = matches!(sight.facts.hearing, Hearing::Silent | Hearing::NeverJoined);
+    let silent = sight.silent();
     // Where only holds are left, nothing is on its way.
     let moving = sight.moving() && !nodes_held(sight);
     let suspect = class.has(Flag::Suspect);
-    let keeps = suspect && deployment.policy.offline.after_update != AfterUpdate::Ignore;
+    let passed = sight
+        .target
+        .place
+        .is_some_and(|place| context.passed_by_person(place));
+    let keeps = suspect && !passed && deployment.policy.offline.after_update != AfterUpdate::Ignore;
     let leaves = sight
         .entry()
         .is_some_and(|entry| entry.action == Action::Remove && !sight.removal_confirmed());
@@ -154,9 +162,18 @@ fn places(deployment: &Deployment, context: &Context, sight: &Sight<'_>, class: 
         return;
     }
     // Its proof is a memory until this leader hears it.
-    let exposed = context.update.as_ref().is_some_and(|it| sight.runs(it));
-    let memory = class.has(Flag::Unheard) && exposed && !done(context, sight);
-    class.set(Flag::Moving, if silent { keeps } else { moving || memory });
+    let given = context.update.as_ref().is_some_and(|it| sight.runs(it));
+    let memory = class.has(Flag::Unheard) && given && !done(context, sight);
+    // One that is to remove the revision has it until it says otherwise.
+    let exposed = context.update.as_ref().is_some_and(|it| sight.exposed(it));
+    let holds = if silent {
+        keeps
+    } else {
+        moving || memory || leaves && exposed
+    };
+    class.set(Flag::Moving, holds);
+    class.set(Flag::Given, given);
+    class.set(Flag::Underway, holds && exposed);
     class.set(
         Flag::Unavailable,
         if silent {

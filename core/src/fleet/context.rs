@@ -50,10 +50,14 @@ pub(super) struct Context {
     pub(super) motion: Motion,
     /// How many stages may have the revision.
     pub(super) released: usize,
+    /// Stages that a person passed, a bit for each.
+    pub(super) passed: u64,
     /// Holds have lasted for as long as the policy respects them.
     pub(super) hold_over: bool,
     /// The hub doubts its own ears.
     pub(super) doubt: Option<Doubt>,
+    /// The leader has just begun, and listens before anything goes forward.
+    pub(super) listening: bool,
     /// Time, silence or blocks stopped the rollout.
     pub(super) stopped: bool,
 }
@@ -135,6 +139,14 @@ impl Context {
     /// The revision went through every stage.
     pub(super) fn is_over(&self) -> bool {
         self.update.is_some() && self.update == self.current && self.course == Course::Forward
+    }
+
+    /// Whether a person went on past the stage.
+    pub(super) fn passed_by_person(&self, place: usize) -> bool {
+        let bit = u32::try_from(place)
+            .ok()
+            .and_then(|place| 1u64.checked_shl(place));
+        bit.is_some_and(|bit| self.passed & bit != 0)
     }
 
     /// Whether the order is for today's attempt, or needs no other one.

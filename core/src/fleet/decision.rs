@@ -43,6 +43,7 @@ impl Rollout {
             return Some(Because::Suspect {
                 revision: update.clone(),
                 after: self.deployment.policy.offline.after_update,
+                deployment: self.key.name.clone(),
             });
         }
         let forward = matches!(
@@ -132,6 +133,14 @@ impl Rollout {
                 awaited: judged.class.has(Flag::Awaited),
             }),
             Hearing::Unheard => Some(Because::Unheard),
+            Hearing::Heard if sight.nodes_away() => Some(Because::NodesAway {
+                desired: sight
+                    .target
+                    .report
+                    .as_ref()
+                    .map_or(0, |it| it.nodes.desired),
+                awaited: judged.class.has(Flag::Awaited),
+            }),
             Hearing::Heard => None,
         }
     }
@@ -193,6 +202,9 @@ impl Rollout {
                     .unwrap_or_else(|| crate::ids::StageName::fixed("all")),
                 deployment: self.key.name.clone(),
             };
+        }
+        if context.listening {
+            return Because::Listening;
         }
         if let (Some(Want::Forward), Some(group)) = (judged.want, self.stages.get(place)) {
             return group.denial();

@@ -76,15 +76,25 @@ impl Ears {
         }
         let silent = self.fallen.len();
         let of = heard.saturating_add(silent);
-        let percent = usize::try_from(self.limits.percent).unwrap_or(usize::MAX);
-        let least = usize::try_from(self.limits.clusters_min).unwrap_or(usize::MAX);
-        self.doubts = self.limits.percent > 0
-            && silent >= least.max(1)
-            && silent.saturating_mul(100) >= of.saturating_mul(percent);
+        self.doubts = self.is_large(silent, of);
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         self.doubts.then(|| Doubt {
             silent: count(silent),
             of: count(of),
         })
+    }
+
+    /// Whether a leader that has just begun should first listen: as large a part of the fleet was not heard by
+    /// it yet as would make it doubt, and the one before may have.
+    pub(super) fn listens(&self, heard: usize, unheard: usize) -> bool {
+        self.is_large(unheard, heard.saturating_add(unheard))
+    }
+
+    fn is_large(&self, part: usize, of: usize) -> bool {
+        let percent = usize::try_from(self.limits.percent).unwrap_or(usize::MAX);
+        let least = usize::try_from(self.limits.clusters_min).unwrap_or(usize::MAX);
+        percent > 0
+            && part >= least.max(1)
+            && part.saturating_mul(100) >= of.saturating_mul(percent)
     }
 }

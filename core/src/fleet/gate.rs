@@ -145,6 +145,7 @@ pub(super) struct Seen<'a> {
     pub(super) tally: &'a Tally,
     pub(super) policy: &'a Policy,
     pub(super) deployment: &'a crate::ids::DeploymentName,
+    pub(super) passed_by_person: bool,
 }
 
 /// Judges failures. `tally` counts the stage's clusters, and those of later stages that have the revision.
@@ -183,6 +184,7 @@ pub(super) fn evidence(seen: Seen<'_>) -> Gate {
         tally,
         policy,
         deployment,
+        passed_by_person,
     } = seen;
     let count = |flag| tally.of(flag);
     let (name, deployment) = (stage.name.clone(), deployment.clone());
@@ -199,7 +201,7 @@ pub(super) fn evidence(seen: Seen<'_>) -> Gate {
         };
     }
     let suspects = count(Flag::Suspect);
-    if suspects > 0 && policy.offline.after_update == AfterUpdate::Wait {
+    if suspects > 0 && policy.offline.after_update == AfterUpdate::Wait && !passed_by_person {
         return Gate::Wait(GateWait::Suspects {
             stage: name,
             count: suspects,
@@ -212,7 +214,7 @@ pub(super) fn evidence(seen: Seen<'_>) -> Gate {
             count: count(Flag::Unheard),
         });
     }
-    if count(Flag::Awaited) > 0 {
+    if count(Flag::Awaited) > 0 && !passed_by_person {
         return Gate::Wait(GateWait::Awaited {
             stage: name,
             count: count(Flag::Awaited),

@@ -28,6 +28,8 @@ pub(super) struct Touched {
     pub(super) any: bool,
     /// Deployments that may look again on a cluster, since something came free there.
     pub(super) freed: Vec<(DeploymentKey, ClusterName)>,
+    /// Clusters whose assignment is nearly full: whoever is to get something there looks again.
+    pub(super) tight: BTreeSet<ClusterName>,
     /// Clusters whose entries differ from what stands on the hub.
     pub(super) clusters: BTreeSet<ClusterName>,
 }
@@ -43,11 +45,19 @@ impl Group {
 
     fn fits(&self, cost: Cost) -> bool {
         let (moving_max, unavailable_max) = self.budgets();
-        let moving = self.tally.of(Flag::Moving) + u32::from(cost != Cost::OwnPlace);
-        let unavailable = self.tally.of(Flag::Unavailable) + u32::from(cost == Cost::Serving);
-        moving <= moving_max
-            && unavailable_max
-                .is_none_or(|max| moving <= max && (cost == Cost::Broken || unavailable <= max))
+        let moving_max = moving_max.min(unavailable_max.unwrap_or(u32::MAX));
+        match cost {
+            Cost::OwnPlace => true,
+            Cost::Again => self.tally.of(Flag::Underway) <= moving_max,
+            // Budgets may have shrunk since it got its place: what is new to it is bounded all the same.
+            Cost::Redirected => self.tally.of(Flag::Underway) < moving_max,
+            Cost::Broken => self.tally.of(Flag::Moving) < moving_max,
+            Cost::Serving => {
+                let unavailable = self.tally.of(Flag::Unavailable);
+                self.tally.of(Flag::Moving) < moving_max
+                    && unavailable_max.is_none_or(|max| unavailable < max)
+            }
+        }
     }
 
     /// Why there is no place, by the state of the budgets.
@@ -159,7 +169,7 @@ impl Rollout {
         now: Timestamp,
         touched: &mut Touched,
     ) {
-        for cost in [Cost::OwnPlace, Cost::Broken, Cost::Serving] {
+        for cost in Cost::ALL {
             loop {
                 let Some(group) = self.stages.get(place) else {
                     return;
@@ -207,10 +217,6 @@ impl Rollout {
         };
         let entry = match next {
             Some((to, back)) => {
-                let bytes = entry_bytes(&self.deployment, &to);
-                let wanted = &self.deployment.endpoint_name;
-                let elder = elders.of(&self.key, self.deployment.created, wanted, name);
-                let refused = ledger.refusal(&self.key, wanted, bytes, elder);
                 let standing = kept.target.order.as_ref().map(|order| &order.entry);
                 let mut entry = run(
                     &self.deployment,
@@ -220,18 +226,17 @@ impl Rollout {
                     &self.stages,
                     standing,
                 );
-                if let Some(refused) = refused {
+                let wanted = &self.deployment.endpoint_name;
+                let bytes = entry_bytes(&self.deployment, &to);
+                let elder = elders.of(&self.key, self.deployment.created, wanted, name);
+                if ledger.refusal(&self.key, wanted, bytes, elder).is_some() {
                     match standing {
                         // Nothing ever blocks going back: it keeps the name that it has.
                         Some(standing) if back => {
                             entry.endpoint_name = standing.endpoint_name.clone();
-                            kept.target.refused = Some(refused);
-                            ledger.refused.insert(self.key.clone());
                         }
                         _ => {
-                            kept.target.refused = Some(refused);
-                            ledger.refused.insert(self.key.clone());
-                            touched.any = true;
+                            touched.any |= self.note_refusal(name, ledgers, elders, now);
                             self.judge(name, ledgers, now);
                             return;
                         }
@@ -291,16 +296,24 @@ impl Rollout {
                 .freed
                 .extend(others.map(|other| (other.clone(), name.clone())));
         }
-        let renamed = entry.as_ref().filter(|entry| {
-            standing.is_none_or(|standing| standing.endpoint_name != entry.endpoint_name)
-        });
-        if let Some(entry) = renamed {
-            // Whoever wants the name too is told that it is taken now.
-            let others = elders.wanting(&entry.endpoint_name);
-            let others = others.filter(|other| **other != self.key);
-            touched
-                .freed
-                .extend(others.map(|other| (other.clone(), name.clone())));
+        // Whoever wants a name that was taken or set free looks again.
+        let names = [
+            standing.map(|it| &it.endpoint_name),
+            entry.as_ref().map(|it| &it.endpoint_name),
+        ];
+        if names[0] != names[1] {
+            for other in names
+                .into_iter()
+                .flatten()
+                .flat_map(|name| elders.wanting(name))
+            {
+                if other != &self.key {
+                    touched.freed.push((other.clone(), name.clone()));
+                }
+            }
+        }
+        if ledger.is_tight() {
+            touched.tight.insert(name.clone());
         }
         target.order = entry.map(|entry| Order { entry, since });
         let told = target.told.as_ref().and_then(|told| told.as_deref());
@@ -312,10 +325,53 @@ impl Rollout {
         }
         touched.any = true;
         touched.clusters.insert(name.clone());
+        self.note_refusal(name, ledgers, elders, now);
         self.judge(name, ledgers, now);
     }
 
-    /// Looks again at targets that were refused alone: the reason may be gone.
+    /// Notes whether the target alone is refused what it should have: a function of what stands, and of nothing
+    /// that was tried. Says whether that changed.
+    fn note_refusal(
+        &mut self,
+        name: &ClusterName,
+        ledgers: &mut Ledgers,
+        elders: &Elders<'_>,
+        now: Timestamp,
+    ) -> bool {
+        let grace = self.grace_seconds();
+        let (Some(ledger), Some(kept)) = (ledgers.get_mut(name), self.targets.get_mut(name)) else {
+            return false;
+        };
+        let sight = Sight {
+            target: &kept.target,
+            facts: ledger.facts(grace, now),
+        };
+        let goal = self.context.goal(&self.deployment, &sight);
+        let wanted = &self.deployment.endpoint_name;
+        let refused = match (goal, sight.running()) {
+            (Goal::Leave | Goal::Gone, _) | (Goal::Keep, None) => None,
+            (Goal::Run(to) | Goal::Back(to), running) if running != Some(to) => {
+                let bytes = entry_bytes(&self.deployment, to);
+                let elder = elders.of(&self.key, self.deployment.created, wanted, name);
+                ledger.refusal(&self.key, wanted, bytes, elder)
+            }
+            // It stays on its revision, under the name that it has until the wanted one is free.
+            _ if ledger.has(&self.key, wanted) => None,
+            _ => ledger
+                .holder(&self.key, wanted)
+                .map(|by| Refused::NameTaken(by.clone())),
+        };
+        if refused.is_some() {
+            ledger.refused.insert(self.key.clone());
+        } else {
+            ledger.refused.remove(&self.key);
+        }
+        let changed = refused != kept.target.refused;
+        kept.target.refused = refused;
+        changed
+    }
+
+    /// Looks again whether targets are refused alone.
     pub(super) fn reconsider(
         &mut self,
         names: &[ClusterName],
@@ -323,31 +379,8 @@ impl Rollout {
         elders: &Elders<'_>,
         now: Timestamp,
     ) {
-        let grace = self.grace_seconds();
         for name in names {
-            let (Some(ledger), Some(kept)) = (ledgers.get_mut(name), self.targets.get_mut(name))
-            else {
-                continue;
-            };
-            if kept.target.refused.is_none() {
-                continue;
-            }
-            let sight = Sight {
-                target: &kept.target,
-                facts: ledger.facts(grace, now),
-            };
-            let bytes = match self.context.goal(&self.deployment, &sight) {
-                Goal::Run(to) | Goal::Back(to) => entry_bytes(&self.deployment, to),
-                Goal::Keep | Goal::Leave | Goal::Gone => 0,
-            };
-            let wanted = &self.deployment.endpoint_name;
-            let elder = elders.of(&self.key, self.deployment.created, wanted, name);
-            let refused = ledger.refusal(&self.key, wanted, bytes, elder);
-            if refused.is_none() {
-                ledger.refused.remove(&self.key);
-            }
-            if refused != kept.target.refused {
-                kept.target.refused = refused;
+            if self.note_refusal(name, ledgers, elders, now) {
                 self.judge(name, ledgers, now);
             }
         }
@@ -379,33 +412,9 @@ impl Rollout {
                 continue;
             }
             let wanted = &self.deployment.endpoint_name;
-            let taken = match ledger.has(&self.key, wanted) {
-                true => None,
-                false => ledger.holder(&self.key, wanted).cloned(),
-            };
-            let entry = beside(
-                &self.deployment,
-                &self.stages,
-                &order.entry,
-                taken.is_none(),
-            );
-            if let Some(by) = taken {
-                ledger.refused.insert(self.key.clone());
-                if kept.target.refused.is_none() {
-                    kept.target.refused = Some(Refused::NameTaken(by));
-                    touched.any = true;
-                    if entry == order.entry {
-                        self.judge(name, ledgers, now);
-                        continue;
-                    }
-                }
-            }
-            if self
-                .targets
-                .get(name)
-                .and_then(|kept| kept.target.order.as_ref())
-                .is_some_and(|order| order.entry != entry)
-            {
+            let free = ledger.has(&self.key, wanted) || ledger.holder(&self.key, wanted).is_none();
+            let entry = beside(&self.deployment, &self.stages, &order.entry, free);
+            if order.entry != entry {
                 self.place_order(name, Some(entry), ledgers, elders, now, touched);
             }
         }

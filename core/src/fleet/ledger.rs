@@ -86,6 +86,16 @@ impl Ledger {
             .is_some_and(|claim| &claim.endpoint == name)
     }
 
+    /// Whether a further entry may be one too many: only then does one order concern all the others.
+    pub(super) fn is_tight(&self) -> bool {
+        let bytes: u64 = self
+            .claims
+            .values()
+            .map(|claim| u64::from(claim.bytes))
+            .sum();
+        self.claims.len() >= ENTRIES_MAX / 2 || bytes >= ENTRIES_BYTES_MAX / 2
+    }
+
     /// Whether the assignment has room for an entry of so many bytes, in place of the present one.
     pub(super) fn has_room(&self, key: &DeploymentKey, bytes: u32) -> bool {
         let others = || self.claims.iter().filter(|(other, _)| *other != key);

@@ -49,7 +49,10 @@ pub struct Fleet {
     woken_at: BTreeMap<DeploymentKey, Timestamp>,
     ears: Ears,
     heard: BTreeSet<ClusterName>,
+    /// Not heard by this leader yet, and not for so long that they count as silent.
+    unheard: BTreeSet<ClusterName>,
     doubt: Option<Doubt>,
+    listening: bool,
     grace_seconds: u32,
     now: Timestamp,
     dirty: BTreeSet<ClusterName>,
@@ -120,7 +123,9 @@ impl Fleet {
             woken_at: BTreeMap::new(),
             ears: Ears::new(doubt),
             heard: BTreeSet::new(),
+            unheard: BTreeSet::new(),
             doubt: None,
+            listening: false,
             grace_seconds,
             now: Timestamp(i64::MIN),
             dirty: BTreeSet::new(),
@@ -155,6 +160,9 @@ impl Fleet {
             }
             let same_members = before.placement == deployment.placement;
             let renamed = before.endpoint_name != deployment.endpoint_name;
+            let rival = renamed
+                || before.created != deployment.created
+                || before.deleting != deployment.deleting;
             let old_name = before.endpoint_name.clone();
             rollout.redivide |= !same_members
                 || before.policy != deployment.policy
@@ -163,6 +171,9 @@ impl Fleet {
             rollout.rejudge = true;
             if renamed {
                 self.unname(key, &old_name);
+            }
+            if rival {
+                self.touch_rivals(key);
             }
             if !same_members {
                 self.match_all(key);
@@ -174,12 +185,29 @@ impl Fleet {
             }
             self.rollouts.insert(key.clone(), rollout);
             self.match_all(key);
+            self.touch_rivals(key);
         }
         if let Some(rollout) = self.rollouts.get(key) {
             let name = rollout.deployment.endpoint_name.clone();
             self.names.entry(name).or_default().insert(key.clone());
         }
         self.touch_all(key);
+    }
+
+    /// Whoever else wants the deployment's name looks again.
+    fn touch_rivals(&mut self, key: &DeploymentKey) {
+        let name = self
+            .rollouts
+            .get(key)
+            .map(|it| &it.deployment.endpoint_name);
+        let wanting = name
+            .and_then(|name| self.names.get(name))
+            .into_iter()
+            .flatten();
+        let others: Vec<_> = wanting.filter(|other| *other != key).cloned().collect();
+        for other in others {
+            self.touch_all(&other);
+        }
     }
 
     fn unname(&mut self, key: &DeploymentKey, name: &EndpointName) {
@@ -375,6 +403,8 @@ impl Fleet {
                 _ => false,
             };
             let since = target.order.as_ref().and_then(|order| order.since);
+            let names = [target.order.as_ref().map(|it| &it.entry), entry.as_ref()];
+            let names = names.map(|it| it.map(|entry| entry.endpoint_name.clone()));
             target.told = None;
             ledger.untold.remove(key);
             ledger.claim(key, entry.as_ref(), sized.unwrap_or_default());
@@ -383,6 +413,17 @@ impl Fleet {
                 since: Some(since.filter(|_| same_order).unwrap_or(generation)),
             });
             changed = true;
+            let tight = ledger.is_tight();
+            if names[0] != names[1] {
+                for endpoint in names.into_iter().flatten() {
+                    self.contend(key, &endpoint, name);
+                }
+            }
+            if tight {
+                for other in self.targets_of(name) {
+                    self.touch(&other, name);
+                }
+            }
         }
         if changed {
             self.touch(key, name);
@@ -393,6 +434,7 @@ impl Fleet {
     pub fn remove_cluster(&mut self, name: &ClusterName) {
         self.ears.forget(name);
         self.heard.remove(name);
+        self.unheard.remove(name);
         self.dirty.remove(name);
         if self.ledgers.remove(name).is_none() {
             return;
@@ -431,8 +473,30 @@ impl Fleet {
                 self.silences.push(Reverse((at, name.clone(), *grace)));
             }
         }
-        if matches!(connection, ConnectionState::Heard { .. }) {
-            self.heard.insert(name.clone());
+        self.sort(name, connection);
+    }
+
+    /// Notes who is heard, and who is not yet.
+    fn sort(&mut self, name: &ClusterName, connection: ConnectionState) {
+        match connection {
+            // Being told of an old beat again is no sign of life.
+            ConnectionState::Heard { .. }
+                if connection.hearing(self.doubting_grace(), self.now) == Hearing::Heard =>
+            {
+                self.unheard.remove(name);
+                if !self.heard.contains(name) {
+                    self.heard.insert(name.clone());
+                }
+                self.ears.forget(name);
+            }
+            ConnectionState::Heard { .. } => {}
+            ConnectionState::Unheard { .. } => {
+                self.unheard.insert(name.clone());
+            }
+            ConnectionState::Silent | ConnectionState::NeverJoined => {
+                self.unheard.remove(name);
+                self.heard.remove(name);
+            }
         }
     }
 
@@ -446,35 +510,25 @@ impl Fleet {
             return;
         }
         let now = self.now;
-        let graces: Vec<u32> = self.graces.iter().copied().collect();
-        for grace in graces {
-            let was = before.hearing(grace, now);
-            if was != Hearing::Heard && was != Hearing::Unheard
-                || before.turns_silent_at(grace).is_none()
-            {
-                // No silence of it is waited for: it has to be from now on.
-                if let Some(at) = connection.turns_silent_at(grace) {
-                    self.silences.push(Reverse((at, name.clone(), grace)));
-                }
+        let mut turned: Vec<u32> = Vec::new();
+        for grace in &self.graces {
+            let (waited, due) = (
+                before.turns_silent_at(*grace),
+                connection.turns_silent_at(*grace),
+            );
+            // A silence is waited for already, and comes no sooner: it is looked at when that is due.
+            let waits = waited.is_some_and(|at| at > now && due.is_none_or(|due| at <= due));
+            if let Some(at) = due.filter(|_| !waits) {
+                self.silences.push(Reverse((at, name.clone(), *grace)));
             }
-            if was != connection.hearing(grace, now) {
-                self.turned(name, grace);
+            if before.hearing(*grace, now) != connection.hearing(*grace, now) {
+                turned.push(*grace);
             }
         }
-        match connection {
-            // Being told of an old beat again is no sign of life.
-            ConnectionState::Heard { .. }
-                if connection.hearing(self.doubting_grace(), now) == Hearing::Heard =>
-            {
-                self.heard.insert(name.clone());
-                self.ears.forget(name);
-            }
-            ConnectionState::Heard { .. } => {}
-            ConnectionState::Silent | ConnectionState::NeverJoined => {
-                self.heard.remove(name);
-            }
-            ConnectionState::Unheard { .. } => {}
+        for grace in turned {
+            self.turned(name, grace);
         }
+        self.sort(name, connection);
     }
 
     /// A cluster sounds differently by that grace.
@@ -527,13 +581,16 @@ impl Fleet {
             }
             if grace == doubting {
                 self.heard.remove(&name);
+                self.unheard.remove(&name);
                 self.ears.fell_silent(&name, self.now);
             }
             self.turned(&name, grace);
         }
         let doubt = self.ears.judge(self.heard.len(), doubting, self.now);
-        if doubt != self.doubt {
+        let listening = self.ears.listens(self.heard.len(), self.unheard.len());
+        if doubt != self.doubt || listening != self.listening {
             self.doubt = doubt;
+            self.listening = listening;
             let keys: Vec<_> = self.rollouts.keys().cloned().collect();
             for key in keys {
                 self.touch_all(&key);
@@ -599,17 +656,30 @@ impl Fleet {
             if let Some(rollout) = self.rollouts.get_mut(key)
                 && rollout.redivide
             {
-                moved.extend(rollout.divide(&self.ledgers, self.now));
+                let clusters = rollout.divide(&self.ledgers, self.now);
+                let endpoint = &rollout.deployment.endpoint_name;
+                moved.extend(clusters.into_iter().map(|name| (name, endpoint.clone())));
             }
         }
-        // Whoever was refused there for an elder's sake looks again.
-        for name in moved {
-            let refused = self.ledgers.get(&name).map(|it| it.refused.clone());
-            for key in refused.unwrap_or_default() {
-                if !touched.contains_key(&key) {
-                    self.touch(&key, &name);
-                }
+        // Whoever wants the same name there may have an elder now, or none any more.
+        for (name, endpoint) in moved {
+            let wanting = self.names.get(&endpoint).into_iter().flatten();
+            let others: Vec<_> = wanting
+                .filter(|it| !touched.contains_key(*it))
+                .cloned()
+                .collect();
+            for other in others {
+                self.touch(&other, &name);
             }
+        }
+    }
+
+    /// Whoever else wants the name looks again on the cluster.
+    fn contend(&mut self, key: &DeploymentKey, endpoint: &EndpointName, name: &ClusterName) {
+        let wanting = self.names.get(endpoint).into_iter().flatten();
+        let others: Vec<_> = wanting.filter(|other| *other != key).cloned().collect();
+        for other in others {
+            self.touch(&other, name);
         }
     }
 
@@ -626,6 +696,13 @@ impl Fleet {
         }
         for (other, name) in touched.freed {
             self.touch(&other, &name);
+        }
+        for name in touched.tight {
+            for other in self.targets_of(&name) {
+                if &other != key {
+                    self.touch(&other, &name);
+                }
+            }
         }
         self.settle_dirty();
     }
@@ -655,10 +732,11 @@ impl Fleet {
             Reach::Targets(targets) => targets.iter().cloned().collect(),
         };
         for _ in 0..STEPS_MAX {
-            let context = rollout.advance(ledgers, self.doubt, now);
+            let context = rollout.advance(ledgers, self.doubt, self.listening, now);
             if context != rollout.context {
                 rollout.context = context;
                 rollout.judge_all(ledgers, now);
+                names = rollout.targets.keys().cloned().collect();
                 continue;
             }
             let elders = Elders {
@@ -673,6 +751,7 @@ impl Fleet {
             let any = given.any;
             touched.any |= any;
             touched.freed.append(&mut given.freed);
+            touched.tight.append(&mut given.tight);
             touched.clusters.append(&mut given.clusters);
             if !any {
                 break;
@@ -834,7 +913,9 @@ impl Fleet {
             names.push(name.clone());
         }
         for name in names {
-            self.touch(key, &name);
+            for other in self.targets_of(&name) {
+                self.touch(&other, &name);
+            }
         }
         self.settle_dirty();
     }

@@ -79,12 +79,27 @@ pub(super) struct Seat {
 /// What an order to a target costs of a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cost {
-    /// It holds its place already, and is sent elsewhere in it.
+    /// It holds a place for the revision already, and is told anew.
     OwnPlace,
+    /// It holds a place for the revision from before it was taken back there, and gets it again.
+    Again,
+    /// It holds a place, and is sent elsewhere in it.
+    Redirected,
     /// It looks unavailable: a place among those on their way.
     Broken,
     /// It serves: a place in both budgets.
     Serving,
+}
+
+impl Cost {
+    /// The cheapest first.
+    pub(super) const ALL: [Self; 5] = [
+        Self::OwnPlace,
+        Self::Again,
+        Self::Redirected,
+        Self::Broken,
+        Self::Serving,
+    ];
 }
 
 /// One stage with its counts, and who wants to go forward in it.
@@ -414,7 +429,9 @@ fn cost(judged: Judged) -> Cost {
         return Cost::OwnPlace;
     }
     match (class.has(Flag::Moving), class.has(Flag::Unavailable)) {
-        (true, _) => Cost::OwnPlace,
+        (true, _) if class.has(Flag::Underway) && class.has(Flag::Given) => Cost::OwnPlace,
+        (true, _) if class.has(Flag::Underway) => Cost::Again,
+        (true, _) => Cost::Redirected,
         (false, true) => Cost::Broken,
         (false, false) => Cost::Serving,
     }

@@ -116,6 +116,23 @@ impl<'a> Sight<'a> {
         })
     }
 
+    /// Its session answers, and by its last word none of its nodes does, nor fell silent over an order.
+    pub(super) fn nodes_away(&self) -> bool {
+        let away = |report: &ModelReport| {
+            report.nodes.desired > 0 && report.nodes.silent >= report.nodes.desired
+        };
+        let said = match self.run() {
+            Some(_) => self.fresh(),
+            None => self.target.report.as_ref(),
+        };
+        self.facts.hearing == Hearing::Heard && said.is_some_and(away)
+    }
+
+    /// Nothing can be expected of it: no session answers, or none of its nodes.
+    pub(super) fn silent(&self) -> bool {
+        matches!(self.facts.hearing, Hearing::Silent | Hearing::NeverJoined) || self.nodes_away()
+    }
+
     /// It was told to run something and is, for all that is known, not yet there.
     pub(super) fn moving(&self) -> bool {
         self.run().is_some() && !self.fresh().is_some_and(is_over)

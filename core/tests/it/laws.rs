@@ -1,6 +1,6 @@
 //! Laws over any state at all, however it came about: what was persisted and seen is arbitrary.
 
-use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest};
+use proptest::prelude::{ProptestConfig, TestCaseError, any, prop_assert, proptest};
 
 use rimward_core::fleet::{
     self, Action, AfterUpdate, Amount, BeforeUpdate, Cluster, ConnectionState, Desired, Entry,
@@ -15,9 +15,11 @@ use rimward_core::time::Timestamp;
 
 use crate::choices::Choices;
 use crate::fixtures::{
-    ALIVE, NOW, SILENT, cluster, deployment, entry, key, labels, named, plan_at, rev, stage,
+    ALIVE, NOW, Planned, SILENT, cluster, deployment, entry, key, labels, named, plan_at, rev,
+    stage,
 };
 use crate::hub::Hub;
+use crate::simulation::knob;
 
 const REVISIONS: [&str; 4] = ["r0", "r1", "r2", "r3"];
 
@@ -26,106 +28,183 @@ proptest! {
 
     #[test]
     fn any_plan_keeps_the_promises(seed in any::<u64>()) {
-        let (desired, observed) = state(&mut Choices::new(seed));
-        let planned = plan_at(&desired, &observed, NOW);
-        let broken = lint::check(Checked {
-            desired: &desired,
-            observed: &observed,
-            fleet: &planned.fleet,
-            plan: &planned.plan,
-            now: NOW,
-        });
-        prop_assert!(broken.is_empty(), "{}", broken[0]);
+        check_any_plan_keeps_the_promises(replayed(seed))?;
     }
 
     #[test]
     fn planning_again_after_applying_leaves_nothing_to_do(seed in any::<u64>()) {
-        let (desired, observed) = state(&mut Choices::new(seed));
-        let mut hub = Hub::new(desired, observed);
-        hub.turn();
-        let first = hub.said.clone();
-        let told: Vec<_> = hub.observed.clusters.values().map(|it| it.entries.clone()).collect();
-        hub.fleet.resync();
-        let again = hub.turn();
-        prop_assert!(again.clusters.is_empty(), "{:?}", again.clusters);
-        for (key, second) in &again.deployments {
-            prop_assert!(second.outcomes.is_empty(), "{key}: {:?}", second.outcomes);
-            prop_assert!(second.transitions.is_empty(), "{key}: {:?}", second.transitions);
-            let mut first = first[key].clone();
-            first.outcomes.clear();
-            first.transitions.clear();
-            let (one, two) = (format!("{first:#?}"), format!("{second:#?}"));
-            let differs: Vec<_> = one.lines().zip(two.lines()).filter(|(a, b)| a != b).collect();
-            prop_assert!(&first == second, "{key}: {differs:?}");
-        }
-        // And a new leader, who knows only what stands there, changes nothing either; but that membership of
-        // stages by number does not stick over its head.
-        let counted = hub.desired.deployments.values().flat_map(|it| &it.policy.stages);
-        if counted.into_iter().any(|it| !matches!(it.members, Members::Selector(_))) {
-            return Ok(());
-        }
-        hub.fleet = fleet::fleet(&hub.desired, &hub.observed);
-        hub.turn();
-        let after: Vec<_> = hub.observed.clusters.values().map(|it| it.entries.clone()).collect();
-        for (before, after) in told.iter().zip(&after) {
-            let differs: Vec<_> = after.iter().filter(|(key, it)| before.get(*key) != Some(*it)).collect();
-            let was: Vec<_> = differs.iter().map(|(key, _)| before.get(*key)).collect();
-            prop_assert!(before == after, "{differs:?} was {was:?}");
-        }
+        check_planning_again_after_applying_leaves_nothing_to_do(replayed(seed))?;
     }
 
     #[test]
     fn what_is_kept_up_is_what_it_would_be_from_nothing(seed in any::<u64>()) {
-        let choices = &mut Choices::new(seed);
-        let (desired, observed) = state(choices);
-        let (other_desired, other_observed) = state(choices);
-        let mut fleet = fleet::fleet(&desired, &observed);
-        fleet.plan(NOW);
-        // Another state comes over it, object by object, in any order.
-        for (name, cluster) in &other_observed.clusters {
-            if choices.chance(70) {
-                fleet.set_cluster(name, cluster.clone());
-            }
-            if choices.chance(20) {
-                fleet.plan(NOW);
-            }
-        }
-        for (key, deployment) in &other_desired.deployments {
-            match choices.below(4) {
-                0 => fleet.remove_deployment(key, choices.chance(30)),
-                _ => fleet.set_deployment(key, deployment.clone()),
-            }
-            if choices.chance(30) {
-                fleet.plan(NOW.plus_seconds(choices.small(400)));
-            }
-        }
-        for name in observed.clusters.keys() {
-            match choices.below(6) {
-                0 => fleet.remove_cluster(name),
-                1 => fleet.hear(name, SILENT),
-                2 => fleet.hear(name, ConnectionState::Heard { at: NOW }),
-                _ => {}
-            }
-        }
-        fleet.plan(NOW.plus_seconds(500));
-        let audit = fleet.audit();
-        prop_assert!(audit.is_ok(), "{audit:?}");
+        check_what_is_kept_up_is_what_it_would_be_from_nothing(replayed(seed))?;
     }
 
     #[test]
     fn every_reason_has_words(seed in any::<u64>()) {
-        let (desired, observed) = state(&mut Choices::new(seed));
-        let planned = plan_at(&desired, &observed, NOW);
-        for (key, answer) in &planned.deployments {
-            let waiting = planned.waiting(key);
-            for (_, because) in &waiting {
-                prop_assert!(!because.to_string().is_empty() && !because.reason().is_empty());
-            }
-            prop_assert!(waiting.is_empty() || answer.waiting_for().is_some());
-            let conditions = &answer.conditions;
-            prop_assert!(!(conditions.ready.status && conditions.reconciling.status));
-            prop_assert!(!(conditions.ready.status && conditions.stalled.status));
-            prop_assert!(!(conditions.reconciling.status && conditions.stalled.status));
+        check_every_reason_has_words(replayed(seed))?;
+    }
+}
+
+/// `RIMWARD_SEED` replays one case.
+fn replayed(seed: u64) -> u64 {
+    knob("RIMWARD_SEED").unwrap_or(seed)
+}
+
+fn check_any_plan_keeps_the_promises(seed: u64) -> Result<(), TestCaseError> {
+    let (desired, observed) = state(&mut Choices::new(seed));
+    let planned = plan_at(&desired, &observed, NOW);
+    let broken = lint::check(Checked {
+        desired: &desired,
+        observed: &observed,
+        fleet: &planned.fleet,
+        plan: &planned.plan,
+        now: NOW,
+    });
+    if knob("RIMWARD_SEED").is_some() {
+        describe(&desired, &observed, &planned);
+    }
+    prop_assert!(broken.is_empty(), "{}", broken[0]);
+    Ok(())
+}
+
+fn check_planning_again_after_applying_leaves_nothing_to_do(
+    seed: u64,
+) -> Result<(), TestCaseError> {
+    let (desired, observed) = state(&mut Choices::new(seed));
+    let mut hub = Hub::new(desired, observed);
+    hub.turn();
+    let first = hub.said.clone();
+    let told: Vec<_> = hub
+        .observed
+        .clusters
+        .values()
+        .map(|it| it.entries.clone())
+        .collect();
+    hub.fleet.resync();
+    let again = hub.turn();
+    prop_assert!(again.clusters.is_empty(), "{:?}", again.clusters);
+    for (key, second) in &again.deployments {
+        prop_assert!(second.outcomes.is_empty(), "{key}: {:?}", second.outcomes);
+        prop_assert!(
+            second.transitions.is_empty(),
+            "{key}: {:?}",
+            second.transitions
+        );
+        let mut first = first[key].clone();
+        first.outcomes.clear();
+        first.transitions.clear();
+        let (one, two) = (format!("{first:#?}"), format!("{second:#?}"));
+        let differs: Vec<_> = one
+            .lines()
+            .zip(two.lines())
+            .filter(|(a, b)| a != b)
+            .collect();
+        prop_assert!(&first == second, "{key}: {differs:?}");
+    }
+    // And a new leader, who knows only what stands there, changes nothing either; but that membership of
+    // stages by number does not stick over its head.
+    let counted = hub
+        .desired
+        .deployments
+        .values()
+        .flat_map(|it| &it.policy.stages);
+    if counted
+        .into_iter()
+        .any(|it| !matches!(it.members, Members::Selector(_)))
+    {
+        return Ok(());
+    }
+    hub.fleet = fleet::fleet(&hub.desired, &hub.observed);
+    hub.turn();
+    let after: Vec<_> = hub
+        .observed
+        .clusters
+        .values()
+        .map(|it| it.entries.clone())
+        .collect();
+    for (before, after) in told.iter().zip(&after) {
+        let differs: Vec<_> = after
+            .iter()
+            .filter(|(key, it)| before.get(*key) != Some(*it))
+            .collect();
+        let was: Vec<_> = differs.iter().map(|(key, _)| before.get(*key)).collect();
+        prop_assert!(before == after, "{differs:?} was {was:?}");
+    }
+    Ok(())
+}
+
+fn check_what_is_kept_up_is_what_it_would_be_from_nothing(seed: u64) -> Result<(), TestCaseError> {
+    let choices = &mut Choices::new(seed);
+    let (desired, observed) = state(choices);
+    let (other_desired, other_observed) = state(choices);
+    let mut fleet = fleet::fleet(&desired, &observed);
+    fleet.plan(NOW);
+    // Another state comes over it, object by object, in any order.
+    for (name, cluster) in &other_observed.clusters {
+        if choices.chance(70) {
+            fleet.set_cluster(name, cluster.clone());
+        }
+        if choices.chance(20) {
+            fleet.plan(NOW);
+        }
+    }
+    for (key, deployment) in &other_desired.deployments {
+        match choices.below(4) {
+            0 => fleet.remove_deployment(key, choices.chance(30)),
+            _ => fleet.set_deployment(key, deployment.clone()),
+        }
+        if choices.chance(30) {
+            fleet.plan(NOW.plus_seconds(choices.small(400)));
+        }
+    }
+    for name in observed.clusters.keys() {
+        match choices.below(6) {
+            0 => fleet.remove_cluster(name),
+            1 => fleet.hear(name, SILENT),
+            2 => fleet.hear(name, ConnectionState::Heard { at: NOW }),
+            _ => {}
+        }
+    }
+    fleet.plan(NOW.plus_seconds(500));
+    let audit = fleet.audit();
+    prop_assert!(audit.is_ok(), "{audit:?}");
+    Ok(())
+}
+
+fn check_every_reason_has_words(seed: u64) -> Result<(), TestCaseError> {
+    let (desired, observed) = state(&mut Choices::new(seed));
+    let planned = plan_at(&desired, &observed, NOW);
+    for (key, answer) in &planned.deployments {
+        let waiting = planned.waiting(key);
+        for (_, because) in &waiting {
+            prop_assert!(!because.to_string().is_empty() && !because.reason().is_empty());
+        }
+        prop_assert!(waiting.is_empty() || answer.waiting_for().is_some());
+        let conditions = &answer.conditions;
+        prop_assert!(!(conditions.ready.status && conditions.reconciling.status));
+        prop_assert!(!(conditions.ready.status && conditions.stalled.status));
+        prop_assert!(!(conditions.reconciling.status && conditions.stalled.status));
+    }
+    Ok(())
+}
+
+/// What a replayed case is about.
+fn describe(desired: &Desired, observed: &Observed, planned: &Planned) {
+    for (key, deployment) in &desired.deployments {
+        eprintln!("{key}: {deployment:#?}");
+        for (name, cluster) in &observed.clusters {
+            let report = cluster.report.as_ref();
+            eprintln!(
+                "{name} {:?} generation {} {:?}\n  said {:?} {:?}\n  {:?}",
+                cluster.connection,
+                cluster.generation,
+                cluster.entries.get(key),
+                report.map(|it| it.observed_generation),
+                report.and_then(|it| it.models.get(key)),
+                planned.fleet.decisions(key).get(name),
+            );
         }
     }
 }

@@ -10,15 +10,18 @@ mod cluster_words;
 mod device;
 mod failure_words;
 mod fixtures;
+mod fleet_laws;
 mod fleet_words;
 mod hub;
 mod laws;
+mod leader;
 mod node_fixtures;
+mod outpost;
+mod people;
 mod policy_words;
 mod silence_words;
 mod silent_node;
-#[cfg(any())]
 mod simulation;
 mod site;
-#[cfg(any())]
+mod truth;
 mod world;

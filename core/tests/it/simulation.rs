@@ -1,80 +1,130 @@
-//! Whole histories of simulated fleets. A failure prints its seed; `RIMWARD_SEED=n` runs that one
-//! alone, `RIMWARD_SEEDS=n` runs so many.
+//! Whole histories of simulated fleets, every plan of which is judged by the truth.
+//!
+//! A failure prints its seed. `RIMWARD_SEED=n` runs that one alone, `RIMWARD_SEEDS=n` so many, and
+//! `RIMWARD_LAWS_MINUTES=n` fresh ones for so long.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
 
 use crate::world::World;
 
-const SEEDS: u64 = 120;
-const TROUBLED_STEPS: usize = 120;
-const CALM_STEPS_MAX: usize = 600;
+const SEEDS: u64 = 60;
+const TROUBLED_STEPS: usize = 150;
+const CALM_STEPS_MAX: usize = 700;
+const HELP_AFTER_STEPS: usize = 12;
 
 #[test]
 fn whatever_happens_promises_hold_and_a_good_revision_gets_everywhere_in_the_end() {
-    let seeds = match (knob("RIMWARD_SEED"), knob("RIMWARD_SEEDS")) {
-        (Some(only), _) => only..only + 1,
-        (None, count) => 0..count.unwrap_or(SEEDS),
-    };
-    for seed in seeds {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| history(seed))) {
+    let steps = over_seeds(SEEDS, history);
+    eprintln!("{steps} planner steps");
+}
+
+/// Runs a history for each seed that is asked for. Gives the planner's steps.
+pub(crate) fn over_seeds(usual: u64, run: impl Fn(u64) -> u64) -> u64 {
+    let guarded = |seed: u64| match catch_unwind(AssertUnwindSafe(|| run(seed))) {
+        Ok(steps) => steps,
+        Err(panic) => {
             eprintln!("the history of RIMWARD_SEED={seed} broke a promise");
             resume_unwind(panic);
         }
+    };
+    if let Some(only) = knob("RIMWARD_SEED") {
+        return guarded(only);
     }
+    if let Some(minutes) = knob("RIMWARD_LAWS_MINUTES") {
+        return for_minutes(minutes, guarded);
+    }
+    (0..knob("RIMWARD_SEEDS").unwrap_or(usual))
+        .map(guarded)
+        .sum()
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "how long a test runs, and fresh seeds for it"
+)]
+fn for_minutes(minutes: u64, run: impl Fn(u64) -> u64) -> u64 {
+    let begun = std::time::Instant::now();
+    let fresh = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let fresh = fresh.map_or(1, |it| it.as_secs() * 1_000_000);
+    let (mut steps, mut seed) = (0, fresh);
+    while begun.elapsed() < Duration::from_secs(minutes * 60) {
+        steps += run(seed);
+        seed += 1;
+    }
+    eprintln!("{} histories from seed {fresh}", seed - fresh);
+    steps
 }
 
 #[allow(
     clippy::disallowed_methods,
     reason = "a test's knob, not a decision's input"
 )]
-fn knob(name: &str) -> Option<u64> {
+pub(crate) fn knob(name: &str) -> Option<u64> {
     std::env::var(name)
         .ok()
         .map(|number| number.parse().unwrap())
 }
 
-fn history(seed: u64) {
-    let mut world = World::new(seed);
+fn history(seed: u64) -> u64 {
+    let mut world = World::any(seed);
     for _ in 0..TROUBLED_STEPS {
-        world.step(false);
+        world.trouble();
+        let seconds = match world.hub_away_steps {
+            6 => 200_000,
+            _ => 1 + world.choices.small(50),
+        };
+        world.step(seconds);
     }
-    world.heal();
+    world.calm_down();
     let mut steps = 0;
-    while !settled(&world) {
-        world.step(true);
+    while !world.settled() {
+        if steps % HELP_AFTER_STEPS == HELP_AFTER_STEPS - 1 {
+            world.help(steps / HELP_AFTER_STEPS);
+        }
+        let seconds = 1 + world.choices.small(50);
+        world.step(seconds);
         steps += 1;
+        let nobody = !world
+            .sites
+            .values()
+            .any(crate::outpost::Outpost::has_living_nodes);
+        if nobody {
+            break;
+        }
         assert!(
             steps < CALM_STEPS_MAX,
             "not rolled out in {steps} calm steps: {}",
             stuck(&world)
         );
     }
+    world.planner_steps
 }
 
-/// By the truth, every device runs what its deployment asks for, and the hub knows.
-fn settled(world: &World) -> bool {
-    world.desired.deployments.iter().all(|(key, deployment)| {
-        deployment.target == deployment.current
-            && world.sites.iter().all(|(name, site)| {
-                let entry = world.hub_side(name).entries.get(key);
-                entry.is_some_and(|entry| Some(&entry.revision) == deployment.target.as_ref())
-                    && site
-                        .devices
-                        .values()
-                        .all(|device| device.truly_serves(key) == deployment.target.as_ref())
-            })
-    })
-}
-
-fn stuck(world: &World) -> String {
-    let plan = rimward_core::fleet::plan(&world.desired, &world.observed, world.now);
-    let said = plan.deployments.iter().map(|(key, answer)| {
-        let record = &world.deployment(key).stage;
-        format!(
-            "{key}: {:?}; {record:?}; {:?}",
-            answer.waiting_for(),
-            answer.waiting
-        )
-    });
-    said.collect::<Vec<_>>().join("\n")
+pub(crate) fn stuck(world: &World) -> String {
+    let mut lines = Vec::new();
+    let Some(leader) = &world.leader else {
+        return "no hub".to_owned();
+    };
+    lines.push(format!("doubt {:?}", leader.fleet.doubt()));
+    for (key, (deployment, _)) in &world.deployments {
+        lines.push(format!(
+            "{key}: update {:?} {:#?}",
+            deployment.update, deployment.standing
+        ));
+        for (name, decision) in leader.fleet.decisions(key) {
+            let site = &world.sites[&name];
+            lines.push(format!(
+                "{name} alive {} runs {}: {:?}",
+                site.has_living_nodes(),
+                deployment
+                    .update
+                    .as_ref()
+                    .is_some_and(|it| site.truly_runs(key, it)),
+                decision.because.map(|it| it.to_string())
+            ));
+        }
+    }
+    lines.join("\n")
 }

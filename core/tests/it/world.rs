@@ -1,364 +1,305 @@
-//! A simulated hub over simulated sites. Every plan that it makes is checked before it is applied.
+//! A simulated fleet around the incremental planner: the API server's objects, the sites, time, and a hub
+//! that comes and goes.
+//!
+//! Owns the truth. Every plan is judged by it, not by what the planner leaves out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rimward_core::fleet::{
-    self, Amount, Cluster, Connection, Deployment, Desired, Members, Observed, Offline,
-    OfflineMode, OnFailure, Policy, Revision, stage_groups,
+    Action, Cluster, ConnectionState, Deployment, Entry, Policy, Revision, Transition,
 };
 use rimward_core::ids::{ClusterName, DeploymentKey, RevisionName};
-use rimward_core::lint;
 use rimward_core::selector::Selector;
-use rimward_core::time::Timestamp;
 
 use crate::choices::Choices;
-use crate::fixtures::{NOW, apply, cluster, deployment, key, labels, named, rev, stage};
-use crate::site::Site;
+use crate::fixtures::{cluster, deployment, key, labels, named, rev};
+use crate::leader::Leader;
+use crate::outpost::{Around, Kind, Outpost};
+
+/// What is written about one site at the API server.
+#[derive(Debug)]
+pub(crate) struct Object {
+    /// As it stands. Its connection is not the server's to say.
+    pub(crate) now: Cluster,
+    /// States that the hub has not seen yet, oldest first; the last is `now`.
+    pub(crate) unseen: VecDeque<Cluster>,
+    /// A leader wrote that it is silent, and none has heard it since.
+    pub(crate) called_silent: bool,
+    pub(crate) joined: bool,
+    /// A write on its way whose sender has given up: it lands later, or never.
+    pub(crate) late: Option<Late>,
+}
+
+/// A write of entries over the generation that its sender knew.
+#[derive(Clone, Debug)]
+pub(crate) struct Late {
+    pub(crate) over: u64,
+    pub(crate) entries: BTreeMap<DeploymentKey, Entry>,
+}
+
+impl Object {
+    fn new(now: Cluster) -> Self {
+        Self {
+            now,
+            unseen: VecDeque::new(),
+            called_silent: false,
+            joined: false,
+            late: None,
+        }
+    }
+
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Cluster)) {
+        let before = self.now.clone();
+        change(&mut self.now);
+        if before != self.now {
+            self.unseen.push_back(self.now.clone());
+        }
+    }
+
+    /// A write on its way arrives, or never will.
+    pub(crate) fn settle(&mut self, choices: &mut Choices) {
+        if let Some(late) = self.late.take()
+            && choices.chance(50)
+        {
+            self.write(late);
+        }
+    }
+
+    /// Writes entries, if nobody else wrote since. Says whether that was so.
+    pub(crate) fn write(&mut self, late: Late) -> bool {
+        if late.over != self.now.generation {
+            return false;
+        }
+        self.change(|it| {
+            if it.entries != late.entries {
+                it.entries = late.entries;
+                it.generation += 1;
+            }
+        });
+        true
+    }
+}
+
+/// How much goes wrong around the hub.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trouble {
+    /// Percent of writes that are lost, of unknown outcome or late.
+    pub(crate) writes: usize,
+    /// Percent of steps in which the hub dies.
+    pub(crate) crashes: usize,
+    /// Percent of steps in which a living hub does not get to plan, and of watch events that are late.
+    pub(crate) late: usize,
+}
 
 #[derive(Debug)]
 pub(crate) struct World {
-    pub(crate) desired: Desired,
-    pub(crate) observed: Observed,
-    pub(crate) sites: BTreeMap<ClusterName, Site>,
-    pub(crate) now: Timestamp,
-    pub(crate) bad: BTreeSet<RevisionName>,
+    pub(crate) elapsed_seconds: i64,
+    pub(crate) objects: BTreeMap<ClusterName, Object>,
+    pub(crate) sites: BTreeMap<ClusterName, Outpost>,
+    /// Deployments as they stand at the server, with a version that each write moves on.
+    pub(crate) deployments: BTreeMap<DeploymentKey, (Deployment, u64)>,
+    pub(crate) kinds: BTreeMap<RevisionName, Kind>,
+    pub(crate) registry_away: bool,
+    pub(crate) leader: Option<Leader>,
+    pub(crate) trouble: Trouble,
+    /// Chance in what happens to sites and people.
     pub(crate) choices: Choices,
-    last_beat: BTreeMap<ClusterName, Timestamp>,
-    /// Clusters that a plan put on their way and that, by the truth, have not arrived.
-    granted: BTreeSet<(DeploymentKey, ClusterName)>,
-    revisions: u32,
+    /// Chance in what happens to the hub, so that a history can be had with another hub.
+    pub(crate) hub_choices: Choices,
+    /// Steps for which no hub starts.
+    pub(crate) hub_away_steps: u32,
+    /// Sites at which an order to run a revision ever stood.
+    pub(crate) ordered: BTreeMap<RevisionName, BTreeSet<ClusterName>>,
+    /// What leaders wrote of what they did.
+    pub(crate) told: Vec<(DeploymentKey, Transition)>,
+    /// How often each action was decided, as leaders wrote it.
+    pub(crate) decided: BTreeMap<String, u32>,
+    pub(crate) planner_steps: u64,
+    pub(crate) revisions: u32,
+    pub(crate) requests: u32,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, clusters: usize) -> Self {
         let mut choices = Choices::new(seed);
-        let count = 1 + choices.below(7);
-        let mut observed = Observed::default();
+        let mut objects = BTreeMap::new();
         let mut sites = BTreeMap::new();
-        for index in 0..count {
+        for index in 0..clusters {
             let name = named(&format!("c{index}"));
-            let mut hub_side = cluster();
-            hub_side.labels = labels(&[("tier", choices.pick(&["canary", "main", "late"]))]);
-            hub_side.report = None;
-            hub_side.generation = 0;
-            observed.clusters.insert(name.clone(), hub_side);
-            sites.insert(name, Site::with_nodes(1 + choices.below(3)));
+            let mut it = cluster();
+            it.labels = labels(&[("tier", choices.pick(&["canary", "main", "late"]))]);
+            it.report = None;
+            it.generation = 0;
+            it.connection = ConnectionState::NeverJoined;
+            objects.insert(name.clone(), Object::new(it));
+            let seed = seed
+                .wrapping_mul(31)
+                .wrapping_add(1000 + u64::try_from(index).unwrap());
+            sites.insert(name, Outpost::new(1 + choices.small(3), seed));
         }
-        let mut world = Self {
-            desired: Desired::default(),
-            last_beat: observed
-                .clusters
-                .keys()
-                .map(|name| (name.clone(), NOW))
-                .collect(),
-            observed,
+        Self {
+            elapsed_seconds: 0,
+            objects,
             sites,
-            now: NOW,
-            bad: BTreeSet::new(),
+            deployments: BTreeMap::new(),
+            kinds: BTreeMap::new(),
+            registry_away: false,
+            leader: None,
+            trouble: Trouble::default(),
             choices,
-            granted: BTreeSet::new(),
+            hub_choices: Choices::new(seed ^ 0xabcd_ef01),
+            hub_away_steps: 0,
+            ordered: BTreeMap::new(),
+            told: Vec::new(),
+            decided: BTreeMap::new(),
+            planner_steps: 0,
             revisions: 0,
-        };
-        for name in ["a", "b"].iter().take(1 + world.choices.below(2)) {
-            let mut new = deployment("none", None);
-            new.endpoint_name = name.parse().unwrap();
-            new.target = None;
-            new.revisions.clear();
-            new.policy = policy(&mut world.choices);
-            world.desired.deployments.insert(key(name), new);
-            world.release(&key(name), None);
+            requests: 0,
         }
-        world
     }
 
-    /// People ask for a new revision; `good` says what it is, else chance does.
-    pub(crate) fn release(&mut self, key: &DeploymentKey, good: Option<bool>) {
+    /// A deployment on every cluster that asks for nothing yet.
+    pub(crate) fn deploy(&mut self, name: &str, policy: Policy) -> DeploymentKey {
+        let mut new = deployment("none", None);
+        new.endpoint_name = name.parse().unwrap();
+        new.update = None;
+        new.revisions.clear();
+        new.policy = policy;
+        self.deployments.insert(key(name), (new, 1));
+        key(name)
+    }
+
+    /// People ask for a new revision.
+    pub(crate) fn release(&mut self, key: &DeploymentKey, kind: Kind) -> RevisionName {
         self.revisions += 1;
         let name = rev(&format!("{}-{}", key.name, self.revisions));
-        if !good.unwrap_or_else(|| self.choices.chance(65)) {
-            self.bad.insert(name.clone());
-        }
-        let deployment = self.desired.deployments.get_mut(key).unwrap();
+        self.kinds.insert(name.clone(), kind);
         let fresh = Revision {
             entry_bytes: 1000,
             ..Revision::default()
         };
-        deployment.revisions.insert(name.clone(), fresh);
-        deployment.target = Some(name);
-    }
-
-    /// A moment passes. In calm nothing breaks and nothing is late.
-    pub(crate) fn step(&mut self, calm: bool) {
-        self.now = Timestamp(self.now.0 + 1 + i64::from(self.choices.small(40)));
-        if !calm {
-            self.trouble();
-        }
-        let now = self.now;
-        for (name, site) in &mut self.sites {
-            for device in site.devices.values_mut() {
-                device.step(&self.bad, calm, &mut self.choices);
-            }
-            let hub_side = self.observed.clusters.get_mut(name).unwrap();
-            if calm || self.choices.chance(60) {
-                site.mirror(hub_side.generation, &hub_side.entries);
-            }
-            if calm || self.choices.chance(70) {
-                site.pace(now);
-            }
-            if let Some(report) = site.deliver(calm, &mut self.choices) {
-                hub_side.report = Some(report);
-            }
-            if !site.cut && (calm || self.choices.chance(80)) {
-                self.last_beat.insert(name.clone(), now);
-            }
-            let age = now.seconds_since(self.last_beat[name]);
-            if hub_side.connection != Connection::NeverJoined || age == 0 {
-                hub_side.connection = Connection::Beat { age_seconds: age };
-            }
-        }
-        let (sites, observed) = (&self.sites, &self.observed);
-        self.granted.retain(|(key, name)| {
-            let entry = observed.clusters[name].entries.get(key);
-            entry.is_some_and(|entry| sites[name].truly_on_its_way(key, entry))
+        let update = name.clone();
+        self.edit(key, |it| {
+            it.revisions.insert(update.clone(), fresh);
+            it.update = Some(update);
         });
-        if calm || self.choices.chance(70) {
-            self.plan();
-        }
+        name
     }
 
-    /// Links break, nodes fall silent, sessions restart, people change their minds.
-    fn trouble(&mut self) {
-        let choices = &mut self.choices;
-        for (name, site) in &mut self.sites {
-            if choices.chance(5) {
-                site.cut = !site.cut;
-            }
-            if choices.chance(5) {
-                site.restart();
-            }
-            for device in site.devices.values_mut() {
-                if choices.chance(4) {
-                    device.silent = !device.silent;
-                }
-            }
-            let hub_side = self.observed.clusters.get_mut(name).unwrap();
-            if choices.chance(1) {
-                hub_side.paused = !hub_side.paused;
-            }
-            if choices.chance(1) {
-                hub_side.held = hub_side.held.is_none().then(|| "harvest".to_owned());
-            }
-            if choices.chance(1) {
-                hub_side.labels = labels(&[("tier", choices.pick(&["canary", "main", "late"]))]);
-            }
-        }
-        let keys: Vec<_> = self.desired.deployments.keys().cloned().collect();
-        for key in keys {
-            match self.choices.below(60) {
-                0 => self.release(&key, None),
-                1 => self.go_back(&key),
-                2 => {
-                    let deployment = self.desired.deployments.get_mut(&key).unwrap();
-                    deployment.paused = !deployment.paused;
-                }
-                3 => {
-                    let edited = policy(&mut self.choices);
-                    self.desired.deployments.get_mut(&key).unwrap().policy = edited;
-                }
-                4 => {
-                    let max = self.choices.chance(50).then(|| 1 + self.choices.small(4));
-                    self.desired
-                        .deployments
-                        .get_mut(&key)
-                        .unwrap()
-                        .placement
-                        .max_clusters = max;
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn go_back(&mut self, key: &DeploymentKey) {
-        let known: Vec<_> = self.desired.deployments[key]
-            .revisions
-            .keys()
-            .cloned()
-            .collect();
-        let to = self.choices.pick(&known);
-        self.desired.deployments.get_mut(key).unwrap().target = Some(to);
-    }
-
-    /// All is well again, and people ask for a good revision everywhere.
-    pub(crate) fn heal(&mut self) {
-        for (name, site) in &mut self.sites {
-            site.cut = false;
-            for device in site.devices.values_mut() {
-                device.silent = false;
-            }
-            let hub_side = self.observed.clusters.get_mut(name).unwrap();
-            hub_side.paused = false;
-            hub_side.held = None;
-        }
-        let keys: Vec<_> = self.desired.deployments.keys().cloned().collect();
-        for key in keys {
-            self.release(&key, Some(true));
-            let deployment = self.desired.deployments.get_mut(&key).unwrap();
-            deployment.paused = false;
-            deployment.placement.max_clusters = None;
-        }
-    }
-
-    fn plan(&mut self) {
-        let plan = fleet::plan(&self.desired, &self.observed, self.now);
-        let broken = lint::check(&self.desired, &self.observed, &plan);
-        assert!(broken.is_empty(), "lint: {}", broken[0]);
-        self.true_budgets(&plan);
-        apply(&mut self.desired, &mut self.observed, &plan);
-        let again = fleet::plan(&self.desired, &self.observed, self.now);
-        same(&plan, &again);
-        for (key, deployment) in &self.desired.deployments {
-            let current = deployment.current.as_ref();
-            assert!(
-                !current.is_some_and(|it| self.bad.contains(it)),
-                "{key}: promoted a bad one"
-            );
-        }
-    }
-
-    /// By the truth, clusters that plans put on their way stay within the budgets.
-    fn true_budgets(&mut self, plan: &fleet::Plan) {
-        for key in self.desired.deployments.keys() {
-            let before = self.granted.clone();
-            for (name, hub_side) in &self.observed.clusters {
-                let entry = plan.clusters.get(name).and_then(|entries| entries.get(key));
-                let runs = |entry: &fleet::Entry| {
-                    (entry.action == fleet::Action::Run).then(|| entry.revision.clone())
-                };
-                let after = entry.and_then(runs);
-                if after.is_some() && after != hub_side.entries.get(key).and_then(runs) {
-                    self.granted.insert((key.clone(), name.clone()));
-                }
-            }
-            for group in stage_groups(&self.desired, &self.observed, key) {
-                let mine = |all: &BTreeSet<(DeploymentKey, ClusterName)>| {
-                    let counted = group.counted.iter().map(|(name, _)| name);
-                    counted
-                        .filter(|name| all.contains(&(key.clone(), (*name).clone())))
-                        .count()
-                };
-                let max = group
-                    .moving_max
-                    .min(group.unavailable_max.unwrap_or(usize::MAX));
-                let (was, is) = (mine(&before), mine(&self.granted));
-                assert!(
-                    is <= max || is <= was,
-                    "{key}: stage {}: {is} of {max} on their way: {}",
-                    group.name,
-                    self.describe(key, &group.members, plan)
-                );
-            }
-        }
-    }
-
-    fn describe(&self, key: &DeploymentKey, members: &[ClusterName], plan: &fleet::Plan) -> String {
-        let lines = members.iter().map(|name| {
-            let hub_side = &self.observed.clusters[name];
-            let told = hub_side.entries.get(key).map(|entry| (&entry.revision, entry.action));
-            let said = hub_side.report.as_ref().map(|it| (it.observed_generation, it.models.get(key)));
-            let after = plan.clusters[name].get(key).map(|entry| &entry.revision);
-            let granted = self.granted.contains(&(key.clone(), name.clone()));
-            let generation = hub_side.generation;
-            let nodes: Vec<_> = self.sites[name].devices.values().collect();
-            format!(
-                "\n{name} granted {granted}: generation {generation} {told:?} => {after:?}, said {said:?}, is {nodes:?}"
-            )
-        });
-        lines.collect()
-    }
-
-    pub(crate) fn hub_side(&self, name: &ClusterName) -> &Cluster {
-        &self.observed.clusters[name]
+    pub(crate) fn edit(&mut self, key: &DeploymentKey, change: impl FnOnce(&mut Deployment)) {
+        let (deployment, version) = self.deployments.get_mut(key).unwrap();
+        change(deployment);
+        *version += 1;
     }
 
     pub(crate) fn deployment(&self, key: &DeploymentKey) -> &Deployment {
-        &self.desired.deployments[key]
+        &self.deployments[key].0
     }
-}
 
-/// Planning again says the same, with nothing new.
-pub(crate) fn same(plan: &fleet::Plan, again: &fleet::Plan) {
-    assert_eq!(
-        plan.clusters, again.clusters,
-        "planning again changes entries"
-    );
-    assert_eq!(
-        plan.wake_at, again.wake_at,
-        "planning again changes when to wake"
-    );
-    for (key, second) in &again.deployments {
-        assert!(
-            second.outcomes.is_empty(),
-            "{key}: new outcomes: {:?}",
-            second.outcomes
-        );
-        assert!(
-            second.transitions.is_empty(),
-            "{key}: new events: {:?}",
-            second.transitions
-        );
-        let mut first = plan.deployments[key].clone();
-        first.outcomes.clear();
-        first.transitions.clear();
-        assert_eq!(&first, second, "{key}: planning again says something else");
-    }
-}
-
-pub(crate) fn policy(choices: &mut Choices) -> Policy {
-    let stages = (0..choices.below(4)).map(|index| {
-        let members = match choices.below(4) {
-            0 => Members::Selector(Selector::label(
-                "tier",
-                choices.pick(&["canary", "main", "late"]),
-            )),
-            1 => Members::Selector(Selector::Nothing),
-            2 => Members::Count(choices.small(5)),
-            _ => Members::Percent(choices.small(101)),
+    /// A moment passes.
+    pub(crate) fn step(&mut self, seconds: u32) {
+        self.elapsed_seconds += i64::from(seconds);
+        let calm = self.trouble.late == 0;
+        let around = Around {
+            kinds: &self.kinds,
+            registry_away: self.registry_away,
+            seconds,
+            calm,
         };
-        let amount = |choices: &mut Choices| {
-            if choices.chance(50) {
-                Amount::Count(1 + choices.small(3))
-            } else {
-                Amount::Percent(1 + choices.small(100))
+        for (name, site) in &mut self.sites {
+            site.flap(self.elapsed_seconds);
+            let object = self.objects.get_mut(name).unwrap();
+            if self.hub_choices.chance(50) {
+                object.settle(&mut self.hub_choices);
             }
+            for entry in object
+                .now
+                .entries
+                .values()
+                .filter(|it| it.action == Action::Run)
+            {
+                let sites = self.ordered.entry(entry.revision.clone()).or_default();
+                sites.insert(name.clone());
+            }
+            let said = site.step(object.now.generation, &object.now.entries, around);
+            if let Some(report) = said {
+                object.change(|it| it.report = Some(report));
+            }
+        }
+        self.lead();
+    }
+
+    /// The hub lives a moment, if there is one.
+    fn lead(&mut self) {
+        if self.hub_away_steps > 0 {
+            self.hub_away_steps -= 1;
+            self.leader = None;
+            return;
+        }
+        let mut leader = match self.leader.take() {
+            Some(leader) if !self.hub_choices.chance(self.trouble.crashes) => leader,
+            _ => Leader::new(self),
         };
-        let mut stage = stage(&format!("s{index}"), members);
-        stage.max_concurrency = amount(choices);
-        stage.max_unavailable = choices.chance(50).then(|| amount(choices));
-        stage.max_failures = choices.small(3) / 2;
-        stage.bake_seconds = if choices.chance(30) {
-            choices.small(200)
-        } else {
-            0
-        };
-        stage
-    });
-    let stages = stages.collect();
-    Policy {
-        stages,
-        nodes_max_unavailable: Amount::Count(1 + choices.small(2)),
-        offline: Offline {
-            mode: if choices.chance(70) {
-                OfflineMode::Exclude
-            } else {
-                OfflineMode::Count
-            },
-            grace_seconds: 300,
-        },
-        on_failure: if choices.chance(70) {
-            OnFailure::RollbackAll
-        } else {
-            OnFailure::Pause
-        },
+        if leader.turn(self) {
+            self.leader = Some(leader);
+        }
+    }
+
+    /// The hub dies now, and another one begins in the next step.
+    pub(crate) fn kill_hub(&mut self) {
+        self.leader = None;
+    }
+
+    /// Sites at which an order to run the revision ever stood.
+    pub(crate) fn exposed(&self, revision: &RevisionName) -> usize {
+        self.ordered.get(revision).map_or(0, BTreeSet::len)
+    }
+
+    /// By the truth, every living site runs what every deployment asks for, and the hub knows.
+    pub(crate) fn settled(&self) -> bool {
+        self.deployments.iter().all(|(key, (deployment, _))| {
+            let Some(update) = &deployment.update else {
+                return false;
+            };
+            deployment.standing.current.as_ref() == Some(update)
+                && self.everywhere(key, update, &deployment.placement.clusters)
+        })
+    }
+
+    pub(crate) fn everywhere(
+        &self,
+        key: &DeploymentKey,
+        revision: &RevisionName,
+        placement: &Selector,
+    ) -> bool {
+        self.sites
+            .iter()
+            .filter(|(name, site)| {
+                site.has_living_nodes() && placement.matches(&self.objects[*name].now.labels)
+            })
+            .all(|(_, site)| site.truly_runs(key, revision))
+    }
+
+    /// What went through or failed, as leaders wrote it: each once, sorted.
+    pub(crate) fn fates(&self) -> BTreeSet<String> {
+        let telling = self.told.iter().filter(|(_, it)| {
+            matches!(
+                it,
+                Transition::StagePassed { .. }
+                    | Transition::Promoted { .. }
+                    | Transition::RevisionFailed { .. }
+            )
+        });
+        telling
+            .map(|(key, it)| match it {
+                Transition::StagePassed {
+                    stage, revision, ..
+                } => {
+                    format!("{key}: {revision} passed {stage}")
+                }
+                Transition::RevisionFailed { revision, .. } => format!("{key}: {revision} failed"),
+                other => format!("{key}: {other}"),
+            })
+            .collect()
     }
 }
