@@ -378,9 +378,11 @@ impl Rollout {
         ledgers: &mut Ledgers,
         elders: &Elders<'_>,
         now: Timestamp,
+        touched: &mut Touched,
     ) {
         for name in names {
             if self.note_refusal(name, ledgers, elders, now) {
+                touched.any = true;
                 self.judge(name, ledgers, now);
             }
         }

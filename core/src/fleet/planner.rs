@@ -158,6 +158,13 @@ impl Fleet {
             if *before == deployment {
                 return;
             }
+            let bytes = |it: &Deployment| -> Vec<u32> {
+                it.revisions
+                    .values()
+                    .map(|known| known.entry_bytes)
+                    .collect()
+            };
+            let resized = bytes(before) != bytes(&deployment);
             let same_members = before.placement == deployment.placement;
             let renamed = before.endpoint_name != deployment.endpoint_name;
             let rival = renamed
@@ -178,6 +185,9 @@ impl Fleet {
             if !same_members {
                 self.match_all(key);
             }
+            if resized {
+                self.resize(key);
+            }
         } else {
             let mut rollout = Rollout::new(key.clone(), deployment);
             if let Some(strays) = self.strays.remove(key) {
@@ -186,12 +196,37 @@ impl Fleet {
             self.rollouts.insert(key.clone(), rollout);
             self.match_all(key);
             self.touch_rivals(key);
+            self.resize(key);
         }
         if let Some(rollout) = self.rollouts.get(key) {
             let name = rollout.deployment.endpoint_name.clone();
             self.names.entry(name).or_default().insert(key.clone());
         }
         self.touch_all(key);
+    }
+
+    /// What its entries take of their assignments is known now, or another.
+    fn resize(&mut self, key: &DeploymentKey) {
+        let Some(rollout) = self.rollouts.get(key) else {
+            return;
+        };
+        let mut freed = Vec::new();
+        for (name, kept) in &rollout.targets {
+            let (Some(order), Some(ledger)) = (&kept.target.order, self.ledgers.get_mut(name))
+            else {
+                continue;
+            };
+            let bytes = entry_bytes(&rollout.deployment, &order.entry.revision);
+            let free = ledger.claim(key, Some(&order.entry), bytes);
+            if free || ledger.is_tight() {
+                freed.push(name.clone());
+            }
+        }
+        for name in freed {
+            for other in self.targets_of(&name) {
+                self.touch(&other, &name);
+            }
+        }
     }
 
     /// Whoever else wants the deployment's name looks again.
@@ -745,7 +780,7 @@ impl Fleet {
             };
             let mut given = Touched::default();
             let names = std::mem::take(&mut names);
-            rollout.reconsider(&names, ledgers, &elders, now);
+            rollout.reconsider(&names, ledgers, &elders, now, &mut given);
             rollout.refresh(&names, ledgers, &elders, now, &mut given);
             rollout.give(ledgers, &elders, now, &mut given);
             let any = given.any;
