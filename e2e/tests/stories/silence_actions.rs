@@ -7,38 +7,40 @@ use rimward_e2e::simulated::Hub;
 use rimward_e2e::{Story, story};
 use serde_json::json;
 
-use crate::silence_world::{Scene, by_label, canary_first};
+use crate::silence_world::{by_label, canary_first, scene};
 
 #[test]
 fn a_registry_outage_longer_than_every_deadline_condemns_nothing_and_a_retry_ends_as_if_it_had_not_been()
  {
     story("registry-away", async |_: &Story| {
         let hub = Hub::shared().await?;
-        let scene =
-            Scene::start(&hub, "registry-away", (3, 2), &canary_first(&by_label(), 1)).await?;
-        scene
-            .sites
-            .change_faults(|faults| faults.blocked.push("unlucky".to_owned()));
-        scene.release("unlucky").await?;
-        let revision = scene.update().await?;
-        let status = scene
-            .wait("the rollout to stop", |status| {
-                status["stage"]["phase"] == "Stopped"
-            })
-            .await?;
-        ensure!(scene.outcome(&revision).await? == "Stopped", "{status}");
-        let waits = status["waitingFor"].as_str().unwrap_or_default();
-        ensure!(waits.contains("retry"), "says what to type: {waits}");
+        let policy = canary_first(&by_label(), 1);
+        scene(&hub, "registry-away", (3, 2), &policy, async |scene| {
+            scene
+                .sites
+                .change_faults(|faults| faults.blocked.push("unlucky".to_owned()));
+            scene.release("unlucky").await?;
+            let revision = scene.update().await?;
+            let status = scene
+                .wait("the rollout to stop", |status| {
+                    status["stage"]["phase"] == "Stopped"
+                })
+                .await?;
+            ensure!(scene.outcome(&revision).await? == "Stopped", "{status}");
+            let waits = status["waitingFor"].as_str().unwrap_or_default();
+            ensure!(waits.contains("retry"), "says what to type: {waits}");
 
-        scene.sites.change_faults(|faults| faults.blocked.clear());
-        let refused = scene.act("Promote", &json!({"stage": "nowhere"})).await?;
-        ensure!(refused["outcome"] == "Refused", "{refused}");
-        let applied = scene.act("Retry", &json!({"revision": revision})).await?;
-        ensure!(applied["outcome"] == "Applied", "{applied}");
-        ensure!(scene.promoted(3).await? == revision);
-        let status = scene.status().await?;
-        ensure!(status["stage"]["attempt"] == 2, "{status}");
-        Ok(())
+            scene.sites.change_faults(|faults| faults.blocked.clear());
+            let refused = scene.act("Promote", &json!({"stage": "nowhere"})).await?;
+            ensure!(refused["outcome"] == "Refused", "{refused}");
+            let applied = scene.act("Retry", &json!({"revision": revision})).await?;
+            ensure!(applied["outcome"] == "Applied", "{applied}");
+            ensure!(scene.promoted(3).await? == revision);
+            let status = scene.status().await?;
+            ensure!(status["stage"]["attempt"] == 2, "{status}");
+            Ok(())
+        })
+        .await
     });
 }
 
@@ -47,31 +49,33 @@ fn a_person_may_go_on_past_a_suspect_and_the_suspect_gets_what_is_right_when_it_
     story("past-suspect", async |_: &Story| {
         let hub = Hub::shared().await?;
         let policy = canary_first(&by_label(), 3600);
-        let scene = Scene::start(&hub, "past-suspect", (4, 1), &policy).await?;
-        scene.release("good").await?;
-        let revision = scene.update().await?;
-        scene
-            .wait("the canary to have it", |status| {
-                status["clusters"]["updated"] == 1
-            })
-            .await?;
-        scene.cut(0);
-        scene
-            .wait("a suspect", |status| status["clusters"]["suspect"] == 1)
-            .await?;
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        ensure!(scene.sites.exposed_to(&revision) == [0]);
-        let applied = scene
-            .act("Promote", &json!({"stage": "canary", "revision": revision}))
-            .await?;
-        ensure!(applied["outcome"] == "Applied", "{applied}");
-        scene
-            .wait("all others to have it", |status| {
-                status["clusters"]["updated"] == 3
-            })
-            .await?;
-        scene.back();
-        ensure!(scene.promoted(4).await? == revision);
-        Ok(())
+        scene(&hub, "past-suspect", (4, 1), &policy, async |scene| {
+            scene.release("good").await?;
+            let revision = scene.update().await?;
+            scene
+                .wait("the canary to have it", |status| {
+                    status["clusters"]["updated"] == 1
+                })
+                .await?;
+            scene.cut(0);
+            scene
+                .wait("a suspect", |status| status["clusters"]["suspect"] == 1)
+                .await?;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            ensure!(scene.sites.exposed_to(&revision) == [0]);
+            let applied = scene
+                .act("Promote", &json!({"stage": "canary", "revision": revision}))
+                .await?;
+            ensure!(applied["outcome"] == "Applied", "{applied}");
+            scene
+                .wait("all others to have it", |status| {
+                    status["clusters"]["updated"] == 3
+                })
+                .await?;
+            scene.back();
+            ensure!(scene.promoted(4).await? == revision);
+            Ok(())
+        })
+        .await
     });
 }

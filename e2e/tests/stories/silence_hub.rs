@@ -8,7 +8,7 @@ use rimward_e2e::control_plane::Options;
 use rimward_e2e::simulated::{Hub, QUICK, Reach};
 use rimward_e2e::{Story, story};
 
-use crate::silence_world::{CALM, Scene, WITHIN, by_label, canary_first};
+use crate::silence_world::{CALM, WITHIN, by_label, canary_first, scene};
 
 /// Ten minutes, shortened: longer than the whole bake.
 const AWAY: Duration = Duration::from_secs(20);
@@ -19,37 +19,39 @@ fn a_hub_that_was_away_in_the_middle_of_a_bake_has_baked_nothing_meanwhile() {
     story("hub-away", async |_: &Story| {
         let hub = Hub::start("hub-away", Options::default(), QUICK).await?;
         let policy = canary_first(&by_label(), BAKE_SECONDS);
-        let scene = Scene::start(&hub, "hub-away", (3, 1), &policy).await?;
-        scene.release("good").await?;
-        let revision = scene.update().await?;
-        scene
-            .wait("the bake", |status| status["stage"]["phase"] == "Baking")
-            .await?;
-        let began = Instant::now();
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        hub.operator.service().kill();
-        let baked = began.elapsed();
-        tokio::time::sleep(AWAY).await;
-        let exposed = scene.sites.exposed_to(&revision);
-        ensure!(exposed == [0], "{exposed:?}");
-        hub.operator.service().resume()?;
-        let back = Instant::now();
-        hub.operator.wait_until_ready(WITHIN).await?;
-        while scene.sites.exposed_to(&revision).len() < 2 {
+        scene(&hub, "hub-away", (3, 1), &policy, async |scene| {
+            scene.release("good").await?;
+            let revision = scene.update().await?;
+            scene
+                .wait("the bake", |status| status["stage"]["phase"] == "Baking")
+                .await?;
+            let began = Instant::now();
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            hub.operator.service().kill();
+            let baked = began.elapsed();
+            tokio::time::sleep(AWAY).await;
+            let exposed = scene.sites.exposed_to(&revision);
+            ensure!(exposed == [0], "{exposed:?}");
+            hub.operator.service().resume()?;
+            let back = Instant::now();
+            hub.operator.wait_until_ready(WITHIN).await?;
+            while scene.sites.exposed_to(&revision).len() < 2 {
+                ensure!(
+                    back.elapsed() < WITHIN,
+                    "it does not go on: {}",
+                    scene.status().await?
+                );
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let heard = baked + back.elapsed();
             ensure!(
-                back.elapsed() < WITHIN,
-                "it does not go on: {}",
-                scene.status().await?
+                heard >= Duration::from_secs(u64::from(BAKE_SECONDS)),
+                "the next stage began after {heard:?} in which the hub was there"
             );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        let heard = baked + back.elapsed();
-        ensure!(
-            heard >= Duration::from_secs(u64::from(BAKE_SECONDS)),
-            "the next stage began after {heard:?} in which the hub was there"
-        );
-        scene.promoted(3).await?;
-        Ok(())
+            scene.promoted(3).await?;
+            Ok(())
+        })
+        .await
     });
 }
 
@@ -57,39 +59,42 @@ fn a_hub_that_was_away_in_the_middle_of_a_bake_has_baked_nothing_meanwhile() {
 fn a_hub_that_hears_nobody_at_once_doubts_itself_and_moves_nothing_until_they_are_back() {
     story("hub-deaf", async |_: &Story| {
         let hub = Hub::start("hub-deaf", Options::default(), QUICK).await?;
-        let scene = Scene::start(&hub, "hub-deaf", (12, 1), &canary_first(&by_label(), 5)).await?;
-        scene.release("good").await?;
-        let revision = scene.update().await?;
-        scene
-            .wait("the bake", |status| status["stage"]["phase"] == "Baking")
-            .await?;
-        // All but two, so that there would be somebody to go on with.
-        scene.sites.reach(|index| index >= 2, Reach::Offline);
-        let status = scene
-            .wait("the hub to doubt itself", |status| {
-                let waits = status["waitingFor"].as_str().unwrap_or_default();
-                waits.contains("doubt") || conditions_say(status, "HubDoubtsItself")
-            })
-            .await?;
-        let before = scene.sites.exposed_to(&revision);
-        tokio::time::sleep(CALM).await;
-        let after = scene.sites.exposed_to(&revision);
-        ensure!(before == after, "{before:?}, then {after:?}: {status}");
-        ensure!(scene.outcome(&revision).await? == "Pending");
-        scene.back();
-        let promoted = scene.promoted(12).await?;
-        ensure!(promoted == revision);
-        let name = scene.sites.name(11)?;
-        let cluster = hub.kubectl.get_json(["edgecluster", name]).await?;
-        let conditions = cluster["status"]["conditions"].as_array();
-        let conditions = conditions.context("no conditions")?;
-        ensure!(
-            conditions
-                .iter()
-                .any(|it| it["type"] == "Available" && it["status"] == "True"),
-            "{conditions:?}"
-        );
-        Ok(())
+        let policy = canary_first(&by_label(), 5);
+        scene(&hub, "hub-deaf", (12, 1), &policy, async |scene| {
+            scene.release("good").await?;
+            let revision = scene.update().await?;
+            scene
+                .wait("the bake", |status| status["stage"]["phase"] == "Baking")
+                .await?;
+            // All but two, so that there would be somebody to go on with.
+            scene.sites.reach(|index| index >= 2, Reach::Offline);
+            let status = scene
+                .wait("the hub to doubt itself", |status| {
+                    let waits = status["waitingFor"].as_str().unwrap_or_default();
+                    waits.contains("doubt") || conditions_say(status, "HubDoubtsItself")
+                })
+                .await?;
+            let before = scene.sites.exposed_to(&revision);
+            tokio::time::sleep(CALM).await;
+            let after = scene.sites.exposed_to(&revision);
+            ensure!(before == after, "{before:?}, then {after:?}: {status}");
+            ensure!(scene.outcome(&revision).await? == "Pending");
+            scene.back();
+            let promoted = scene.promoted(12).await?;
+            ensure!(promoted == revision);
+            let name = scene.sites.name(11)?;
+            let cluster = hub.kubectl.get_json(["edgecluster", name]).await?;
+            let conditions = cluster["status"]["conditions"].as_array();
+            let conditions = conditions.context("no conditions")?;
+            ensure!(
+                conditions
+                    .iter()
+                    .any(|it| it["type"] == "Available" && it["status"] == "True"),
+                "{conditions:?}"
+            );
+            Ok(())
+        })
+        .await
     });
 }
 

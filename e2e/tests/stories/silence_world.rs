@@ -22,13 +22,30 @@ pub(crate) struct Scene<'a> {
     pub(crate) name: &'static str,
 }
 
+/// Tells `body` on `count` sites of `nodes` nodes, of which the first is the canary, that run a first release. In the
+/// end they leave the fleet before their sessions stop: a hub that others share must not take that for silence.
+pub(crate) async fn scene(
+    hub: &Hub,
+    name: &'static str,
+    shape: (usize, usize),
+    policy: &Value,
+    body: impl AsyncFnOnce(&Scene<'_>) -> Result<()>,
+) -> Result<()> {
+    let scene = Scene::open(hub, name, shape).await?;
+    let told = async {
+        scene.first(shape.0, policy).await?;
+        body(&scene).await
+    };
+    let outcome = told.await;
+    let left = scene.leave().await;
+    outcome.and(left)
+}
+
 impl<'a> Scene<'a> {
-    /// `count` sites of `nodes` nodes, of which the first is the canary, that run a first release.
-    pub(crate) async fn start(
+    async fn open(
         hub: &'a Hub,
         name: &'static str,
         (count, nodes): (usize, usize),
-        policy: &Value,
     ) -> Result<Self> {
         let plan = Plan {
             sites: count,
@@ -46,11 +63,30 @@ impl<'a> Scene<'a> {
         };
         let sites = Sites::start(&hub.plane, &plan).await?;
         sites.wait_until_joined(WITHIN).await?;
-        hub.apply(&object("RolloutPolicy", name, policy)).await?;
-        let scene = Self { hub, sites, name };
-        scene.release("first").await?;
-        scene.promoted(count).await?;
-        Ok(scene)
+        Ok(Self { hub, sites, name })
+    }
+
+    /// The first release goes everywhere without a bake; then the policy stands as it is meant.
+    async fn first(&self, count: usize, policy: &Value) -> Result<()> {
+        let mut quick = policy.clone();
+        for stage in quick["stages"].as_array_mut().into_iter().flatten() {
+            stage["bakeSeconds"] = json!(0);
+        }
+        let policies = [&quick, policy].map(|spec| object("RolloutPolicy", self.name, spec));
+        self.hub.apply(&policies[0]).await?;
+        self.release("first").await?;
+        self.promoted(count).await?;
+        self.hub.apply(&policies[1]).await
+    }
+
+    async fn leave(&self) -> Result<()> {
+        let kubectl = &self.hub.kubectl;
+        kubectl
+            .run(["delete", "modeldeployment", self.name, "-n", TEAM])
+            .await?;
+        let mine = format!("fleet={}", self.name);
+        kubectl.run(["delete", "edgeclusters", "-l", &mine]).await?;
+        Ok(())
     }
 
     /// Asks for another release.
@@ -163,6 +199,12 @@ impl<'a> Scene<'a> {
     pub(crate) fn back(&self) {
         self.sites.reach(|_| true, Reach::Connected);
     }
+}
+
+/// How many of a kind are not heard, whatever they are taken for.
+pub(crate) fn unheard(status: &Value, kind: &str) -> u64 {
+    let column = |column: &str| status[kind][column].as_u64().unwrap_or(0);
+    column("silent") + column("suspect")
 }
 
 /// Two stages: the canary, then everyone, one at a time. `canary` says which clusters the first has.
