@@ -67,11 +67,7 @@ fn a_person_may_go_on_past_a_suspect_and_the_suspect_gets_what_is_right_when_it_
                 .act("Promote", &json!({"stage": "canary", "revision": revision}))
                 .await?;
             ensure!(applied["outcome"] == "Applied", "{applied}");
-            scene
-                .wait("all others to have it", |status| {
-                    status["clusters"]["updated"] == 3
-                })
-                .await?;
+            scene.served(&[1, 2, 3], &revision).await?;
             scene.back();
             ensure!(scene.promoted(4).await? == revision);
             Ok(())

@@ -40,10 +40,9 @@ async fn stops_at_one(scene: &Scene<'_>) -> Result<()> {
         .wait("a suspect", |status| status["clusters"]["suspect"] == 1)
         .await?;
     let waits = status["waitingFor"].as_str().unwrap_or_default().to_owned();
-    let name = scene.sites.name(0)?;
     ensure!(
-        waits.contains(name) && waits.contains("promote"),
-        "says whom it waits for, and what to type: {waits}"
+        waits.contains("fell silent") && waits.contains("kubectl rimward promote"),
+        "says what it waits for, and what to type: {waits}"
     );
     tokio::time::sleep(CALM).await;
     let exposed = scene.sites.exposed_to(&revision);

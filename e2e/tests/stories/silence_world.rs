@@ -161,6 +161,20 @@ impl<'a> Scene<'a> {
         Ok(revision.context("no revision")?.to_owned())
     }
 
+    /// Waits until these sites serve a revision, by what their nodes do.
+    pub(crate) async fn served(&self, sites: &[usize], revision: &str) -> Result<()> {
+        wait_for(&format!("sites {sites:?} to serve"), WITHIN, async || {
+            for site in sites {
+                let serves = self.sites.serves(*site, TEAM, self.name)?;
+                if serves.as_deref() != Some(revision) {
+                    return Ok(Seen::NotYet(format!("site {site} serves {serves:?}")));
+                }
+            }
+            Ok(Seen::Done(()))
+        })
+        .await
+    }
+
     /// What became of a revision.
     pub(crate) async fn outcome(&self, revision: &str) -> Result<String> {
         let get = ["modelrevision", revision, "-n", TEAM];
@@ -201,7 +215,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// How many of a kind are not heard, whatever they are taken for.
+/// How many nodes or clusters of a rollout are not heard, whatever they are taken for.
 pub(crate) fn unheard(status: &Value, kind: &str) -> u64 {
     let column = |column: &str| status[kind][column].as_u64().unwrap_or(0);
     column("silent") + column("suspect")

@@ -5,6 +5,7 @@
 mod bare;
 mod latency;
 mod orders;
+pub(crate) mod planner;
 mod rate;
 mod rest;
 mod rig;
@@ -22,7 +23,7 @@ const LONG: &[usize] = &[100, 1000];
 
 /// Measures; `long` adds the big fleets.
 pub(crate) async fn run(long: bool) -> Result<Vec<Section>> {
-    let mut sections = Vec::new();
+    let mut sections = vec![planner::run().await.context("the planner by itself")?];
     for sites in if long { LONG } else { SHORT } {
         let section = hub(*sites).await;
         sections.push(section.with_context(|| format!("a fleet of {sites}"))?);

@@ -43,7 +43,7 @@ const BENCHMARKS: &[(&str, &str)] = &[
     ),
     (
         "fleet",
-        "a hub with 100 simulated sites, with --long 1,000 too",
+        "the fleet's planner by itself; a hub with 100 simulated sites, with --long 1,000 too",
     ),
 ];
 
@@ -75,6 +75,12 @@ fn arguments() -> Result<Option<Asked>> {
         && flag == "--serve-echo"
     {
         echo::serve(address)?;
+        return Ok(None);
+    }
+    if let [flag, clusters, deployments] = arguments.as_slice()
+        && flag == fleet::planner::FLAG
+    {
+        fleet::planner::child(clusters, deployments)?;
         return Ok(None);
     }
     let mut asked = Asked::default();
