@@ -46,7 +46,9 @@ fn a_canary_site_that_is_off_for_the_weekend_passes_nothing_and_goes_on_when_it_
         scene(&hub, "weekend", (4, 1), &policy, async |scene| {
             scene.cut(0);
             scene
-                .wait("a canary that is not heard", |status| status["clusters"]["ready"] == 3)
+                .wait("a canary that is not heard", |status| {
+                    status["clusters"]["ready"] == 3
+                })
                 .await?;
             scene.release("monday").await?;
             let revision = scene.update().await?;
