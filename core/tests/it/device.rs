@@ -120,11 +120,6 @@ impl Device {
         }
     }
 
-    /// The truth: nobody will hear of it for now.
-    pub(crate) fn truly_silent(&self) -> bool {
-        self.silent || self.dead
-    }
-
     /// The truth: it was told to run something that it neither runs nor rejected.
     pub(crate) fn truly_moving(&self, key: &ModelKey) -> bool {
         self.spec.get(key).is_some_and(|order| {

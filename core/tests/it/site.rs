@@ -2,11 +2,11 @@
 //!
 //! Checks each plan by the truth about the devices, and by nothing that the planner says of them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use rimward_core::cluster::{self, Assigned, Hearing, NodeWaiting, Plan, Progress, Used};
-use rimward_core::fleet::{Action, Entry, ModelReport, Report};
-use rimward_core::ids::{DeploymentKey, ModelKey, NodeName, RevisionName};
+use rimward_core::fleet::{Action, ModelReport, Report};
+use rimward_core::ids::{ModelKey, NodeName, RevisionName};
 use rimward_core::selector::Selector;
 use rimward_core::time::Timestamp;
 
@@ -35,8 +35,6 @@ struct Unsure {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Site {
-    /// The link to the hub is cut.
-    pub(crate) cut: bool,
     pub(crate) devices: BTreeMap<NodeName, Device>,
     /// How many of a hundred writes get no answer: half of these are done all the same.
     pub(crate) lossy_percent: usize,
@@ -46,7 +44,6 @@ pub(crate) struct Site {
     progress: BTreeMap<ModelKey, Progress>,
     ears: BTreeMap<NodeName, Ear>,
     unsure: BTreeMap<NodeName, Unsure>,
-    outbox: VecDeque<Report>,
     own: Option<Report>,
 }
 
@@ -57,15 +54,6 @@ impl Site {
         Self {
             devices: devices.collect(),
             ..Self::default()
-        }
-    }
-
-    /// Mirrors the assignment, if the link lets it.
-    pub(crate) fn mirror(&mut self, generation: u64, entries: &BTreeMap<DeploymentKey, Entry>) {
-        if !self.cut && generation > 0 {
-            let all = entries.iter();
-            let all = all.map(|(key, entry)| (key.clone(), assigned(entry)));
-            self.assign(generation, all.collect());
         }
     }
 
@@ -327,56 +315,6 @@ impl Site {
             }
         }
     }
-
-    /// A report that reaches the hub now, maybe an old one, maybe one that came before.
-    pub(crate) fn deliver(&mut self, calm: bool, choices: &mut Choices) -> Option<Report> {
-        if self.cut {
-            return None;
-        }
-        if let Some(own) = &self.own {
-            self.outbox.push_back(own.clone());
-        }
-        if calm {
-            self.outbox.clear();
-            return self.own.clone();
-        }
-        while self.outbox.len() > 5 {
-            self.outbox.pop_front();
-        }
-        match choices.below(4) {
-            0 => None,
-            1 => self.outbox.front().cloned(),
-            2 => self.outbox.pop_front(),
-            _ => self.outbox.back().cloned(),
-        }
-    }
-
-    /// The truth: somewhere a node that has power is not yet where the hub's entry wants it.
-    pub(crate) fn truly_on_its_way(&self, key: &DeploymentKey, entry: &Entry) -> bool {
-        if entry.action == Action::Remove {
-            return false;
-        }
-        let rejected = |device: &Device| device.truly_rejected(key, &entry.revision);
-        if self.late(key, entry) || self.devices.values().any(rejected) {
-            // It failed: its session gives no further go-ahead.
-            return false;
-        }
-        if self.devices.values().all(Device::truly_silent) {
-            return true;
-        }
-        self.devices
-            .values()
-            .filter(|device| !device.truly_silent())
-            .any(|device| {
-                device.truly_serves(key) != Some(&entry.revision) || device.truly_moving(key)
-            })
-    }
-
-    fn late(&self, key: &DeploymentKey, entry: &Entry) -> bool {
-        let over = |used: &Used| used.seconds >= entry.progress_deadline_seconds;
-        let progress = self.progress.get(key);
-        progress.is_some_and(|progress| progress.used.values().any(over))
-    }
 }
 
 /// Law: each node stands in exactly one column.
@@ -391,20 +329,6 @@ fn adds_up(key: &ModelKey, report: &ModelReport) {
         + nodes.rolled_back;
     assert_eq!(sum, nodes.desired, "{key}: {nodes:?}");
     assert!(nodes.ready <= nodes.desired, "{key}: {nodes:?}");
-}
-
-fn assigned(entry: &Entry) -> Assigned<String> {
-    Assigned {
-        revision: entry.revision.clone(),
-        attempt: 1,
-        forget_verdicts_before: 0,
-        action: entry.action,
-        nodes: Selector::everything(),
-        max_unavailable: entry.nodes_max_unavailable,
-        max_failures: 0,
-        progress_deadline_seconds: entry.progress_deadline_seconds,
-        content: entry.revision.to_string(),
-    }
 }
 
 /// The revision that is asked of a model.
