@@ -48,9 +48,9 @@ pub(crate) async fn history(world: &World, moving: &str, frozen: &str) -> Result
         let of = |number: &usize| revisions[number - 1].clone();
         numbers.iter().map(of).collect()
     };
-    // One beyond those in use: the second stands on the paused cluster, the fifth is the newest, and of the others
-    // the one that an undo goes to stays.
-    left(world, of(&[1, 2, 5])).await?;
+    // One beyond those in use: the second stands on the paused cluster (which blocks no promotion), the fifth is the
+    // newest, and of the others the one that an undo goes to stays.
+    left(world, of(&[2, 4, 5])).await?;
     let standing = world.running(frozen, "history").await?;
     ensure!(standing.as_ref() == Some(&revisions[1]), "{standing:?}");
 
@@ -58,7 +58,7 @@ pub(crate) async fn history(world: &World, moving: &str, frozen: &str) -> Result
     world
         .condition(object, "Ready", "True", "RolledOut")
         .await?;
-    left(world, of(&[2, 5])).await?;
+    left(world, of(&[4, 5])).await?;
     let standing = world.running(frozen, "history").await?;
     ensure!(standing.as_ref() == Some(&revisions[4]), "{standing:?}");
     Ok(())

@@ -152,6 +152,8 @@ impl Writer {
                     if changed.is_err() {
                         return;
                     }
+                    // Waking takes the change; `look` is the one to act on it.
+                    self.seen.mark_changed();
                 }
                 changed = self.node.changed() => {
                     if changed.is_err() {
