@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use futures::future::{BoxFuture, FutureExt as _};
 use hyper::{Request, Response};
 use kube::client::Body;
@@ -23,6 +23,8 @@ use tower::Service;
 
 use crate::{answers, runtime};
 
+/// Longest kubeconfig that is read, in bytes.
+const KUBECONFIG_BYTES_MAX: u64 = 1024 * 1024;
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(10);
 /// The shortest time between two looks that refusals ask for.
@@ -43,6 +45,12 @@ impl Source {
         match self {
             Self::File(path) => {
                 let about = || format!("kubeconfig {}", path.display());
+                let bytes = std::fs::metadata(path).with_context(about)?.len();
+                ensure!(
+                    bytes <= KUBECONFIG_BYTES_MAX,
+                    "{}: {bytes} bytes, at most {KUBECONFIG_BYTES_MAX} are read",
+                    about()
+                );
                 let file = Kubeconfig::read_from(path).with_context(about)?;
                 direct::config(file, &options).await.with_context(about)
             }

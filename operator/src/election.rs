@@ -109,6 +109,15 @@ impl Leadership {
             until,
         }
     }
+
+    /// One that is over.
+    #[cfg(test)]
+    pub(crate) fn ended() -> Self {
+        Self {
+            term: 1,
+            ..Self::endless()
+        }
+    }
 }
 
 /// In which term this replica leads, and until when if its Lease is not renewed again; none while it does not.

@@ -130,6 +130,10 @@ impl<E: Clone + PartialEq> View<'_, E> {
         if let Some(stop) = stop {
             return keep(Some(stop.clone()));
         }
+        if let Some(message) = &member.node.refused {
+            let message = message.clone();
+            return keep(Some(NodeWaiting::Refused { message }));
+        }
         if !places.take(member.name) {
             return keep(Some(NodeWaiting::Budget { max: places.max }));
         }

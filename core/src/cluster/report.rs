@@ -75,6 +75,7 @@ fn column(because: Option<&NodeWaiting>) -> Counts {
             | NodeWaiting::Updating { .. }
             | NodeWaiting::NotReported
             | NodeWaiting::TimedOut { .. }
+            | NodeWaiting::Refused { .. }
             | NodeWaiting::Budget { .. }
             | NodeWaiting::Stopped { .. }
             | NodeWaiting::Removing { silent: false },
@@ -153,6 +154,7 @@ fn problem<E: PartialEq>(
         | NodeWaiting::NotServing {
             reason, message, ..
         } => told(Severity::Blocked, reason, message),
+        NodeWaiting::Refused { .. } => own(Severity::Blocked),
         NodeWaiting::Held { reason } => told(Severity::Held, because.reason(), reason),
         NodeWaiting::Silent { .. } => own(Severity::Silent),
         NodeWaiting::Unheard

@@ -70,6 +70,8 @@ pub struct Node<E> {
     pub hearing: Hearing,
     /// The reason in its hold annotation: it takes no update for now.
     pub held: Option<String>,
+    /// Why its go-ahead cannot be written for now: it takes no place until that is tried again.
+    pub refused: Option<String>,
     /// `metadata.generation` of the EdgeNode.
     pub generation: u64,
     /// The go-aheads that its spec has.

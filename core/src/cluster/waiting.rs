@@ -114,6 +114,12 @@ pub enum NodeWaiting {
         /// The device's sentence.
         message: String,
     },
+    /// Its go-ahead was refused where it is written, and is tried again.
+    #[error("its go-ahead is refused, and tried again: {message}")]
+    Refused {
+        /// The API server's sentence.
+        message: String,
+    },
     /// Too many nodes are unavailable.
     #[error("waits for a place: at most {max} of these nodes may be unavailable at once")]
     Budget {
@@ -243,6 +249,7 @@ impl NodeWaiting {
             Self::NotReported => "NotReported",
             Self::TimedOut { .. } => super::PROGRESS_DEADLINE_EXCEEDED,
             Self::NotServing { .. } => "NotServing",
+            Self::Refused { .. } => "Refused",
             Self::Budget { .. } => "MaxUnavailable",
             Self::Stopped { stop } if stop.rejected_by.is_empty() && stop.lost.is_empty() => {
                 super::PROGRESS_DEADLINE_EXCEEDED

@@ -68,6 +68,18 @@ fn a_node_that_does_not_serve_is_updated_first_and_costs_no_serving_node() {
 }
 
 #[test]
+fn a_node_whose_go_ahead_is_refused_takes_no_place_from_others() {
+    let mut refused = on("r1");
+    refused.refused = Some("admission webhook denied the request".to_owned());
+    let plan = plan("r2", 1, &nodes([refused, on("r1")]));
+    check(&plan, &["r1", "r2"]);
+    assert_eq!(
+        report(&plan).problems[0].message,
+        "its go-ahead is refused, and tried again: admission webhook denied the request"
+    );
+}
+
+#[test]
 fn a_report_older_than_the_spec_does_not_free_a_place() {
     let mut stale = on("r2");
     stale.generation = 2;

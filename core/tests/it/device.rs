@@ -113,6 +113,7 @@ impl Device {
             labels: Labels::new(),
             hearing,
             held: None,
+            refused: None,
             generation: self.generation,
             entries: self.spec.clone(),
             maybe: BTreeMap::new(),

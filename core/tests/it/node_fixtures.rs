@@ -38,6 +38,7 @@ pub(crate) fn new_node() -> Node<&'static str> {
         labels: labels(&[]),
         hearing: Hearing::Heard,
         held: None,
+        refused: None,
         generation: 1,
         entries: BTreeMap::new(),
         maybe: BTreeMap::new(),

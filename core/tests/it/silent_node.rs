@@ -43,6 +43,7 @@ fn old(hearing: Hearing) -> Node<&'static str> {
         labels: BTreeMap::new(),
         hearing,
         held: None,
+        refused: None,
         generation: 1,
         entries: [(key(), go_ahead)].into(),
         maybe: BTreeMap::new(),

@@ -3,7 +3,6 @@
 //! Owns everything between a cluster's assignment on the hub and its nodes' specs. Must never decide
 //! which cluster runs what (that is the hub) nor what a node does with it (that is its agent).
 
-mod access;
 mod identity_conflict;
 mod link;
 mod liveness;

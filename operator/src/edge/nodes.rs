@@ -96,14 +96,17 @@ impl Seen {
         self.unreadable.len()
     }
 
-    /// All, as the planner takes them.
+    /// All, as the planner takes them. `refused` says why a node's spec cannot be written for now.
     pub(crate) fn parsed(
         &self,
         unsettled: &Unsettled,
+        refused: impl Fn(&EdgeNode) -> Option<String>,
     ) -> BTreeMap<NodeName, cluster::Node<NodeModel>> {
         let readable = self.readable.iter().map(|(name, (node, hearing))| {
             let may_be = unsettled.may_be(name.as_str());
-            (name.clone(), parse::node(node, may_be, *hearing))
+            let refused = refused(node);
+            let node = parse::node(node, may_be, *hearing, refused.as_deref());
+            (name.clone(), node)
         });
         let unreadable = self
             .unreadable
@@ -187,7 +190,7 @@ mod tests {
     }
 
     fn plan(seen: &Seen) -> Plan<NodeModel> {
-        let nodes = seen.parsed(&Unsettled::default());
+        let nodes = seen.parsed(&Unsettled::default(), |_| None);
         let observed = cluster::Observed {
             nodes,
             ..Default::default()
@@ -200,7 +203,7 @@ mod tests {
         let bad = object(json!({"metadata": {"name": "n1"}, "spec": {"models": "none"}}));
         let seen = seen(&[bad]);
         assert_eq!(seen.unreadable_count(), 1);
-        let parsed = seen.parsed(&Unsettled::default());
+        let parsed = seen.parsed(&Unsettled::default(), |_| None);
         let mut parsed = parsed.values();
         assert!(parsed.all(|node| node.hearing == Hearing::Silent));
         let mut plan = plan(&seen);

@@ -139,6 +139,7 @@ pub(crate) fn node(
     node: &crds::EdgeNode,
     may_be: &[Vec<crds::NodeModel>],
     hearing: Hearing,
+    refused: Option<&str>,
 ) -> Node<crds::NodeModel> {
     let metadata = &node.metadata;
     let entries: BTreeMap<_, _> = node.spec.models.iter().filter_map(go_ahead).collect();
@@ -156,6 +157,7 @@ pub(crate) fn node(
             .as_ref()
             .and_then(|annotations| annotations.get(HOLD))
             .map(|reason| bounded(reason)),
+        refused: refused.map(bounded),
         generation: generation(metadata.generation),
         entries,
         maybe,
@@ -169,6 +171,7 @@ pub(crate) fn unreadable_node(labels: &BTreeMap<String, String>) -> Node<crds::N
         labels: labels.clone(),
         hearing: Hearing::Silent,
         held: None,
+        refused: None,
         generation: 0,
         entries: BTreeMap::new(),
         maybe: BTreeMap::new(),

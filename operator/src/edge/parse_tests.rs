@@ -42,7 +42,7 @@ fn check_node(status: serde_json::Value) -> Node<crds::NodeModel> {
         "spec": {}, "status": status,
     }))
     .unwrap();
-    node(&object, &[], Hearing::Heard)
+    node(&object, &[], Hearing::Heard, None)
 }
 
 #[test]

@@ -33,6 +33,8 @@ struct Failed {
     until: Instant,
     /// The version on which the write lost to another: once another is seen, there is nothing to wait for.
     lost_on: Option<u128>,
+    /// Why it was refused, if it was.
+    refused: Option<String>,
 }
 
 impl Pauses {
@@ -51,16 +53,34 @@ impl Pauses {
         })
     }
 
-    /// Notes a failure; `lost_on` is the version on which it lost to another writer, if that is why.
-    pub(crate) fn failed(&mut self, target: Target, lost_on: Option<u128>, now: Instant) {
+    /// Why a write was refused that may not be tried again yet.
+    pub(crate) fn refused(&self, target: &Target, now: Instant) -> Option<&str> {
+        let failed = self
+            .failed
+            .get(target)
+            .filter(|failed| failed.until > now)?;
+        failed.refused.as_deref()
+    }
+
+    /// Notes a failure; `lost_on` is the version on which it lost to another writer, `refused` the words of
+    /// who refused it, if that is why.
+    pub(crate) fn failed(
+        &mut self,
+        target: Target,
+        lost_on: Option<u128>,
+        refused: Option<String>,
+        now: Instant,
+    ) {
         let longest = self.longest;
         let failed = self.failed.entry(target).or_insert_with(|| Failed {
             pace: Pace::new(longest),
             until: now,
             lost_on: None,
+            refused: None,
         });
         failed.until = now + failed.pace.failed(random());
         failed.lost_on = lost_on;
+        failed.refused = refused;
     }
 
     /// Forgets a target's failures.
@@ -93,10 +113,10 @@ mod tests {
         let now = Instant::now();
         let mut pauses = Pauses::new(Duration::from_secs(30));
         let (one, other) = (Target::Node("n1".into()), Target::Node("n2".into()));
-        pauses.failed(one.clone(), None, now);
+        pauses.failed(one.clone(), None, None, now);
         let first = pauses.next(now).unwrap();
         for _ in 0..9 {
-            pauses.failed(one.clone(), None, now);
+            pauses.failed(one.clone(), None, None, now);
         }
         assert!(pauses.next(now).unwrap() > first * 8);
         assert!(!pauses.may_try(&one, Some(1), now));
@@ -110,7 +130,7 @@ mod tests {
     fn one_that_lost_to_another_writer_waits_for_what_that_one_wrote_only() {
         let now = Instant::now();
         let mut pauses = Pauses::new(Duration::from_secs(30));
-        pauses.failed(Target::Mirror, Some(7), now);
+        pauses.failed(Target::Mirror, Some(7), None, now);
         assert!(!pauses.may_try(&Target::Mirror, Some(7), now));
         assert!(pauses.may_try(&Target::Mirror, Some(8), now));
     }
@@ -119,8 +139,8 @@ mod tests {
     fn nodes_that_are_gone_are_forgotten() {
         let now = Instant::now();
         let mut pauses = Pauses::new(Duration::from_secs(30));
-        pauses.failed(Target::Node("n1".into()), None, now);
-        pauses.failed(Target::Status, None, now);
+        pauses.failed(Target::Node("n1".into()), None, None, now);
+        pauses.failed(Target::Status, None, None, now);
         pauses.keep(|_| false);
         assert_eq!(pauses.failed.len(), 1);
     }

@@ -149,7 +149,7 @@ impl<'a> Reconciler<'a> {
             None => {}
         }
         let Planned { entries, plan } = planned;
-        self.give(&plan, &seen, &entries).await;
+        let refused = self.give(&plan, &seen, &entries).await;
 
         let generation = mirror::hub_generation(&object)
             .or(object.metadata.generation)
@@ -191,6 +191,7 @@ impl<'a> Reconciler<'a> {
             next_silence,
             self.writes.next(at),
             self.unsettled.next_read(at),
+            refused.then_some(Duration::ZERO),
         ];
         self.progress = Some(plan.progress);
         wait.into_iter().flatten().min()
@@ -204,7 +205,10 @@ impl<'a> Reconciler<'a> {
         now: Timestamp,
     ) -> Planned {
         let entries = parse::entries(models);
-        let nodes = seen.parsed(&self.unsettled);
+        let at = Instant::now();
+        let nodes = seen.parsed(&self.unsettled, |node| {
+            self.writes.refused(&Target::Node(node.name_any()), at)
+        });
         let observed = cluster::Observed { nodes, progress };
         let plan = cluster::plan(&entries.assigned, &observed, now);
         Planned { entries, plan }
@@ -265,8 +269,14 @@ impl<'a> Reconciler<'a> {
     }
 
     /// Gives nodes their entries. UID and version are in each: a node made anew, or changed since it was
-    /// planned on, is planned on again.
-    async fn give(&mut self, plan: &Plan<NodeModel>, seen: &nodes::Seen, entries: &parse::Entries) {
+    /// planned on, is planned on again. Says whether one was refused: others may have its place.
+    async fn give(
+        &mut self,
+        plan: &Plan<NodeModel>,
+        seen: &nodes::Seen,
+        entries: &parse::Entries,
+    ) -> bool {
+        let mut refused = false;
         for write in nodes::writes(plan, seen, &entries.unreadable) {
             let name = write.node.name_any();
             if !self.unsettled.may_try(&name, &write.models) {
@@ -295,12 +305,14 @@ impl<'a> Reconciler<'a> {
                     if matches!(error, WriteError::Late) {
                         // A server that does not answer is not asked node by node: that takes the time
                         // in which others could be planned for.
-                        return;
+                        break;
                     }
                 }
-                Err(_) => {}
+                Err(WriteError::Paused) => {}
+                Err(error) => refused |= error.failure() == Failure::Refused,
             }
         }
+        refused
     }
 
     /// Asks for nodes of which a write got no answer so long ago that the answer tells.
@@ -423,3 +435,7 @@ fn wait_until(plan: &Plan<NodeModel>, now: Timestamp) -> Option<Duration> {
     plan.wake_at
         .map(|at| Duration::from_secs(at.seconds_since(now).max(1)))
 }
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod tests;

@@ -11,8 +11,8 @@ use kube::Client;
 use rimward_core::ids::ClusterName;
 use tokio_util::sync::CancellationToken;
 
-use super::access::HubAccess;
 use super::session::{self, SessionOptions};
+use crate::credentials::{self, Source};
 use crate::election::{self, Candidate};
 use crate::metrics::Metrics;
 use crate::probes::{self, Readiness};
@@ -46,9 +46,8 @@ pub(crate) struct EdgeArgs {
 /// When it cannot start: a flag, a kubeconfig or the address to listen on cannot be used.
 pub(crate) async fn run(args: EdgeArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     let cluster: ClusterName = args.cluster.parse().context("--cluster")?;
-    let access = HubAccess::open(&args.hub_kubeconfig).await?;
-    let hub = access.client();
-    tokio::spawn(access.follow(shutdown.clone()));
+    let hub = Source::File(args.hub_kubeconfig.clone());
+    let hub = credentials::client(hub).await.context("--hub-kubeconfig")?;
     let lead = |readiness, metrics| lead(&args, cluster, hub, readiness, metrics, &shutdown);
     probes::beside(args.common.listen, &shutdown, lead).await
 }

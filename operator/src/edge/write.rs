@@ -46,6 +46,17 @@ impl WriteError {
     }
 }
 
+impl WriteError {
+    /// For people: the API server's own sentence where there is one.
+    fn words(&self) -> String {
+        match self {
+            Self::Api(kube::Error::Api(status)) => status.message.clone(),
+            Self::Api(error) => error.to_string(),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl<'a> Writes<'a> {
     /// `longest` bounds the pauses.
     pub(crate) const fn new(
@@ -80,11 +91,18 @@ impl<'a> Writes<'a> {
             Ok(_) => self.pauses.succeeded(&target),
             Err(error) => {
                 self.tell(&target, error);
-                let lost_on = version.filter(|_| error.failure() == Failure::Conflict);
-                self.pauses.failed(target, lost_on, Instant::now());
+                let failure = error.failure();
+                let lost_on = version.filter(|_| failure == Failure::Conflict);
+                let refused = (failure == Failure::Refused).then(|| error.words());
+                self.pauses.failed(target, lost_on, refused, Instant::now());
             }
         }
         result
+    }
+
+    /// Why a target's last write was refused, while its pause lasts.
+    pub(crate) fn refused(&self, target: &Target, now: Instant) -> Option<String> {
+        self.pauses.refused(target, now).map(str::to_owned)
     }
 
     /// What was in the way of a target is over.
