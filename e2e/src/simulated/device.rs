@@ -64,6 +64,7 @@ impl Device {
             generation: self.generation,
             entries: self.entries.clone(),
             maybe: BTreeMap::new(),
+            refused: None,
             report: Some(NodeReport {
                 observed_generation: self.observed_generation,
                 models: models.collect(),
