@@ -324,8 +324,7 @@ impl Fleet {
         ledger.held = held;
         ledger.generation = generation;
         let reported = report.as_ref().map(|report| report.observed_generation);
-        let acted = ledger.reported != reported;
-        ledger.reported = reported;
+        let before = std::mem::replace(&mut ledger.reported, reported);
         if !known {
             self.listen(name, connection);
         } else {
@@ -340,7 +339,7 @@ impl Fleet {
         }
         for key in keys {
             let (entry, report) = (entries.remove(&key), models.remove(&key));
-            self.set_target(name, &key, entry, report, generation, acted);
+            self.set_target(name, &key, entry, report, (generation, before));
         }
         if relabelled {
             self.match_cluster(name);
@@ -398,8 +397,7 @@ impl Fleet {
         key: &DeploymentKey,
         entry: Option<Entry>,
         report: Option<ModelReport>,
-        generation: u64,
-        acted: bool,
+        (generation, reported_before): (u64, Option<u64>),
     ) {
         let sized = entry.as_ref().map(|entry| match self.rollouts.get(key) {
             Some(rollout) => entry_bytes(&rollout.deployment, &entry.revision),
@@ -414,7 +412,11 @@ impl Fleet {
         };
         let kept = targets.entry(name.clone()).or_default();
         let target = &mut kept.target;
-        let mut changed = acted || target.report != report;
+        // Reports that act on other deployments' changes say nothing new of an order that they knew.
+        let since = target.order.as_ref().and_then(|order| order.since);
+        let acted = |reported: Option<u64>| since.is_some_and(|since| reported >= Some(since));
+        let mut changed =
+            acted(reported_before) != acted(ledger.reported) || target.report != report;
         target.report = report;
         let belief = target.order.as_ref().map(|order| &order.entry);
         let told = target.told.as_ref().map(|told| told.as_deref());
