@@ -4,7 +4,6 @@
 //! is nothing to another.
 
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -128,13 +127,15 @@ fn name(common: &str, organisations: &[&str]) -> DistinguishedName {
     name
 }
 
-/// Writes a file that only its owner can read.
+/// Writes a file that only its owner can read, whole: stories that share a hub may write and read it at once.
 pub(crate) fn write_private(path: &Path, text: &str) -> Result<()> {
     use std::io::Write;
-    let mut options = fs::File::options();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("cannot write {}", path.display()))
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        file.persist(path).map_err(|error| error.error)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(())
 }

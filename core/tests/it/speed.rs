@@ -74,7 +74,12 @@ fn rolled_out(number: usize) -> Deployment {
 /// Processor time of this thread, in seconds: other programs may run beside.
 fn used() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e9
+    text.split_whitespace()
+        .next()
+        .unwrap()
+        .parse::<f64>()
+        .unwrap()
+        / 1e9
 }
 
 fn resident_bytes() -> f64 {
