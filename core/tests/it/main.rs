@@ -23,6 +23,5 @@ mod silence_words;
 mod silent_node;
 mod simulation;
 mod site;
-mod speed;
 mod truth;
 mod world;
