@@ -13,12 +13,14 @@ use std::collections::BTreeSet;
 use super::because::Because;
 use super::class::Flag;
 use super::context::{Goal, Motion};
-use super::ledger::{ENTRY_BYTES_UNKNOWN, Ledgers, removal_budget};
+use super::entry::{beside, entry_bytes, run, same_beside};
+use super::ledger::{Ledgers, removal_budget};
 use super::planner::Elders;
-use super::rollout::{Cost, Group, Rollout, Seat};
+use super::queue::{Cost, Seat};
+use super::rollout::{Group, Kept, Rollout};
 use super::target::{Order, Refused, Sight};
 use super::types::{Action, Entry};
-use crate::ids::{ClusterName, DeploymentKey, RevisionName};
+use crate::ids::{ClusterName, DeploymentKey};
 use crate::time::Timestamp;
 
 /// What carrying orders out touched beside the deployment itself.
@@ -174,16 +176,14 @@ impl Rollout {
                 let Some(group) = self.stages.get(place) else {
                     return;
                 };
-                let next = group.forward.iter().find(|seat| seat.cost == cost);
-                let Some(next) = next.filter(|_| group.fits(cost)) else {
+                let next = group.forward.next(cost).filter(|_| group.fits(cost));
+                let Some(name) = next.cloned() else {
                     break;
                 };
-                let name = next.name.clone();
                 self.order(&name, ledgers, elders, now, touched);
                 // Whatever became of it, it must not be looked at again for the same reason.
-                let seat = Seat { cost, name };
                 if let Some(group) = self.stages.get_mut(place) {
-                    group.forward.remove(&seat);
+                    group.forward.remove(cost, &name);
                 }
             }
         }
@@ -356,19 +356,38 @@ impl Rollout {
                 ledger.refusal(&self.key, wanted, bytes, elder)
             }
             // It stays on its revision, under the name that it has until the wanted one is free.
-            _ if ledger.has(&self.key, wanted) => None,
+            _ if sight.entry().is_some_and(|it| &it.endpoint_name == wanted) => None,
             _ => ledger
                 .holder(&self.key, wanted)
                 .map(|by| Refused::NameTaken(by.clone())),
         };
+        if refused == kept.target.refused {
+            return false;
+        }
         if refused.is_some() {
             ledger.refused.insert(self.key.clone());
         } else {
             ledger.refused.remove(&self.key);
         }
-        let changed = refused != kept.target.refused;
         kept.target.refused = refused;
-        changed
+        true
+    }
+
+    /// Targets that are not, in every respect, what the spec says: the others need not be looked at.
+    pub(super) fn out_of_step(&self) -> Vec<ClusterName> {
+        let wanted = &self.deployment.endpoint_name;
+        let stands = |kept: &Kept| {
+            let target = &kept.target;
+            let order = target.order.as_ref().filter(|_| target.refused.is_none());
+            order.is_some_and(|Order { entry, .. }| {
+                entry.action == Action::Run
+                    && Some(&entry.revision) == self.context.update.as_ref()
+                    && &entry.endpoint_name == wanted
+                    && same_beside(&self.deployment, &self.stages, entry)
+            })
+        };
+        let others = self.targets.iter().filter(|(_, kept)| !stands(kept));
+        others.map(|(name, _)| name.clone()).collect()
     }
 
     /// Looks again whether targets are refused alone.
@@ -414,87 +433,16 @@ impl Rollout {
                 continue;
             }
             let wanted = &self.deployment.endpoint_name;
+            if &order.entry.endpoint_name == wanted
+                && same_beside(&self.deployment, &self.stages, &order.entry)
+            {
+                continue;
+            }
             let free = ledger.has(&self.key, wanted) || ledger.holder(&self.key, wanted).is_none();
             let entry = beside(&self.deployment, &self.stages, &order.entry, free);
             if order.entry != entry {
                 self.place_order(name, Some(entry), ledgers, elders, now, touched);
             }
         }
-    }
-}
-
-/// An entry on the same revision, with what the spec says beside it today.
-fn beside(
-    deployment: &super::types::Deployment,
-    stages: &[Group],
-    standing: &Entry,
-    may_rename: bool,
-) -> Entry {
-    let mut stages = stages.iter().map(|group| &group.divided.stage);
-    let stage = stages.find(|stage| stage.name == standing.stage);
-    let policy = &deployment.policy;
-    Entry {
-        endpoint_name: if may_rename {
-            deployment.endpoint_name.clone()
-        } else {
-            standing.endpoint_name.clone()
-        },
-        nodes_max_unavailable: policy.nodes_max_unavailable,
-        nodes_max_failures: policy.nodes_max_failures,
-        progress_deadline_seconds: stage
-            .and_then(|stage| stage.progress_deadline_seconds)
-            .unwrap_or(deployment.progress_deadline_seconds),
-        ..standing.clone()
-    }
-}
-
-/// What an entry of that revision takes of an assignment.
-pub(super) fn entry_bytes(deployment: &super::types::Deployment, revision: &RevisionName) -> u32 {
-    let known = deployment.revisions.get(revision);
-    known.map_or(ENTRY_BYTES_UNKNOWN, |known| known.entry_bytes)
-}
-
-/// The entry for a revision. It names the one whose place it takes: until the cluster says otherwise, it may
-/// still have that.
-fn run(
-    deployment: &super::types::Deployment,
-    context: &super::context::Context,
-    revision: &RevisionName,
-    place: Option<usize>,
-    stages: &[Group],
-    standing: Option<&Entry>,
-) -> Entry {
-    let stage = place.and_then(|place| stages.get(place));
-    let is_update = context.update.as_ref() == Some(revision);
-    let known = deployment.revisions.get(revision);
-    let replaces = match standing {
-        Some(standing) if &standing.revision == revision => standing.replaces.clone(),
-        Some(standing) => Some(standing.revision.clone()),
-        None => None,
-    };
-    Entry {
-        revision: revision.clone(),
-        attempt: if is_update {
-            context.attempt.max(1)
-        } else {
-            known.map_or(1, |known| known.attempt.max(1))
-        },
-        forget_verdicts_before: if is_update {
-            context.forget_verdicts_before
-        } else {
-            0
-        },
-        action: Action::Run,
-        replaces,
-        stage: stage.map_or_else(
-            || crate::ids::StageName::fixed("all"),
-            |stage| stage.divided.stage.name.clone(),
-        ),
-        endpoint_name: deployment.endpoint_name.clone(),
-        nodes_max_unavailable: deployment.policy.nodes_max_unavailable,
-        nodes_max_failures: deployment.policy.nodes_max_failures,
-        progress_deadline_seconds: stage
-            .and_then(|stage| stage.divided.stage.progress_deadline_seconds)
-            .unwrap_or(deployment.progress_deadline_seconds),
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Ledger {
     pub(super) generation: u64,
     pub(super) reported: Option<u64>,
     pub(super) claims: BTreeMap<DeploymentKey, Claim>,
+    /// What the claims take together.
+    bytes: u64,
     /// Deployments whose order is not what stands on the hub.
     pub(super) untold: BTreeSet<DeploymentKey>,
     /// Deployments that are refused here, and look again when a claim goes.
@@ -54,6 +56,7 @@ impl Ledger {
             generation: 0,
             reported: None,
             claims: BTreeMap::new(),
+            bytes: 0,
             untold: BTreeSet::new(),
             refused: BTreeSet::new(),
         }
@@ -88,33 +91,42 @@ impl Ledger {
 
     /// Whether a further entry may be one too many: only then does one order concern all the others.
     pub(super) fn is_tight(&self) -> bool {
-        let bytes: u64 = self
-            .claims
-            .values()
-            .map(|claim| u64::from(claim.bytes))
-            .sum();
-        self.claims.len() >= ENTRIES_MAX / 2 || bytes >= ENTRIES_BYTES_MAX / 2
+        self.claims.len() >= ENTRIES_MAX / 2 || self.bytes >= ENTRIES_BYTES_MAX / 2
     }
 
     /// Whether the assignment has room for an entry of so many bytes, in place of the present one.
     pub(super) fn has_room(&self, key: &DeploymentKey, bytes: u32) -> bool {
-        let others = || self.claims.iter().filter(|(other, _)| *other != key);
-        let taken: u64 = others().map(|(_, claim)| u64::from(claim.bytes)).sum();
-        others().count() < ENTRIES_MAX
-            && taken.saturating_add(u64::from(bytes)) <= ENTRIES_BYTES_MAX
+        let own = self.claims.get(key).map(|claim| u64::from(claim.bytes));
+        let others = self.claims.len() - usize::from(own.is_some());
+        let taken = self.bytes - own.unwrap_or(0);
+        others < ENTRIES_MAX && taken.saturating_add(u64::from(bytes)) <= ENTRIES_BYTES_MAX
     }
 
     /// Notes what the deployment's order takes now. Says whether something came free.
     pub(super) fn claim(&mut self, key: &DeploymentKey, entry: Option<&Entry>, bytes: u32) -> bool {
-        let Some(entry) = entry else {
-            return self.claims.remove(key).is_some();
+        let before = match entry {
+            None => self.claims.remove(key),
+            Some(entry) => {
+                self.bytes += u64::from(bytes);
+                let endpoint = entry.endpoint_name.clone();
+                self.claims.insert(key.clone(), Claim { endpoint, bytes })
+            }
         };
-        let claim = Claim {
-            endpoint: entry.endpoint_name.clone(),
-            bytes,
+        let Some(before) = before else {
+            return false;
         };
-        let before = self.claims.insert(key.clone(), claim.clone());
-        before.is_some_and(|before| before.endpoint != claim.endpoint || before.bytes > claim.bytes)
+        self.bytes -= u64::from(before.bytes);
+        entry.is_none_or(|entry| entry.endpoint_name != before.endpoint || bytes < before.bytes)
+    }
+
+    /// Notes what the deployment's order takes now that its size is known.
+    pub(super) fn resize(&mut self, key: &DeploymentKey, bytes: u32) -> bool {
+        let Some(claim) = self.claims.get_mut(key) else {
+            return false;
+        };
+        let before = std::mem::replace(&mut claim.bytes, bytes);
+        self.bytes = self.bytes - u64::from(before) + u64::from(bytes);
+        bytes < before
     }
 
     /// Why an entry of that name and size is refused here, if it is.
@@ -137,6 +149,20 @@ impl Ledger {
 
 /// All clusters.
 pub(super) type Ledgers = BTreeMap<ClusterName, Ledger>;
+
+/// Walks `left` with what `right` has under the same name, both in the order of names: for whole fleets, where a
+/// look-up for each would cost more than all else.
+pub(super) fn side_by_side<'a, L, R>(
+    left: impl Iterator<Item = (&'a ClusterName, L)>,
+    right: impl Iterator<Item = (&'a ClusterName, R)>,
+) -> impl Iterator<Item = (&'a ClusterName, L, Option<R>)> {
+    let mut right = right.peekable();
+    left.map(move |(name, one)| {
+        while right.next_if(|(other, _)| *other < name).is_some() {}
+        let other = right.next_if(|(other, _)| *other == name);
+        (name, one, other.map(|(_, other)| other))
+    })
+}
 
 /// Clusters of a placement that may be without the model at once when the placement changes.
 pub(super) fn removal_budget(policy: &super::policy::Policy, total: usize) -> usize {

@@ -9,29 +9,39 @@
 //! | `target`, `class`, `classify` | what can be said of one deployment on one cluster, and what it counts as |
 //! | `stages` | which cluster belongs to which stage |
 //! | `gate` | what a stage needs before the next begins |
-//! | `advance`, `action` | how far a rollout is, and what people ask of it |
-//! | `context`, `give`, `decision` | where each cluster should be, who gets an order now, and why not |
+//! | `advance`, `bake`, `blame` | how far a rollout is, which time counts, and what follows from failures |
+//! | `action`, `asked` | what people ask of it |
+//! | `context`, `queue`, `entry`, `give`, `decision` | where each cluster should be, who gets an order now, and why not |
 //! | `rollout` | counts and queues over a deployment's clusters |
-//! | `ledger`, `doubt`, `planner` | what clusters share, when to doubt one's ears, what a change touches |
+//! | `ledger`, `doubt` | what clusters share, when to doubt one's ears |
+//! | `planner`, `intake`, `hearing`, `answers` | the planner: its plans, what it is told, time, what it can be asked |
 
 mod action;
 mod advance;
+mod answers;
+mod asked;
 mod audit;
+mod bake;
 mod because;
+mod blame;
 mod class;
 mod classify;
 mod conditions;
 mod context;
 mod decision;
 mod doubt;
+mod entry;
 mod explain;
 mod gate;
 mod give;
+mod hearing;
+mod intake;
 mod ledger;
 mod outcome;
 mod plan;
 mod planner;
 mod policy;
+mod queue;
 mod rollout;
 mod stages;
 mod strays;

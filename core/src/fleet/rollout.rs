@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::because::Because;
 use super::class::{Flag, Tally};
 use super::classify::{Judged, Want, classify};
-use super::context::Context;
+use super::context::{Context, Course};
 use super::gate::GateWait;
-use super::ledger::Ledgers;
+use super::ledger::{Ledgers, side_by_side};
 use super::outcome::{OutcomeChange, Transition};
 use super::policy::{AfterUpdate, Members};
+use super::queue::{Cost, Queue, Seat, cost};
 use super::stages::{Candidate, Divided, divide};
-use super::target::{Facts, Sight, Target};
+use super::target::{Facts, Shared, Sight, Target};
 use super::types::{Deployment, Hearing};
 use crate::ids::{ClusterName, DeploymentKey, RevisionName, StageName};
 use crate::summary::Counts;
@@ -26,6 +27,7 @@ pub(super) struct Rollout {
     pub(super) key: DeploymentKey,
     pub(super) deployment: Deployment,
     pub(super) targets: BTreeMap<ClusterName, Kept>,
+    pub(super) shared: Shared,
     pub(super) stages: Vec<Group>,
     /// Targets outside the placement.
     pub(super) outside: Tally,
@@ -64,42 +66,18 @@ pub(super) struct Clock {
 pub(super) struct Kept {
     pub(super) target: Target,
     pub(super) judged: Judged,
-    seat: Option<Seat>,
+    seat: Option<Cost>,
     rank: Option<u8>,
     nodes: Counts,
 }
 
-/// A place in a queue: those that cost nothing first, then broken ones, then by name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Seat {
-    pub(super) cost: Cost,
-    pub(super) name: ClusterName,
-}
-
-/// What an order to a target costs of a budget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Cost {
-    /// It holds a place for the revision already, and is told anew.
-    OwnPlace,
-    /// It holds a place for the revision from before it was taken back there, and gets it again.
-    Again,
-    /// It holds a place, and is sent elsewhere in it.
-    Redirected,
-    /// It looks unavailable: a place among those on their way.
-    Broken,
-    /// It serves: a place in both budgets.
-    Serving,
-}
-
-impl Cost {
-    /// The cheapest first.
-    pub(super) const ALL: [Self; 5] = [
-        Self::OwnPlace,
-        Self::Again,
-        Self::Redirected,
-        Self::Broken,
-        Self::Serving,
-    ];
+impl Kept {
+    /// A target that the placement takes, and of which nothing else is known.
+    pub(super) fn matching() -> Self {
+        let mut kept = Self::default();
+        kept.target.matches = true;
+        kept
+    }
 }
 
 /// One stage with its counts, and who wants to go forward in it.
@@ -107,7 +85,7 @@ impl Cost {
 pub(super) struct Group {
     pub(super) divided: Divided,
     pub(super) tally: Tally,
-    pub(super) forward: BTreeSet<Seat>,
+    pub(super) forward: Queue,
 }
 
 /// A stage of a deployment as its budgets see it.
@@ -121,6 +99,12 @@ pub struct StageGroup {
     pub moving_max: usize,
     /// How many may be unavailable at once; none: not bounded.
     pub unavailable_max: Option<usize>,
+}
+
+/// Where a target waits.
+enum Line<'a> {
+    Forward(&'a mut Queue),
+    Other(&'a mut BTreeSet<Seat>),
 }
 
 impl StageGroup {
@@ -140,7 +124,7 @@ impl Group {
         Self {
             divided,
             tally: Tally::default(),
-            forward: BTreeSet::new(),
+            forward: Queue::default(),
         }
     }
 
@@ -160,6 +144,7 @@ impl Rollout {
             key,
             deployment,
             targets: BTreeMap::new(),
+            shared: Shared::default(),
             stages: Vec::new(),
             outside: Tally::default(),
             back: BTreeSet::new(),
@@ -194,25 +179,30 @@ impl Rollout {
         self.redivide = false;
         let grace = self.grace_seconds();
         let update = self.deployment.effective_update().cloned();
-        let mut members: Vec<Candidate<'_>> = Vec::new();
+        let mut members: Vec<Candidate<'_>> = Vec::with_capacity(self.targets.len());
         let mut taken: Vec<(bool, &ClusterName)> = Vec::new();
-        for (name, kept) in &self.targets {
-            let Some(ledger) = ledgers.get(name).filter(|_| kept.target.matches) else {
+        let bounded = self.deployment.placement.max_clusters;
+        let walk = side_by_side(self.targets.iter(), ledgers.iter());
+        for (slot, (name, kept, ledger)) in walk.enumerate() {
+            let Some(ledger) = ledger.filter(|_| kept.target.matches) else {
                 continue;
             };
             let facts = ledger.facts(grace, now);
             let target = &kept.target;
             let sight = Sight { target, facts };
-            taken.push((sight.running().is_none(), name));
+            if bounded.is_some() {
+                taken.push((sight.running().is_none(), name));
+            }
             members.push(Candidate {
                 name,
+                slot,
                 labels: &ledger.labels,
                 exposed: update.as_ref().is_some_and(|it| sight.exposed(it)),
                 was: target.place,
                 hearing: facts.hearing,
             });
         }
-        if let Some(max) = self.deployment.placement.max_clusters {
+        if let Some(max) = bounded {
             let max = usize::try_from(max).unwrap_or(usize::MAX);
             if taken.len() > max {
                 taken.sort_unstable();
@@ -221,10 +211,9 @@ impl Rollout {
                 members.retain(|it| stay.contains(it.name));
             }
         }
-        let mut division = divide(&self.deployment.policy, &members);
+        let mut division = divide(&self.deployment.policy, &members, self.targets.len());
         let mut changed = Vec::new();
-        for (name, kept) in &mut self.targets {
-            let place = division.places.remove(name);
+        for ((name, kept), place) in self.targets.iter_mut().zip(division.places.drain(..)) {
             if kept.target.place.is_some() != place.is_some() {
                 changed.push(name.clone());
             }
@@ -240,9 +229,13 @@ impl Rollout {
         let update = self.deployment.effective_update();
         let standing = &self.deployment.standing;
         if self.context.update.as_ref() != update {
+            // What most will be judged by, so that they are judged once: the rollout that is over.
+            let over = update.is_some() && update == standing.current.as_ref();
             self.context = Context {
                 update: update.cloned(),
                 current: standing.current.clone(),
+                course: if over { Course::Forward } else { Course::None },
+                released: if over { usize::MAX } else { 0 },
                 ..Context::default()
             };
             self.clock = Clock::default();
@@ -277,12 +270,12 @@ impl Rollout {
         self.nodes = Counts::default();
         let grace = self.grace_seconds();
         let mut targets = std::mem::take(&mut self.targets);
-        for (name, kept) in &mut targets {
-            if let Some(ledger) = ledgers.get(name) {
-                *kept = Kept {
-                    target: std::mem::take(&mut kept.target),
-                    ..Kept::default()
-                };
+        for (name, kept, ledger) in side_by_side(targets.iter_mut(), ledgers.iter()) {
+            if let Some(ledger) = ledger {
+                kept.judged = Judged::default();
+                kept.seat = None;
+                kept.rank = None;
+                kept.nodes = Counts::default();
                 self.note(name, kept, ledger.facts(grace, now));
             }
         }
@@ -332,17 +325,20 @@ impl Rollout {
         kept.judged = judged;
         kept.rank = rank;
         kept.nodes = nodes;
-        kept.seat = judged.want.map(|_| Seat {
-            cost: cost(judged),
-            name: name.clone(),
-        });
+        kept.seat = judged.want.map(|_| cost(judged));
         self.nodes = self.nodes + nodes;
         if let Some(rank) = rank {
             self.open.insert((rank, name.clone()));
         }
         self.tally(kept.target.place).add(judged.class);
-        if let (Some(want), Some(seat)) = (judged.want, kept.seat.clone()) {
-            self.queue(want, kept.target.place).insert(seat);
+        if let (Some(want), Some(cost)) = (judged.want, kept.seat) {
+            match self.queue(want, kept.target.place) {
+                Line::Forward(queue) => queue.insert(cost, name),
+                Line::Other(seats) => {
+                    let name = name.clone();
+                    seats.insert(Seat { cost, name });
+                }
+            }
         }
     }
 
@@ -352,8 +348,14 @@ impl Rollout {
             self.open.remove(&(rank, name.clone()));
         }
         self.tally(kept.target.place).take(kept.judged.class);
-        if let (Some(want), Some(seat)) = (kept.judged.want, kept.seat.take()) {
-            self.queue(want, kept.target.place).remove(&seat);
+        if let (Some(want), Some(cost)) = (kept.judged.want, kept.seat.take()) {
+            match self.queue(want, kept.target.place) {
+                Line::Forward(queue) => queue.remove(cost, name),
+                Line::Other(seats) => {
+                    let name = name.clone();
+                    seats.remove(&Seat { cost, name });
+                }
+            }
         }
         kept.judged = Judged::default();
         kept.nodes = Counts::default();
@@ -367,16 +369,16 @@ impl Rollout {
         }
     }
 
-    fn queue(&mut self, want: Want, place: Option<usize>) -> &mut BTreeSet<Seat> {
-        match want {
+    fn queue(&mut self, want: Want, place: Option<usize>) -> Line<'_> {
+        Line::Other(match want {
             Want::Back => &mut self.back,
             Want::Leave => &mut self.leave,
             Want::Now => &mut self.at_once,
             Want::Forward => match place.and_then(|place| self.stages.get_mut(place)) {
-                Some(group) => &mut group.forward,
+                Some(group) => return Line::Forward(&mut group.forward),
                 None => &mut self.at_once,
             },
-        }
+        })
     }
 
     /// Whether a cluster's coming or going may change who is in which stage.
@@ -418,22 +420,6 @@ impl Rollout {
             _ => Some(since),
         });
         heard.min().unwrap_or(since).max(since).min(now)
-    }
-}
-
-fn cost(judged: Judged) -> Cost {
-    let class = judged.class;
-    let failed = class.has(Flag::Condemned) || class.has(Flag::TimedOut);
-    if judged.want == Some(Want::Back) && failed {
-        // Those that the content hurt go back first.
-        return Cost::OwnPlace;
-    }
-    match (class.has(Flag::Moving), class.has(Flag::Unavailable)) {
-        (true, _) if class.has(Flag::Underway) && class.has(Flag::Given) => Cost::OwnPlace,
-        (true, _) if class.has(Flag::Underway) => Cost::Again,
-        (true, _) => Cost::Redirected,
-        (false, true) => Cost::Broken,
-        (false, false) => Cost::Serving,
     }
 }
 

@@ -3,8 +3,6 @@
 //! Owns the words *placement*, *cumulative* and *last stage*, and that membership sticks. Decides nothing
 //! about when.
 
-use std::collections::BTreeMap;
-
 use super::policy::{Members, Policy, Stage};
 use super::types::{Hearing, StageRecord};
 use crate::ids::ClusterName;
@@ -14,6 +12,8 @@ use crate::selector::Labels;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<'a> {
     pub(super) name: &'a ClusterName,
+    /// Its place in the division's list.
+    pub(super) slot: usize,
     pub(super) labels: &'a Labels,
     /// An order to run the revision may have left.
     pub(super) exposed: bool,
@@ -26,7 +26,8 @@ pub(super) struct Candidate<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Division {
     pub(super) stages: Vec<Divided>,
-    pub(super) places: BTreeMap<ClusterName, usize>,
+    /// The stage of each slot; none: in no stage.
+    pub(super) places: Vec<Option<usize>>,
 }
 
 /// One stage.
@@ -42,10 +43,13 @@ pub(super) struct Divided {
 /// Count and percent take clusters that were exposed first, then those that are heard, of these the members so
 /// far, then names: so a cluster that comes and goes changes places with another one only while neither was
 /// given anything. Always gives at least one stage.
-pub(super) fn divide(policy: &Policy, clusters: &[Candidate<'_>]) -> Division {
+pub(super) fn divide(policy: &Policy, clusters: &[Candidate<'_>], slots: usize) -> Division {
     let total = clusters.len();
     let mut left: Vec<&Candidate<'_>> = clusters.iter().collect();
-    let mut division = Division::default();
+    let mut division = Division {
+        stages: Vec::new(),
+        places: vec![None; slots],
+    };
     for (index, stage) in policy.stages.iter().enumerate() {
         let taken_before = total - left.len();
         let (mine, rest, matches_none) = match &stage.members {
@@ -78,6 +82,9 @@ pub(super) fn divide(policy: &Policy, clusters: &[Candidate<'_>]) -> Division {
 type Split<'a, 'b> = (Vec<&'a Candidate<'b>>, Vec<&'a Candidate<'b>>, bool);
 
 fn split<'a, 'b>(mut left: Vec<&'a Candidate<'b>>, count: usize, stage: usize) -> Split<'a, 'b> {
+    if count >= left.len() {
+        return (left, Vec::new(), false);
+    }
     left.sort_by_key(|it| {
         let unheard = it.hearing != Hearing::Heard;
         (!it.exposed, unheard, it.was != Some(stage), it.name)
@@ -89,8 +96,11 @@ fn split<'a, 'b>(mut left: Vec<&'a Candidate<'b>>, count: usize, stage: usize) -
 impl Division {
     fn push(&mut self, stage: Stage, matches_none: bool, members: &[&Candidate<'_>]) {
         let place = self.stages.len();
-        let members = members.iter().map(|it| (it.name.clone(), place));
-        self.places.extend(members);
+        for member in members {
+            if let Some(slot) = self.places.get_mut(member.slot) {
+                *slot = Some(place);
+            }
+        }
         self.stages.push(Divided {
             stage,
             matches_none,

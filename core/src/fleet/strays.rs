@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::give::Touched;
 use super::ledger::{ENTRY_BYTES_UNKNOWN, Ledgers};
 use super::rollout::Kept;
-use super::target::{Facts, Order, Sight};
+use super::target::{Facts, Order, Shared, Sight};
 use super::types::{Action, Entry, Hearing};
 use crate::ids::{ClusterName, DeploymentKey};
 
@@ -18,6 +18,7 @@ pub(super) struct Strays {
     /// The deployment exists: what clusters run of it stays as it is.
     pub(super) unreadable: bool,
     pub(super) targets: BTreeMap<ClusterName, Kept>,
+    pub(super) shared: Shared,
 }
 
 impl Strays {

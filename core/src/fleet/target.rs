@@ -17,6 +17,37 @@ pub(super) struct Order {
     pub(super) since: Option<u64>,
 }
 
+/// Names that were seen last: most clusters of a fleet have the same, which then stand in memory once.
+#[derive(Debug, Default)]
+pub(super) struct Shared(Option<Entry>);
+
+impl Shared {
+    /// Makes equal names one.
+    pub(super) fn share(&mut self, entry: Option<&mut Entry>, report: Option<&mut ModelReport>) {
+        fn one<T: Clone + PartialEq>(name: &mut T, shared: &T) {
+            if name == shared {
+                *name = shared.clone();
+            }
+        }
+        if let Some(entry) = entry {
+            match &self.0 {
+                Some(shared) if shared.revision == entry.revision => {
+                    one(&mut entry.revision, &shared.revision);
+                    one(&mut entry.stage, &shared.stage);
+                    one(&mut entry.endpoint_name, &shared.endpoint_name);
+                }
+                _ => self.0 = Some(entry.clone()),
+            }
+        }
+        if let (Some(report), Some(shared)) = (report, &self.0) {
+            one(&mut report.revision, &shared.revision);
+            if let Some(last_good) = &mut report.last_good {
+                one(last_good, &shared.revision);
+            }
+        }
+    }
+}
+
 /// What is kept of one deployment on one cluster.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Target {

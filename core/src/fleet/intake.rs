@@ -1,0 +1,392 @@
+//! What the planner is told, and which deployments each of it touches.
+//!
+//! Owns the planner's belief: what was ordered counts as given until what stands on the hub is seen.
+
+use std::collections::BTreeMap;
+
+use super::entry::entry_bytes;
+use super::ledger::{ENTRY_BYTES_UNKNOWN, Ledger, side_by_side};
+use super::planner::Fleet;
+use super::rollout::{Kept, Rollout};
+use super::target::Order;
+use super::types::{Cluster, Deployment, Entry, ModelReport};
+use crate::ids::{ClusterName, DeploymentKey, EndpointName};
+
+impl Fleet {
+    /// Takes in a deployment as it stands: its spec, and what its status persists.
+    pub fn set_deployment(&mut self, key: &DeploymentKey, deployment: Deployment) {
+        let grace = deployment.policy.offline.grace_seconds;
+        self.watch_grace(grace);
+        if let Some(rollout) = self.rollouts.get_mut(key) {
+            let before = &rollout.deployment;
+            if *before == deployment {
+                return;
+            }
+            let bytes = |it: &Deployment| -> Vec<u32> {
+                it.revisions
+                    .values()
+                    .map(|known| known.entry_bytes)
+                    .collect()
+            };
+            let resized = bytes(before) != bytes(&deployment);
+            let same_members = before.placement == deployment.placement;
+            let renamed = before.endpoint_name != deployment.endpoint_name;
+            let rival = renamed
+                || before.created != deployment.created
+                || before.deleting != deployment.deleting;
+            let old_name = before.endpoint_name.clone();
+            rollout.redivide |= !same_members
+                || before.policy != deployment.policy
+                || before.effective_update() != deployment.effective_update();
+            rollout.deployment = deployment;
+            rollout.rejudge = true;
+            if renamed {
+                self.unname(key, &old_name);
+            }
+            if rival {
+                self.touch_rivals(key);
+            }
+            if !same_members {
+                self.match_all(key);
+            }
+            if resized {
+                self.resize(key);
+            }
+        } else {
+            let mut rollout = Rollout::new(key.clone(), deployment);
+            if let Some(strays) = self.strays.remove(key) {
+                rollout.targets = strays.targets;
+            }
+            self.rollouts.insert(key.clone(), rollout);
+            self.match_all(key);
+            self.touch_rivals(key);
+            self.resize(key);
+        }
+        if let Some(rollout) = self.rollouts.get(key) {
+            let name = rollout.deployment.endpoint_name.clone();
+            self.names.entry(name).or_default().insert(key.clone());
+        }
+        self.find_doubting_grace();
+        self.touch_all(key);
+    }
+
+    /// What its entries take of their assignments is known now, or another.
+    pub(super) fn resize(&mut self, key: &DeploymentKey) {
+        let Some(rollout) = self.rollouts.get(key) else {
+            return;
+        };
+        let mut freed = Vec::new();
+        let walk = side_by_side(rollout.targets.iter(), self.ledgers.iter_mut());
+        for (name, kept, ledger) in walk {
+            let (Some(order), Some(ledger)) = (&kept.target.order, ledger) else {
+                continue;
+            };
+            let bytes = entry_bytes(&rollout.deployment, &order.entry.revision);
+            let free = ledger.resize(key, bytes) && !ledger.refused.is_empty();
+            if free || ledger.is_tight() {
+                freed.push(name.clone());
+            }
+        }
+        for name in freed {
+            for other in self.targets_of(&name) {
+                self.touch(&other, &name);
+            }
+        }
+    }
+
+    /// Whoever else wants the deployment's name looks again.
+    pub(super) fn touch_rivals(&mut self, key: &DeploymentKey) {
+        let name = self
+            .rollouts
+            .get(key)
+            .map(|it| &it.deployment.endpoint_name);
+        let wanting = name
+            .and_then(|name| self.names.get(name))
+            .into_iter()
+            .flatten();
+        let others: Vec<_> = wanting.filter(|other| *other != key).cloned().collect();
+        for other in others {
+            self.touch_all(&other);
+        }
+    }
+
+    pub(super) fn unname(&mut self, key: &DeploymentKey, name: &EndpointName) {
+        if let Some(wanting) = self.names.get_mut(name) {
+            wanting.remove(key);
+            let others: Vec<_> = wanting.iter().cloned().collect();
+            if wanting.is_empty() {
+                self.names.remove(name);
+            }
+            for other in others {
+                self.touch_all(&other);
+            }
+        }
+    }
+
+    /// Notes for every cluster whether the placement takes it.
+    pub(super) fn match_all(&mut self, key: &DeploymentKey) {
+        let Some(rollout) = self.rollouts.get_mut(key) else {
+            return;
+        };
+        let selector = &rollout.deployment.placement.clusters;
+        let mut fresh = BTreeMap::new();
+        for (name, ledger, kept) in side_by_side(self.ledgers.iter(), rollout.targets.iter_mut()) {
+            let matches = selector.matches(&ledger.labels);
+            match kept {
+                Some(kept) => kept.target.matches = matches,
+                None if matches => {
+                    fresh.insert(name.clone(), Kept::matching());
+                }
+                None => {}
+            }
+        }
+        rollout.targets.append(&mut fresh);
+        rollout.redivide = true;
+    }
+
+    /// Takes in that a deployment is gone, or (`unreadable`) exists and cannot be read.
+    pub fn remove_deployment(&mut self, key: &DeploymentKey, unreadable: bool) {
+        if let Some(rollout) = self.rollouts.remove(key) {
+            self.find_doubting_grace();
+            let name = rollout.deployment.endpoint_name.clone();
+            self.unname(key, &name);
+            let mut targets = rollout.targets;
+            for kept in targets.values_mut() {
+                kept.target.matches = false;
+                kept.target.place = None;
+            }
+            let strays = self.strays.entry(key.clone()).or_default();
+            strays.targets = targets;
+        }
+        if unreadable || self.strays.contains_key(key) {
+            self.strays.entry(key.clone()).or_default().unreadable = unreadable;
+        }
+        self.touch_all(key);
+    }
+
+    /// Takes in a cluster as it stands, with its assignment.
+    ///
+    /// Must be told states in the order in which the server made them, the hub's own writes laid over a cache
+    /// that lags.
+    pub fn set_cluster(&mut self, name: &ClusterName, cluster: Cluster) {
+        let Cluster {
+            labels,
+            connection,
+            paused,
+            held,
+            generation,
+            entries,
+            report,
+        } = cluster;
+        let known = self.ledgers.contains_key(name);
+        let ledger = self
+            .ledgers
+            .entry(name.clone())
+            .or_insert_with(|| Ledger::new(labels.clone(), connection));
+        let relabelled = !known || ledger.labels != labels;
+        let turned = ledger.paused != paused || ledger.held != held;
+        ledger.labels = labels;
+        ledger.paused = paused;
+        ledger.held = held;
+        ledger.generation = generation;
+        let reported = report.as_ref().map(|report| report.observed_generation);
+        let before = std::mem::replace(&mut ledger.reported, reported);
+        if !known {
+            self.listen(name, connection);
+        } else {
+            self.hear(name, connection);
+        }
+        let models = report.map(|report| report.models).unwrap_or_default();
+        let told = merged(entries, models);
+        let mut gone: Vec<DeploymentKey> = Vec::new();
+        if let Some(ledger) = self.ledgers.get(name).filter(|_| known) {
+            let there = |key: &&DeploymentKey| told.binary_search_by(|it| it.0.cmp(key)).is_err();
+            gone.extend(ledger.claims.keys().filter(there).cloned());
+            let untold = ledger.untold.iter().filter(there);
+            gone.extend(
+                untold
+                    .filter(|key| !ledger.claims.contains_key(*key))
+                    .cloned(),
+            );
+        }
+        for (key, entry, report) in told {
+            self.set_target(name, &key, entry, report, (generation, before));
+        }
+        for key in gone {
+            self.set_target(name, &key, None, None, (generation, before));
+        }
+        if relabelled {
+            self.match_cluster(name);
+        }
+        if turned {
+            let keys: Vec<_> = self.targets_of(name);
+            for key in keys {
+                self.touch(&key, name);
+            }
+        }
+    }
+
+    pub(super) fn targets_of(&self, name: &ClusterName) -> Vec<DeploymentKey> {
+        self.rollouts
+            .iter()
+            .filter(|(_, rollout)| rollout.targets.contains_key(name))
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// Notes for every deployment whether its placement takes the cluster.
+    pub(super) fn match_cluster(&mut self, name: &ClusterName) {
+        let Some(ledger) = self.ledgers.get(name) else {
+            return;
+        };
+        let mut touched = Vec::new();
+        for (key, rollout) in &mut self.rollouts {
+            let matches = rollout
+                .deployment
+                .placement
+                .clusters
+                .matches(&ledger.labels);
+            let kept = rollout.targets.get_mut(name);
+            match kept {
+                Some(kept) => kept.target.matches = matches,
+                None if matches => {
+                    rollout.targets.insert(name.clone(), Kept::matching());
+                }
+                None => continue,
+            }
+            rollout.redivide = true;
+            touched.push(key.clone());
+        }
+        for key in touched {
+            self.touch_all(&key);
+        }
+    }
+
+    /// Takes in one entry and what is said of it.
+    pub(super) fn set_target(
+        &mut self,
+        name: &ClusterName,
+        key: &DeploymentKey,
+        mut entry: Option<Entry>,
+        mut report: Option<ModelReport>,
+        (generation, reported_before): (u64, Option<u64>),
+    ) {
+        let mut deployment = None;
+        let (targets, shared) = match self.rollouts.get_mut(key) {
+            Some(rollout) => {
+                deployment = Some(&rollout.deployment);
+                (&mut rollout.targets, &mut rollout.shared)
+            }
+            None => {
+                let strays = self.strays.entry(key.clone()).or_default();
+                (&mut strays.targets, &mut strays.shared)
+            }
+        };
+        shared.share(entry.as_mut(), report.as_mut());
+        let Some(ledger) = self.ledgers.get_mut(name) else {
+            return;
+        };
+        let kept = targets.entry(name.clone()).or_default();
+        let target = &mut kept.target;
+        // Reports that act on other deployments' changes say nothing new of an order that they knew.
+        let since = target.order.as_ref().and_then(|order| order.since);
+        let acted = |reported: Option<u64>| since.is_some_and(|since| reported >= Some(since));
+        let mut changed =
+            acted(reported_before) != acted(ledger.reported) || target.report != report;
+        target.report = report;
+        let belief = target.order.as_ref().map(|order| &order.entry);
+        let told = target.told.as_ref().map(|told| told.as_deref());
+        if belief == entry.as_ref() {
+            // What was believed stands. Its generation is known once the write is seen.
+            if target.told.take().is_some() {
+                ledger.untold.remove(key);
+                changed = true;
+            }
+            if let Some(order) = &mut target.order
+                && order.since.is_none()
+            {
+                order.since = Some(generation);
+                changed = true;
+            }
+        } else if told == Some(entry.as_ref()) {
+            // The write was not seen yet, or did not happen: the order may have left all the same.
+        } else {
+            let same_order = match (&target.order, &entry) {
+                (Some(order), Some(entry)) => order.entry.same_order(entry),
+                _ => false,
+            };
+            let since = target.order.as_ref().and_then(|order| order.since);
+            let names = [target.order.as_ref().map(|it| &it.entry), entry.as_ref()];
+            let names = names.map(|it| it.map(|entry| entry.endpoint_name.clone()));
+            target.told = None;
+            ledger.untold.remove(key);
+            let bytes = entry.as_ref().map(|entry| match deployment {
+                Some(deployment) => entry_bytes(deployment, &entry.revision),
+                None => ENTRY_BYTES_UNKNOWN,
+            });
+            ledger.claim(key, entry.as_ref(), bytes.unwrap_or_default());
+            target.order = entry.map(|entry| Order {
+                entry,
+                since: Some(since.filter(|_| same_order).unwrap_or(generation)),
+            });
+            changed = true;
+            let tight = ledger.is_tight();
+            if names[0] != names[1] {
+                for endpoint in names.into_iter().flatten() {
+                    self.contend(key, &endpoint, name);
+                }
+            }
+            if tight {
+                for other in self.targets_of(name) {
+                    self.touch(&other, name);
+                }
+            }
+        }
+        if changed {
+            self.touch(key, name);
+        }
+    }
+
+    /// Takes in that an EdgeCluster is gone.
+    pub fn remove_cluster(&mut self, name: &ClusterName) {
+        self.ears.forget(name);
+        self.heard.remove(name);
+        self.unheard.remove(name);
+        self.dirty.remove(name);
+        if self.ledgers.remove(name).is_none() {
+            return;
+        }
+        let mut touched = Vec::new();
+        for (key, rollout) in &mut self.rollouts {
+            if rollout.targets.contains_key(name) {
+                rollout.drop(name);
+                rollout.redivide = true;
+                touched.push(key.clone());
+            }
+        }
+        for key in touched {
+            self.touch_all(&key);
+        }
+        for strays in self.strays.values_mut() {
+            strays.targets.remove(name);
+        }
+    }
+}
+
+/// What stands and what is said of each deployment, in the order of keys.
+fn merged(
+    entries: BTreeMap<DeploymentKey, Entry>,
+    models: BTreeMap<DeploymentKey, ModelReport>,
+) -> Vec<(DeploymentKey, Option<Entry>, Option<ModelReport>)> {
+    let mut all = Vec::with_capacity(entries.len().max(models.len()));
+    let mut models = models.into_iter().peekable();
+    for (key, entry) in entries {
+        while let Some((other, report)) = models.next_if(|(other, _)| *other < key) {
+            all.push((other, None, Some(report)));
+        }
+        let report = models.next_if(|(other, _)| *other == key);
+        all.push((key, Some(entry), report.map(|(_, report)| report)));
+    }
+    all.extend(models.map(|(key, report)| (key, None, Some(report))));
+    all
+}
