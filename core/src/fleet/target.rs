@@ -132,6 +132,9 @@ impl<'a> Sight<'a> {
     }
 
     /// An order to run `revision` may have left, and no later report says that it was taken back.
+    ///
+    /// An order names one revision that it replaced: of several orders in a row that the cluster never acted on, the
+    /// first is forgotten.
     pub(super) fn exposed(&self, revision: &RevisionName) -> bool {
         let Some(entry) = self.entry() else {
             return false;

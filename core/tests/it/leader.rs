@@ -160,7 +160,8 @@ impl Leader {
             };
             object.unseen.drain(..skipped);
             if let Some(state) = object.unseen.pop_front() {
-                let newest = object.unseen.is_empty();
+                // An event from before a write that may still arrive settles nothing.
+                let newest = object.unseen.is_empty() && object.late.is_none();
                 seen.push((name.clone(), state, newest));
             }
         }
