@@ -4,6 +4,7 @@
 //! picture comes in, and is written where it differs from what is there.
 
 mod access;
+mod budget;
 pub mod cluster;
 mod events;
 #[cfg(test)]

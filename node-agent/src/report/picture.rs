@@ -134,6 +134,7 @@ pub fn picture(
     models.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     models.dedup_by(|b, a| a.namespace == b.namespace && a.name == b.name);
     models.truncate(256);
+    let models = super::budget::fit(models);
     let to_i64 = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let ready = ready(&models, trust, problem);
     Picture {
