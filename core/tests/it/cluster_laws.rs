@@ -1,10 +1,8 @@
 //! Laws of silence.md about the nodes of one cluster, over generated sites and histories.
 //!
-//! What died stays dead. Each history is a seed: a failure prints it, `RIMWARD_NODE_SEED=n` runs that one
-//! alone, and `RIMWARD_NODE_SEEDS=n` runs so many of each law.
+//! What died stays dead. Seeds are asked for as for whole fleets (see `simulation`).
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use rimward_core::cluster::Assigned;
 use rimward_core::fleet::ModelReport;
@@ -14,33 +12,15 @@ use rimward_core::time::Timestamp;
 
 use crate::choices::Choices;
 use crate::fixtures::{NOW, key, rev};
+use crate::simulation::over_seeds;
 use crate::site::{SILENCE_SECONDS, Site, order};
 
 const SEEDS: u64 = 40;
 /// Steps take 10 s on average; a node needs at most some tens of them for a release.
 const STEPS_PER_NODE: usize = 60;
 
-fn law(check: impl Fn(u64)) {
-    let seeds = match (knob("RIMWARD_NODE_SEED"), knob("RIMWARD_NODE_SEEDS")) {
-        (Some(only), _) => only..only + 1,
-        (None, count) => 0..count.unwrap_or(SEEDS),
-    };
-    for seed in seeds {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(seed))) {
-            eprintln!("the site of RIMWARD_NODE_SEED={seed} broke a law");
-            resume_unwind(panic);
-        }
-    }
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "a test's knob, not a decision's input"
-)]
-fn knob(name: &str) -> Option<u64> {
-    std::env::var(name)
-        .ok()
-        .map(|number| number.parse().unwrap())
+fn law(check: impl Fn(u64) -> Scene) {
+    over_seeds(SEEDS, |seed| check(seed).steps);
 }
 
 /// One site, its clock, and the release that it is at.
@@ -56,6 +36,8 @@ struct Scene {
     flapping: BTreeSet<NodeName>,
     restart_percent: usize,
     calm: bool,
+    /// How often its session planned.
+    steps: u64,
 }
 
 impl Scene {
@@ -74,6 +56,7 @@ impl Scene {
             flapping: BTreeSet::new(),
             restart_percent: 0,
             calm: true,
+            steps: 0,
         };
         scene.assign();
         scene.until("r1 runs everywhere", |scene| scene.there().len() == nodes);
@@ -113,6 +96,7 @@ impl Scene {
             device.step(&self.bad, self.calm, &mut self.choices);
         }
         self.site.pace(self.now);
+        self.steps += 1;
     }
 
     fn steps(&mut self, count: usize) {
@@ -220,6 +204,7 @@ fn a_release_that_silences_every_node_reaches_no_more_than_may_be_unavailable() 
             Phase::Failed,
             "silence condemns nothing"
         );
+        scene
     });
 }
 
@@ -247,6 +232,7 @@ fn a_release_that_silences_every_node_can_be_taken_back_from_all_that_live() {
             suspects, 0,
             "who died before is none of this release: {dead:?}"
         );
+        scene
     });
 }
 
@@ -271,6 +257,7 @@ fn nodes_dead_from_the_start_delay_nobody_and_condemn_nothing() {
             assert_eq!(said.nodes.silent, u32::try_from(dead.len()).unwrap());
             assert_eq!(said.nodes.suspect, 0);
         }
+        scene
     });
 }
 
@@ -288,6 +275,7 @@ fn a_bad_release_does_not_march_from_node_to_node() {
         let (ran, nodes) = (scene.ran("r2"), scene.site.devices.len());
         assert!(ran <= most, "{ran} of {nodes} nodes ran it, {most} may");
         assert!(ran > 0);
+        scene
     });
 }
 
@@ -317,6 +305,7 @@ fn a_registry_that_is_away_longer_than_every_deadline_condemns_nothing() {
         scene.until("as if it had not been", |scene| {
             scene.there().len() == nodes && scene.said().phase == Phase::Passed
         });
+        scene
     });
 }
 
@@ -340,6 +329,7 @@ fn flapping_nodes_expose_no_more_nodes_than_steady_ones_do() {
         steady.release("r2", 2);
         steady.steps(200);
         assert!(scene.exposed("r2") <= steady.exposed("r2"));
+        scene
     });
 }
 
@@ -373,6 +363,7 @@ fn a_restart_of_the_session_neither_passes_nor_fails_anything() {
         assert_eq!(scene.said().phase, other.said().phase);
         assert_eq!(scene.said().nodes.rejected(), other.said().nodes.rejected());
         assert_eq!(scene.there(), other.there());
+        scene
     });
 }
 
@@ -398,6 +389,7 @@ fn a_deadline_lasts_its_heard_seconds_whatever_restarts() {
             assert!(passed <= most, "{passed} of {most} s, {restarts} restarts");
         }
         assert!(scene.now.seconds_since(given) + 20 >= deadline);
+        scene
     });
 }
 
@@ -411,5 +403,6 @@ fn a_node_that_completes_after_its_deadline_counts() {
         scene.registry(false);
         scene.calm = true;
         scene.until("it is there", |it| it.said().phase == Phase::Passed);
+        scene
     });
 }
