@@ -16,10 +16,14 @@ mod blame;
 mod decide;
 mod record;
 mod report;
+#[cfg(test)]
+mod restarts;
 mod state;
 mod step;
 #[cfg(test)]
 mod table;
+#[cfg(test)]
+mod verdicts;
 #[cfg(test)]
 mod walks;
 

@@ -17,9 +17,8 @@ const RAW_EACH: usize = 5;
 /// The deployment that is released again and again, on one site.
 const CALM: &str = "calm";
 
-const WHY_SLOW: &str = "One release is five writes, each waiting for the one before: the spec, its ModelRevision, the \
-    record of the stage, the order, and each is seen through a watch; changes that come within 50 ms are planned \
-    together. The raw side is one write.";
+const WHY_SLOW: &str = "A release is several writes, each waiting for the one before: the spec, its ModelRevision, the \
+    record of the stage, the order. The raw side is one write.";
 
 pub(super) async fn run(rig: &Rig) -> Result<Vec<Row>> {
     let mut raw = Vec::new();

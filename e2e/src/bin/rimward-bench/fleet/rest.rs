@@ -119,13 +119,12 @@ pub(super) async fn restart(rig: &Rig) -> Result<Vec<Row>> {
         .iter()
         .map(|(kind, number)| format!("{number} {kind}"));
     let kinds = kinds.collect::<Vec<_>>().join(", ");
-    // Its Lease ran for up to 5 s after it was killed.
+    // It comes back under its own name, so it need not wait for the old Lease to end.
     Ok(vec![
         Row::new(
-            format!("{what}: killed to the first plan of the next leader"),
+            format!("{what}: started anew to its first plan"),
             time(took * 1e6),
-        )
-        .beside("of it up to 5 s for the old Lease to end", None),
+        ),
         Row::new(
             format!("{what}: writes in the {} s after", CALM.as_secs()),
             writes.len().to_string(),
