@@ -214,11 +214,14 @@ fn exposure(checked: Checked<'_>, key: &DeploymentKey, found: &mut Vec<Violation
             unavailable_max,
         } = group;
         let record = standing(checked, key).stage.as_ref();
-        if record.is_some_and(|record| record.passed.contains(&stage)) {
-            // A person went on past whoever is waited for there.
-            continue;
-        }
+        let mut passed = record.into_iter().flat_map(|record| &record.passed);
+        // A person went on past so many.
+        let past = passed
+            .find(|it| it.stage == stage)
+            .map_or(0, |it| it.suspects);
+        let past = usize::try_from(past).unwrap_or(usize::MAX);
         let max = moving_max.min(unavailable_max.unwrap_or(usize::MAX));
+        let max = max.saturating_add(past);
         let (mut exposed, mut added) = (0, false);
         for name in &members {
             let Some(cluster) = checked.observed.clusters.get(name) else {

@@ -50,8 +50,8 @@ pub use edge_node::{
 };
 pub use model::{Model, ModelSpec, ModelStatus, TensorInfo, VariantInfo};
 pub use model_deployment::{
-    DecidedAction, ModelDeployment, ModelDeploymentSpec, ModelDeploymentStatus, Placement,
-    ReadyCounts, StagePhase, StageStatus, UndoStatus,
+    DecidedAction, ModelDeployment, ModelDeploymentSpec, ModelDeploymentStatus, PassedStage,
+    Placement, ReadyCounts, StagePhase, StageStatus, UndoStatus,
 };
 pub use model_revision::{
     ModelRevision, ModelRevisionSpec, ModelRevisionStatus, RevisionModel, RevisionOutcome,

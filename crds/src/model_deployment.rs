@@ -196,10 +196,10 @@ pub struct StageStatus {
     /// Seconds of the attempt, as leaders of the hub counted them, where a hold has a deadline.
     #[serde(skip_serializing_if = "is_zero")]
     pub elapsed_seconds: u32,
-    /// Stages that a person let pass, by name.
+    /// Stages that a person went on past, and past whom: whoever falls silent or fails there later counts all the same.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 17), inner(length(max = 63)), extend("x-kubernetes-list-type" = "set"))]
-    pub passed: Vec<String>,
+    #[schemars(length(max = 17), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["stage"]))]
+    pub passed: Vec<PassedStage>,
     /// A person said that the hub shall not doubt its ears while this attempt goes on.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub doubt_overruled: bool,
@@ -212,6 +212,21 @@ pub struct StageStatus {
     /// When a cluster last got further; to be read by people, nothing is decided by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_progress_time: Option<Time>,
+}
+
+/// A stage that a person went on past.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PassedStage {
+    /// Name of the stage.
+    #[schemars(length(max = 63))]
+    pub stage: String,
+    /// Clusters that had fallen silent after they were given the revision: their places are free again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub suspects: u32,
+    /// Clusters that had failed beyond the stage's allowance.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed: u32,
 }
 
 impl Default for StageStatus {

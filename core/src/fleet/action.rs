@@ -5,8 +5,8 @@
 
 use thiserror::Error;
 
-use super::types::{Deployment, Outcome, StagePhase, Undo};
-use crate::ids::{DeploymentKey, RevisionName, StageName};
+use super::types::{Deployment, Outcome, Passed, StagePhase, StageRecord, Undo};
+use crate::ids::{DeploymentKey, DeploymentName, RevisionName, StageName};
 use crate::time::Timestamp;
 
 /// Most decided actions that a status remembers; further ones wait until their outcome is told.
@@ -98,6 +98,14 @@ pub(super) enum ActionRefused {
     NothingToAbort { revision: RevisionName },
     #[error("no revision was promoted before this one")]
     NothingToUndoTo,
+    #[error(
+        "revision {from} is undone already, {to} runs instead; name the revision to go to, or type: kubectl rimward retry {deployment}"
+    )]
+    UndoneAlready {
+        from: RevisionName,
+        to: RevisionName,
+        deployment: DeploymentName,
+    },
     #[error("there is no revision {revision} of this deployment")]
     NoSuchRevision { revision: RevisionName },
     #[error(
@@ -122,8 +130,12 @@ pub(super) enum Applied {
 pub(super) struct Ground<'a> {
     /// At least one living proof anywhere.
     pub(super) proven: bool,
-    /// Stages with clusters that fell silent after they were given the revision, but those passed by a person.
-    pub(super) suspects: &'a [StageName],
+    /// Somebody was not heard by this leader yet.
+    pub(super) unheard: bool,
+    /// Somewhere clusters fell silent after they were given the revision, past which nobody went on yet.
+    pub(super) suspects: bool,
+    /// Whom a person goes on past now, in each stage up to the present one.
+    pub(super) past: &'a [Passed],
     /// The record stands at the last stage.
     pub(super) last_stage: bool,
     /// Every member is where it should be.
@@ -132,15 +144,26 @@ pub(super) struct Ground<'a> {
     pub(super) doubt: bool,
 }
 
-/// Decides one action: changes `deployment.standing`, or refuses.
+impl ActionRefused {
+    /// Hangs on who is heard: a leader that has not listened to everybody yet may say otherwise when it has.
+    const fn hangs_on_ears(&self) -> bool {
+        matches!(
+            self,
+            Self::NothingProven { .. } | Self::PromotedAlready { .. }
+        )
+    }
+}
+
+/// Decides one action: changes `deployment.standing`, or refuses. None: not yet.
 pub(super) fn decide(
     key: &DeploymentKey,
     deployment: &mut Deployment,
     request: &ActionRequest,
     ground: Ground<'_>,
-) -> (Decided, Option<Applied>) {
+) -> Option<(Decided, Option<Applied>)> {
     let (applied, message, effect) = match apply(key, deployment, request, ground) {
         Ok((message, effect)) => (true, message, Some(effect)),
+        Err(refused) if ground.unheard && refused.hangs_on_ears() => return None,
         Err(refused) => (false, refused.to_string(), None),
     };
     let decided = Decided {
@@ -149,7 +172,7 @@ pub(super) fn decide(
         applied,
         message,
     };
-    (decided, effect)
+    Some((decided, effect))
 }
 
 type Answer = Result<(String, Applied), ActionRefused>;
@@ -266,7 +289,7 @@ fn retry(
 
 /// Its clusters were, or are being, taken back: by the record alone, since the revision's outcome is written
 /// before it, and a leader may die in between.
-fn went_back(record: &super::types::StageRecord) -> bool {
+fn went_back(record: &StageRecord) -> bool {
     let back = matches!(
         record.phase,
         StagePhase::Failed | StagePhase::RollingBack | StagePhase::RolledBack
@@ -295,7 +318,7 @@ fn promote(
         });
     }
     let overruled = ground.doubt && !record.doubt_overruled;
-    if current && !overruled && ground.suspects.is_empty() {
+    if current && !overruled && !ground.suspects {
         return Err(ActionRefused::PromotedAlready {
             revision: update.clone(),
         });
@@ -319,12 +342,12 @@ fn promote(
     }
     let name = record.name.clone();
     if current || ground.last_stage && !ground.proven {
-        if ground.suspects.is_empty() {
+        if !ground.suspects {
             return Err(ActionRefused::NothingProven {
                 revision: update.clone(),
             });
         }
-        record.passed.extend_from_slice(ground.suspects);
+        go_past(record, ground.past);
         return Ok((
             format!(
                 "clusters that fell silent over revision {update} no longer keep others waiting"
@@ -332,13 +355,19 @@ fn promote(
             Applied::Done,
         ));
     }
-    if !record.passed.contains(&name) {
-        record.passed.push(name.clone());
-    }
+    go_past(record, ground.past);
     Ok((
         format!("stage {name} of revision {update} is passed"),
         Applied::PassStage,
     ))
+}
+
+/// Notes past whom a person goes on, once: what was noted of a stage before gives way.
+fn go_past(record: &mut StageRecord, past: &[Passed]) {
+    let stale = |passed: &Passed| !past.iter().any(|it| it.stage == passed.stage);
+    record.passed.retain(stale);
+    let some = past.iter().filter(|it| it.suspects > 0 || it.failed > 0);
+    record.passed.extend(some.cloned());
 }
 
 fn abort(deployment: &mut Deployment, update: &RevisionName) -> Answer {
@@ -369,6 +398,16 @@ fn undo(
     to: Option<&RevisionName>,
 ) -> Answer {
     let standing = &deployment.standing;
+    let undone = standing.undo.as_ref();
+    let undone = undone.filter(|it| to.is_none() && deployment.update.as_ref() == Some(&it.from));
+    // Of two people who undo the same, the second means what the first did.
+    if let Some(undone) = undone {
+        return Err(ActionRefused::UndoneAlready {
+            from: undone.from.clone(),
+            to: undone.to.clone(),
+            deployment: key.name.clone(),
+        });
+    }
     let to = match to {
         Some(to) => to.clone(),
         None if standing.current.as_ref() != Some(&update) => standing

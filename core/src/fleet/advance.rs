@@ -4,14 +4,14 @@
 //! give: it judges what was seen, so that planning again says the same.
 
 use super::class::Flag;
-use super::context::{Context, Course, Motion};
+use super::context::{Context, Course, Motion, Past};
 use super::doubt::Doubt;
-use super::gate::{Failure, Gate, GateWait, Seen, evidence};
+use super::gate::{self, Failure, Gate, GateWait, Seen, evidence};
 use super::ledger::Ledgers;
 use super::outcome::{OutcomeChange, PassedBecause, Transition};
-use super::rollout::Rollout;
+use super::rollout::{Group, Rollout};
 use super::stages::locate;
-use super::types::{Outcome, StagePhase, StageRecord};
+use super::types::{Outcome, Passed, StagePhase, StageRecord};
 use crate::ids::{ClusterName, RevisionName, StageName};
 use crate::summary::Problem;
 use crate::time::Timestamp;
@@ -23,6 +23,22 @@ pub(super) fn short(number: usize) -> u32 {
 pub(super) fn wide(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
+
+/// Which stage's end is judged, by what.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    pub(super) update: &'a RevisionName,
+    pub(super) index: usize,
+    pub(super) ledgers: &'a Ledgers,
+    pub(super) now: Timestamp,
+}
+
+/// What a stage needs before the next one begins, in this order. Approvals, waits and analyses will be further ones.
+const GATES: [fn(&mut Rollout, At<'_>) -> Gate; 3] = [
+    Rollout::failures_gate,
+    Rollout::evidence_gate,
+    Rollout::bake_gate,
+];
 
 impl Rollout {
     /// Judges the rollout by what was seen. Gives what every target is to be judged by from now on.
@@ -59,8 +75,9 @@ impl Rollout {
         }
         let record = self.deployment.standing.stage.as_mut();
         let overruled = record.is_some_and(|record| {
-            record.doubt_overruled &= doubt.is_some();
-            record.doubt_overruled
+            // A leader that only listens yet may come to the same doubt.
+            record.doubt_overruled &= doubt.is_some() || listening;
+            record.doubt_overruled && doubt.is_some()
         });
         if self.deployment.paused || doubt.is_some() && !overruled {
             context.motion = Motion::Frozen;
@@ -87,6 +104,7 @@ impl Rollout {
             }
             self.begin(&update);
         }
+        self.forget_past();
         self.count_hold(now, &mut context);
         let outcome = self.outcome(&update);
         if outcome == Outcome::Failed {
@@ -111,7 +129,7 @@ impl Rollout {
         context.forget_verdicts_before = standing.forget_verdicts_before;
         if let Some(record) = standing.stage.as_ref().filter(|it| it.revision == update) {
             context.attempt = record.attempt;
-            context.passed = self.passed_by_person(record);
+            context.past = self.past(record);
             context.released = match record.phase {
                 StagePhase::Completed => usize::MAX,
                 _ => wide(record.index).saturating_add(1),
@@ -134,16 +152,48 @@ impl Rollout {
         context
     }
 
-    /// The stages that a person passed, a bit for each.
-    pub(super) fn passed_by_person(&self, record: &StageRecord) -> u64 {
-        let passed = self
-            .stages
-            .iter()
-            .zip(0u32..)
-            .filter(|(group, _)| record.passed.contains(&group.divided.stage.name));
-        passed.fold(0, |bits, (_, place)| {
-            bits | 1u64.checked_shl(place).unwrap_or(0)
-        })
+    /// By stage: what a person went on past, by the record.
+    pub(super) fn past(&self, record: &StageRecord) -> Vec<Past> {
+        let past = |group: &Group| {
+            let name = &group.divided.stage.name;
+            let passed = record.passed.iter().find(|passed| &passed.stage == name);
+            passed.map_or(Past::default(), |passed| Past {
+                suspects: passed.suspects,
+                failed: passed.failed,
+            })
+        };
+        if record.passed.is_empty() {
+            return Vec::new();
+        }
+        self.stages.iter().map(past).collect()
+    }
+
+    /// Whoever came back, or is done after all, is no longer one of those that a person went on past. That is known
+    /// once this leader has heard a stage's clusters.
+    fn forget_past(&mut self) {
+        let Some(record) = &self.deployment.standing.stage else {
+            return;
+        };
+        if record.passed.is_empty() {
+            return;
+        }
+        let now = self.to_go_past(self.stages.len().saturating_sub(1));
+        let listened = |name: &StageName| {
+            let group = self.stages.iter().find(|it| &it.divided.stage.name == name);
+            group.is_some_and(|group| group.tally.of(Flag::Unheard) == 0)
+        };
+        let least = |passed: &Passed| match now.iter().find(|it| it.stage == passed.stage) {
+            Some(now) if listened(&passed.stage) => Passed {
+                stage: passed.stage.clone(),
+                suspects: passed.suspects.min(now.suspects),
+                failed: passed.failed.min(now.failed),
+            },
+            _ => passed.clone(),
+        };
+        let passed = record.passed.iter().map(least).collect();
+        if let Some(record) = &mut self.deployment.standing.stage {
+            record.passed = passed;
+        }
     }
 
     pub(super) fn standing_undo_is_over(&self) -> bool {
@@ -287,9 +337,23 @@ impl Rollout {
         let mut index = locate(record, &self.stages_divided());
         loop {
             self.stand_at(index);
-            let because = match self.gates(update, index, ledgers, now) {
+            let at = At {
+                update,
+                index,
+                ledgers,
+                now,
+            };
+            match self.gates(at) {
                 Gate::Fail(Failure::Condemned { failed }) => {
                     self.fail(update, index, failed, context);
+                    return;
+                }
+                // Silence is not believed while the hub doubts its ears: nobody is stopped by it.
+                Gate::Fail(Failure::Stopped { .. })
+                    if context.doubt.is_some()
+                        && context.motion == Motion::Frozen
+                        && self.outcome(update) != Outcome::Stopped =>
+                {
                     return;
                 }
                 Gate::Fail(Failure::Stopped { failed }) => {
@@ -300,14 +364,17 @@ impl Rollout {
                     self.gate = Some(wait);
                     return;
                 }
-                Gate::Pass(_) if context.motion == Motion::Frozen || context.listening => return,
-                Gate::Pass(because) => because,
-            };
+                Gate::Pass if context.motion == Motion::Frozen || context.listening => return,
+                Gate::Pass => {}
+            }
             let last = index + 1 == self.stages.len();
             if last && self.total().of(Flag::Proven) == 0 {
                 // Nothing living ever ran it: not even an empty stage may promote it.
                 return;
             }
+            let because = self.stages.get(index).map_or(PassedBecause::Reached, |it| {
+                gate::because(&it.divided, &it.tally)
+            });
             self.pass(update, index, because);
             if last {
                 return;
@@ -332,40 +399,48 @@ impl Rollout {
         }
     }
 
-    /// The end of a stage, gate by gate: nothing failed, enough is proven, and it has baked.
-    pub(super) fn gates(
-        &mut self,
-        update: &RevisionName,
-        index: usize,
-        ledgers: &Ledgers,
-        now: Timestamp,
-    ) -> Gate {
-        if let Some(failure) = self.judge_failures(index) {
+    /// The end of a stage, gate by gate: the first that does not pass decides.
+    pub(super) fn gates(&mut self, at: At<'_>) -> Gate {
+        for gate in GATES {
+            match gate(self, at) {
+                Gate::Pass => {}
+                stands => return stands,
+            }
+        }
+        Gate::Pass
+    }
+
+    /// Not more failed than the stage allows. What was stopped and is no more goes on.
+    fn failures_gate(&mut self, at: At<'_>) -> Gate {
+        if let Some(failure) = self.judge_failures(at.index) {
             return Gate::Fail(failure);
         }
-        self.go_on(update, index);
-        let Some(group) = self.stages.get(index) else {
-            return Gate::Pass(PassedBecause::Reached);
+        self.go_on(at.update, at.index);
+        Gate::Pass
+    }
+
+    /// Enough is proven by clusters that live. A bake rests until then.
+    fn evidence_gate(&mut self, at: At<'_>) -> Gate {
+        let Some(group) = self.stages.get(at.index) else {
+            return Gate::Pass;
         };
-        let seen = Seen {
+        let gate = evidence(Seen {
             stage: &group.divided,
             tally: &group.tally,
             policy: &self.deployment.policy,
             deployment: &self.key.name,
-            passed_by_person: self.context.passed_by_person(index),
-        };
-        let tally = group.tally.clone();
-        let gate = evidence(seen);
-        match gate {
-            Gate::Pass(because) => match self.bake(update, index, ledgers, now) {
-                Some(wait) => Gate::Wait(wait),
-                None => Gate::Pass(because),
-            },
-            Gate::Wait(_) | Gate::Fail(_) => {
-                self.interrupt_bake(index, &tally, ledgers, now);
-                gate
-            }
+            past: self.context.past(at.index),
+        });
+        if gate != Gate::Pass {
+            let anew = group.tally.of(Flag::Regressed) > 0;
+            self.interrupt_bake(at, anew);
         }
+        gate
+    }
+
+    /// It has baked.
+    fn bake_gate(&mut self, at: At<'_>) -> Gate {
+        self.bake(at).map_or(Gate::Pass, Gate::Wait)
     }
 
     pub(super) fn pass(&mut self, update: &RevisionName, index: usize, because: PassedBecause) {

@@ -93,6 +93,12 @@ impl Fleet {
         used
     }
 
+    /// Whether the hub doubts that this cluster is silent: it is one of those whose silence made it doubt.
+    #[must_use]
+    pub fn doubts(&self, name: &ClusterName) -> bool {
+        self.doubt.is_some() && self.ears.has_fallen(name)
+    }
+
     /// The doubt that keeps everything where it is, if there is one.
     #[must_use]
     pub const fn doubt(&self) -> Option<Doubt> {

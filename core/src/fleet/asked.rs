@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use super::action::{self, Applied, DECIDED_MAX, Ground};
-use super::advance::wide;
 use super::class::Flag;
 use super::doubt::Doubt;
 use super::outcome::{OutcomeChange, PassedBecause, Transition};
 use super::rollout::Rollout;
+use super::stages::locate;
 use super::types::Outcome;
 use crate::ids::{RevisionName, StageName};
 
@@ -38,15 +38,11 @@ impl Rollout {
         }
     }
 
-    /// Stages that stand, or are slow, for clusters that fell silent after they were given the revision.
-    pub(super) fn suspect_stages(&self) -> Vec<StageName> {
-        let passed = |name: &StageName| self.record(|record| record.passed.contains(name));
-        let stages = self.stages.iter();
-        let suspects = stages.filter(|group| group.tally.of(Flag::Suspect) > 0);
-        suspects
-            .map(|group| group.divided.stage.name.clone())
-            .filter(|name| passed(name) == Some(false))
-            .collect()
+    /// Whether any stage stands, or is slow, for clusters that fell silent after they were given the revision.
+    fn has_suspects(&self) -> bool {
+        let stages = self.stages.iter().enumerate();
+        let mut suspects = stages.map(|(place, it)| (it.tally.of(Flag::Suspect), place));
+        suspects.any(|(suspects, place)| suspects > self.context.past(place).suspects)
     }
 
     /// Decides the actions that people asked for, in the order in which they did.
@@ -68,19 +64,25 @@ impl Rollout {
             if self.deployment.standing.decided.len() >= DECIDED_MAX {
                 break;
             }
-            let index = self.record(|record| wide(record.index)).unwrap_or(0);
+            let stages = self.stages_divided();
+            let index = self.record(|record| locate(record, &stages)).unwrap_or(0);
             let total = self.total();
-            let suspects = self.suspect_stages();
+            let past = self.to_go_past(index);
             let ground = Ground {
                 proven: total.of(Flag::Proven) > 0,
-                suspects: &suspects,
+                unheard: total.of(Flag::Unheard) > 0,
+                suspects: self.has_suspects(),
+                past: &past,
                 last_stage: index + 1 >= self.stages.len(),
                 settled: total.of(Flag::Unready) == 0 && self.failed.is_none(),
                 doubt: doubt.is_some(),
             };
             let before = self.outcomes_known();
-            let (decided, applied) =
-                action::decide(&self.key, &mut self.deployment, &request, ground);
+            let decided = action::decide(&self.key, &mut self.deployment, &request, ground);
+            // This leader does not know enough yet.
+            let Some((decided, applied)) = decided else {
+                continue;
+            };
             self.note_reopened(&before);
             if applied == Some(Applied::PassStage)
                 && let Some(update) = self.deployment.effective_update().cloned()

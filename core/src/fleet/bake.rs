@@ -3,15 +3,14 @@
 //! Owns that only heard seconds count, and that what was counted outlives a leader but for one checkpoint. Must
 //! never compare the clocks of two leaders.
 
-use super::class::{Flag, Tally};
+use super::advance::At;
+use super::class::Flag;
 use super::context::{Context, Motion};
 use super::gate::GateWait;
-use super::ledger::Ledgers;
 use super::outcome::Transition;
 use super::policy::HoldMode;
 use super::rollout::Rollout;
 use super::types::StagePhase;
-use crate::ids::RevisionName;
 use crate::time::Timestamp;
 
 /// Persisted states of a time that counts: one for each such part of it, so that a crash gives back no more.
@@ -21,16 +20,17 @@ const CHECKPOINT_SECONDS_MIN: u32 = 10;
 
 impl Rollout {
     /// Starts or goes on with the bake; gives what is waited for while it is not over.
-    pub(super) fn bake(
-        &mut self,
-        update: &RevisionName,
-        index: usize,
-        ledgers: &Ledgers,
-        now: Timestamp,
-    ) -> Option<GateWait> {
-        let stage = self.stages.get(index).map(|it| it.divided.stage.clone())?;
+    pub(super) fn bake(&mut self, at: At<'_>) -> Option<GateWait> {
+        let now = at.now;
+        let stage = self.stages.get(at.index)?.divided.stage.clone();
         let seconds = stage.bake_seconds;
-        if seconds == 0 {
+        let reached = self.stages.iter().take(at.index.saturating_add(1));
+        // A stage that adds nobody bakes on those before it; where nobody is at all, nothing bakes.
+        if seconds == 0
+            || reached
+                .map(|it| it.tally.of(Flag::Member))
+                .all(|it| it == 0)
+        {
             return None;
         }
         let baked = self.record(|record| record.baked_seconds).unwrap_or(0);
@@ -38,7 +38,7 @@ impl Rollout {
             if baked == 0 {
                 self.transitions.push(Transition::BakeStarted {
                     stage: stage.name.clone(),
-                    revision: update.clone(),
+                    revision: at.update.clone(),
                     seconds,
                 });
             }
@@ -52,7 +52,7 @@ impl Rollout {
         let mut due = since.plus_seconds(left.min(step));
         if now >= due || left == 0 {
             // Only here are all members looked at: a bake counts while every one of them is heard.
-            let heard = self.all_heard_until(index, ledgers, since, now);
+            let heard = self.all_heard_until(at, since, false);
             let more = u32::try_from(heard.seconds_since(since)).unwrap_or(u32::MAX);
             if more >= left {
                 return None;
@@ -73,19 +73,14 @@ impl Rollout {
     }
 
     /// What was baked counts on if members merely fell silent, and is lost if one is known not to be there.
-    pub(super) fn interrupt_bake(
-        &mut self,
-        index: usize,
-        tally: &Tally,
-        ledgers: &Ledgers,
-        now: Timestamp,
-    ) {
+    ///
+    /// One that comes late, since it was away before, merely lets it rest.
+    pub(super) fn interrupt_bake(&mut self, at: At<'_>, begun_anew: bool) {
         let since = self.clock.baking_since.take();
         let heard = since.map_or(0, |since| {
-            let until = self.all_heard_until(index, ledgers, since, now);
+            let until = self.all_heard_until(at, since, true);
             u32::try_from(until.seconds_since(since)).unwrap_or(u32::MAX)
         });
-        let begun_anew = tally.of(Flag::Regressed) > 0;
         if let Some(record) = &mut self.deployment.standing.stage {
             record.baked_seconds = match begun_anew {
                 true => 0,

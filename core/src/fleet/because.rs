@@ -34,12 +34,14 @@ pub enum Because {
         deployment: DeploymentName,
     },
     /// It fell silent after the revision may have reached it.
-    #[error("fell silent after it was given revision {revision}; {}", match after { super::AfterUpdate::Wait => format!("its stage waits for it; to go on without it type: kubectl rimward promote {deployment}"), super::AfterUpdate::Fail => format!("it counts as failed; to go on without it type: kubectl rimward promote {deployment}"), super::AfterUpdate::Ignore => "the policy ignores that".to_owned() })]
+    #[error("fell silent after it was given revision {revision}; {}", suspect(*after, *stands, deployment))]
     Suspect {
         /// The revision.
         revision: RevisionName,
         /// What the policy says of such.
         after: super::AfterUpdate,
+        /// The rollout is in its stage, and nobody went on past such clusters there.
+        stands: bool,
         /// What a person types.
         deployment: DeploymentName,
     },
@@ -247,6 +249,18 @@ pub enum Because {
     NotResolved,
 }
 
+fn suspect(after: super::AfterUpdate, stands: bool, deployment: &DeploymentName) -> String {
+    let means = match after {
+        super::AfterUpdate::Ignore => return "the policy ignores that".to_owned(),
+        super::AfterUpdate::Wait => "its stage waits for it",
+        super::AfterUpdate::Fail => "it counts as failed",
+    };
+    match stands {
+        true => format!("{means}; to go on without it type: kubectl rimward promote {deployment}"),
+        false => "its stage is passed, and no longer waits for it".to_owned(),
+    }
+}
+
 fn words(reason: &str, problem: Option<&Problem>) -> String {
     match problem {
         Some(problem) => format!(
@@ -263,7 +277,7 @@ impl Because {
     pub const fn rank(&self) -> u8 {
         match self {
             Self::Failed { .. } => 0,
-            Self::TimedOut { .. } | Self::Suspect { .. } => 1,
+            Self::TimedOut { .. } | Self::Suspect { stands: true, .. } => 1,
             Self::NothingToRun { .. } | Self::Paused { .. } | Self::Stopped { .. } => 2,
             Self::Doubt { .. } => 3,
             Self::EndpointNameTaken { .. } | Self::AssignmentTooLarge => 4,
@@ -275,7 +289,10 @@ impl Because {
             Self::Unavailable { .. } | Self::Concurrency { .. } | Self::RollbackPaced { .. } => 10,
             Self::Removing | Self::RemovalPaced { .. } => 11,
             Self::StageNotReached { .. } => 12,
-            Self::Silent { .. } | Self::NeverJoined | Self::NodesAway { .. } => 13,
+            Self::Silent { .. }
+            | Self::NeverJoined
+            | Self::NodesAway { .. }
+            | Self::Suspect { stands: false, .. } => 13,
             Self::RolledBack { .. } => 14,
         }
     }

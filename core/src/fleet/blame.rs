@@ -2,38 +2,56 @@
 //!
 //! Owns that only condemned content fails. Must never look at time.
 
-use super::class::Flag;
+use super::advance::wide;
+use super::class::{Flag, Tally};
 use super::context::{Context, Course, Motion};
 use super::gate::{Failure, failures};
 use super::outcome::{FAILURES_MAX, Transition};
 use super::policy::OnFailure;
 use super::rollout::Rollout;
 use super::target::condemns;
-use super::types::{Outcome, StagePhase};
+use super::types::{Outcome, Passed, StagePhase};
 use crate::ids::{ClusterName, RevisionName, StageName};
 use crate::summary::Problem;
 
 impl Rollout {
     /// The first stage up to this one whose failures exceed its allowance.
-    ///
-    /// Failures of clusters that got the revision and now belong to a later stage count for the current one.
     pub(super) fn judge_failures(&self, index: usize) -> Option<Failure> {
-        let passed = |name: &StageName| self.record(|record| record.passed.contains(name));
-        self.stages
-            .iter()
-            .enumerate()
+        let stages = self.stages.iter().enumerate();
+        stages
             .take(index.saturating_add(1))
             .find_map(|(place, group)| {
-                let mut tally = group.tally.clone();
-                if place == index {
-                    for later in self.stages.iter().skip(index + 1) {
-                        tally = tally.plus(&later.tally);
-                    }
-                }
-                let stage = &group.divided.stage;
-                let by_person = passed(&stage.name).unwrap_or(false);
-                failures(stage, &self.deployment.policy, &tally, by_person)
+                let tally = self.failing(place, index);
+                failures(&group.divided.stage, &tally, self.context.past(place))
             })
+    }
+
+    /// The counts by which a stage's failures are judged: those of clusters that got the revision and now belong to
+    /// a later stage count for the current one.
+    fn failing(&self, place: usize, index: usize) -> Tally {
+        let own = self.stages.get(place);
+        let own = own.map_or_else(Tally::default, |group| group.tally.clone());
+        if place != index {
+            return own;
+        }
+        let later = self.stages.iter().skip(index.saturating_add(1));
+        later.fold(own, |sum, group| sum.plus(&group.tally))
+    }
+
+    /// Whom a person goes on past now, in each stage up to this one.
+    pub(super) fn to_go_past(&self, index: usize) -> Vec<Passed> {
+        let current = self.record(|record| wide(record.index)).unwrap_or(0);
+        let stages = self.stages.iter().enumerate();
+        let past = stages.take(index.saturating_add(1)).map(|(place, group)| {
+            let failing = self.failing(place, current).of(Flag::Failing);
+            let stage = &group.divided.stage;
+            Passed {
+                stage: stage.name.clone(),
+                suspects: group.tally.of(Flag::Suspect),
+                failed: failing.saturating_sub(stage.max_failures),
+            }
+        });
+        past.collect()
     }
 
     /// The content was condemned: final.

@@ -30,6 +30,8 @@ pub(super) enum Flag {
     Condemned,
     /// Its time ran out.
     TimedOut,
+    /// Counts toward `maxFailures`, once, for whatever reason.
+    Failing,
     /// Silent before exposure, and left out.
     Skipped,
     /// Silent before exposure, and waited for.

@@ -112,9 +112,15 @@ fn verdict(
     class.set(Flag::Condemned, today && sight.condemned(update));
     class.set(Flag::TimedOut, today && sight.timed_out(update));
     class.set(Flag::KeptBack, kept_back);
+    let left_out = class.has(Flag::Skipped) || class.has(Flag::Awaited);
+    let expired = context.hold_over && hold == HoldMode::Fail;
+    class.set(Flag::HoldExpired, kept_back && held && expired && !left_out);
+    let dark = class.has(Flag::Dark) && deployment.policy.offline.after_update == AfterUpdate::Fail;
     class.set(
-        Flag::HoldExpired,
-        kept_back && held && context.hold_over && hold == HoldMode::Fail,
+        Flag::Failing,
+        dark || class.has(Flag::Condemned)
+            || class.has(Flag::TimedOut)
+            || class.has(Flag::HoldExpired),
     );
     class.set(
         Flag::Excused,
@@ -129,7 +135,7 @@ fn verdict(
     );
     class.set(
         Flag::Regressed,
-        class.has(Flag::Heard) && !settled && !kept_back,
+        class.has(Flag::Heard) && !kept_back && sight.fell_back(update),
     );
 }
 
@@ -142,18 +148,16 @@ fn nodes_held(sight: &Sight<'_>) -> bool {
     })
 }
 
-/// Places in budgets. A suspect keeps its own, whoever else comes and goes, unless the policy ignores such or
-/// a person passed its stage.
+/// Places in budgets. A suspect keeps its own, whoever else comes and goes, unless the policy ignores such. (What a
+/// person went on past is taken off the sums.)
 fn places(deployment: &Deployment, context: &Context, sight: &Sight<'_>, class: &mut Class) {
     let silent = sight.silent();
     // Where only holds are left, nothing is on its way.
     let moving = sight.moving() && !nodes_held(sight);
-    let suspect = class.has(Flag::Suspect);
-    let passed = sight
-        .target
-        .place
-        .is_some_and(|place| context.passed_by_person(place));
-    let keeps = suspect && !passed && deployment.policy.offline.after_update != AfterUpdate::Ignore;
+    let respected = deployment.policy.offline.after_update != AfterUpdate::Ignore;
+    let keeps = class.has(Flag::Suspect) && respected;
+    // It condemned the revision and then fell silent: no longer on its way, and as broken as it was.
+    let broken = class.has(Flag::Dark) && class.has(Flag::Condemned) && respected;
     let leaves = sight
         .entry()
         .is_some_and(|entry| entry.action == Action::Remove && !sight.removal_confirmed());
@@ -177,7 +181,7 @@ fn places(deployment: &Deployment, context: &Context, sight: &Sight<'_>, class: 
     class.set(
         Flag::Unavailable,
         if silent {
-            keeps
+            keeps || broken && !sight.available()
         } else {
             sight.running().is_some() && (moving || class.has(Flag::Unheard) || !sight.available())
         },

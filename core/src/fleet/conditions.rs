@@ -128,10 +128,12 @@ fn available(rollout: &Rollout, total: &Tally) -> Condition {
     let relevant = total.of(Flag::Relevant);
     let count = usize::try_from(relevant).unwrap_or(usize::MAX);
     let floor = match rollout.deployment.min_available {
-        Some(amount) => amount.floor_of(count),
+        // A number is a number, however many are heard.
+        Some(Amount::Count(floor)) => usize::try_from(floor).unwrap_or(usize::MAX),
+        _ if relevant == 0 => 0,
+        Some(share @ Amount::Percent(_)) => share.floor_of(count),
         None => count.saturating_sub(allowance(rollout, count)).max(1),
     };
-    let floor = if relevant == 0 { 0 } else { floor };
     let serving = total.of(Flag::Serving);
     if usize::try_from(serving).is_ok_and(|serving| serving >= floor) {
         yes(

@@ -38,6 +38,15 @@ pub(super) enum Course {
     Away,
 }
 
+/// What of a stage a person went on past.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Past {
+    /// Suspects whose places are free again.
+    pub(super) suspects: u32,
+    /// Failures beyond the allowance.
+    pub(super) failed: u32,
+}
+
 /// What every target of a deployment is judged by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Context {
@@ -50,8 +59,8 @@ pub(super) struct Context {
     pub(super) motion: Motion,
     /// How many stages may have the revision.
     pub(super) released: usize,
-    /// Stages that a person passed, a bit for each.
-    pub(super) passed: u64,
+    /// By stage: what a person went on past.
+    pub(super) past: Vec<Past>,
     /// Holds have lasted for as long as the policy respects them.
     pub(super) hold_over: bool,
     /// The hub doubts its own ears.
@@ -141,12 +150,9 @@ impl Context {
         self.update.is_some() && self.update == self.current && self.course == Course::Forward
     }
 
-    /// Whether a person went on past the stage.
-    pub(super) fn passed_by_person(&self, place: usize) -> bool {
-        let bit = u32::try_from(place)
-            .ok()
-            .and_then(|place| 1u64.checked_shl(place));
-        bit.is_some_and(|bit| self.passed & bit != 0)
+    /// What a person went on past in a stage.
+    pub(super) fn past(&self, place: usize) -> Past {
+        self.past.get(place).copied().unwrap_or_default()
     }
 
     /// Whether the order is for today's attempt, or needs no other one.

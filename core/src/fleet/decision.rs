@@ -8,10 +8,9 @@ use super::classify::{Judged, Want};
 use super::context::{Context, Course, Motion};
 use super::ledger::removal_budget;
 use super::rollout::Rollout;
-use super::target::{Refused, Sight, condemns};
+use super::target::{Refused, Sight};
 use super::types::{Action, Entry, Hearing};
 use crate::ids::RevisionName;
-use crate::summary::Phase;
 
 /// What is decided for one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +42,7 @@ impl Rollout {
             return Some(Because::Suspect {
                 revision: update.clone(),
                 after: self.deployment.policy.offline.after_update,
+                stands: self.stands_for(sight),
                 deployment: self.key.name.clone(),
             });
         }
@@ -91,6 +91,15 @@ impl Rollout {
             return on_its_way(sight, update);
         }
         Some(self.not_given(sight, update, judged))
+    }
+
+    /// Whether the rollout stands in the cluster's stage, and nobody went on past the suspects there.
+    fn stands_for(&self, sight: &Sight<'_>) -> bool {
+        let released = self.context.released;
+        sight.target.place.is_some_and(|place| {
+            let here = released == usize::MAX || place.saturating_add(1) == released;
+            here && self.context.past(place).suspects == 0
+        })
     }
 
     /// What keeps every cluster where it is.
@@ -207,7 +216,7 @@ impl Rollout {
             return Because::Listening;
         }
         if let (Some(Want::Forward), Some(group)) = (judged.want, self.stages.get(place)) {
-            return group.denial();
+            return group.denial(context.past(place));
         }
         match (stage(place), current.or_else(|| stage(0))) {
             (Some(stage), Some(current)) if place >= context.released => {
@@ -232,7 +241,6 @@ fn on_its_way(sight: &Sight<'_>, update: &RevisionName) -> Option<Because> {
     let Some(report) = sight.about_order() else {
         return Some(Because::NotReported);
     };
-    debug_assert!(!condemns(report) || report.phase != Phase::Passed);
     let nodes = report.nodes;
     let expected = nodes.desired.saturating_sub(nodes.silent);
     let problem = report.problems.first().cloned();

@@ -60,6 +60,11 @@ impl Ears {
         self.fallen.remove(cluster);
     }
 
+    /// Whether it is one of those that fell silent lately.
+    pub(super) fn has_fallen(&self, cluster: &ClusterName) -> bool {
+        self.fallen.contains_key(cluster)
+    }
+
     /// Judges. `heard` counts the clusters that are heard now.
     ///
     /// A doubt that began lasts until enough of those who began it are back: that a grace has passed since

@@ -4,15 +4,16 @@
 //! further gates. Pure: counts in, an answer out.
 
 use super::class::{Flag, Tally};
+use super::context::Past;
 use super::outcome::PassedBecause;
-use super::policy::{AfterUpdate, Members, Policy, Stage};
+use super::policy::{AfterUpdate, Amount, Members, Policy, Stage};
 use super::stages::Divided;
 use crate::ids::StageName;
 
 /// A gate's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Gate {
-    Pass(PassedBecause),
+    Pass,
     Wait(GateWait),
     Fail(Failure),
 }
@@ -74,12 +75,16 @@ pub enum GateWait {
         deployment: crate::ids::DeploymentName,
     },
     /// Silent clusters that the policy waits for.
-    #[error("stage {stage} waits for {count} silent clusters (offline.beforeUpdate: Wait)")]
+    #[error(
+        "stage {stage} waits for {count} silent clusters (offline.beforeUpdate: Wait); to go on without them type: kubectl rimward promote {deployment}"
+    )]
     Awaited {
         /// The stage.
         stage: StageName,
         /// How many.
         count: u32,
+        /// What a person types.
+        deployment: crate::ids::DeploymentName,
     },
     /// This leader has not heard all clusters yet.
     #[error("stage {stage} waits until {count} of its clusters are heard again or count as silent")]
@@ -90,7 +95,9 @@ pub enum GateWait {
         count: u32,
     },
     /// Not enough proofs yet.
-    #[error("{proven} of {needed} clusters of stage {stage} have proven the revision")]
+    #[error(
+        "{proven} of {needed} clusters of stage {stage} have proven the revision; to go on all the same type: kubectl rimward promote {deployment}"
+    )]
     Proofs {
         /// The stage.
         stage: StageName,
@@ -98,6 +105,8 @@ pub enum GateWait {
         proven: u32,
         /// How many must.
         needed: u32,
+        /// What a person types.
+        deployment: crate::ids::DeploymentName,
     },
     /// Time must pass.
     #[error("stage {stage} bakes for {seconds} s during which its clusters are heard")]
@@ -145,63 +154,60 @@ pub(super) struct Seen<'a> {
     pub(super) tally: &'a Tally,
     pub(super) policy: &'a Policy,
     pub(super) deployment: &'a crate::ids::DeploymentName,
-    pub(super) passed_by_person: bool,
+    pub(super) past: Past,
 }
 
 /// Judges failures. `tally` counts the stage's clusters, and those of later stages that have the revision.
-pub(super) fn failures(
-    stage: &Stage,
-    policy: &Policy,
-    tally: &Tally,
-    passed_by_person: bool,
-) -> Option<Failure> {
+pub(super) fn failures(stage: &Stage, tally: &Tally, past: Past) -> Option<Failure> {
     let condemned = tally.of(Flag::Condemned);
     if condemned > stage.max_failures {
         return Some(Failure::Condemned { failed: condemned });
     }
-    let silent = match policy.offline.after_update {
-        AfterUpdate::Fail => tally.of(Flag::Suspect),
-        AfterUpdate::Wait | AfterUpdate::Ignore => 0,
-    };
-    let failed = [
-        condemned,
-        silent,
-        tally.of(Flag::TimedOut),
-        tally.of(Flag::HoldExpired),
-    ]
-    .into_iter()
-    .fold(0, u32::saturating_add);
-    (failed > stage.max_failures && !passed_by_person).then_some(Failure::Stopped { failed })
+    let failed = tally.of(Flag::Failing);
+    let counted = failed.saturating_sub(past.failed);
+    (counted > stage.max_failures).then_some(Failure::Stopped { failed })
+}
+
+/// Why a stage whose gates pass is passed.
+pub(super) fn because(divided: &Divided, tally: &Tally) -> PassedBecause {
+    if tally.of(Flag::Member) > 0 {
+        PassedBecause::Done
+    } else if means_nobody(divided) {
+        PassedBecause::Empty
+    } else {
+        PassedBecause::Reached
+    }
+}
+
+/// Its selector matches no cluster at all; other stages without clusters merely came to what earlier ones took.
+fn means_nobody(divided: &Divided) -> bool {
+    divided.matches_none && matches!(divided.stage.members, Members::Selector(_))
 }
 
 /// Judges the evidence: living proofs, and nobody left who has to be waited for.
 pub(super) fn evidence(seen: Seen<'_>) -> Gate {
     let Seen {
-        stage: Divided {
-            stage,
-            matches_none,
-        },
+        stage: divided,
         tally,
         policy,
         deployment,
-        passed_by_person,
+        past,
     } = seen;
+    let stage = &divided.stage;
     let count = |flag| tally.of(flag);
     let (name, deployment) = (stage.name.clone(), deployment.clone());
     let members = count(Flag::Member);
     if members == 0 {
-        let meant = !matches!(stage.members, Members::Selector(_)) || !matches_none;
-        return match (meant, stage.allow_empty) {
-            (true, _) => Gate::Pass(PassedBecause::Reached),
-            (false, true) => Gate::Pass(PassedBecause::Empty),
-            (false, false) => Gate::Wait(GateWait::Empty {
+        if means_nobody(divided) && !stage.allow_empty {
+            return Gate::Wait(GateWait::Empty {
                 stage: name,
                 deployment,
-            }),
-        };
+            });
+        }
+        return Gate::Pass;
     }
     let suspects = count(Flag::Suspect);
-    if suspects > 0 && policy.offline.after_update == AfterUpdate::Wait && !passed_by_person {
+    if suspects > past.suspects && policy.offline.after_update == AfterUpdate::Wait {
         return Gate::Wait(GateWait::Suspects {
             stage: name,
             count: suspects,
@@ -214,10 +220,11 @@ pub(super) fn evidence(seen: Seen<'_>) -> Gate {
             count: count(Flag::Unheard),
         });
     }
-    if count(Flag::Awaited) > 0 && !passed_by_person {
+    if count(Flag::Awaited) > 0 {
         return Gate::Wait(GateWait::Awaited {
             stage: name,
             count: count(Flag::Awaited),
+            deployment,
         });
     }
     if count(Flag::Heard) == 0 {
@@ -228,10 +235,12 @@ pub(super) fn evidence(seen: Seen<'_>) -> Gate {
     }
     let proven = count(Flag::Proven);
     let needed = match stage.min_proven {
-        Some(least) => {
-            let of = members.saturating_sub(count(Flag::Skipped));
-            let of = usize::try_from(of).unwrap_or(usize::MAX);
-            u32::try_from(least.floor_of(of)).unwrap_or(u32::MAX)
+        // A number is a number, however many are there.
+        Some(Amount::Count(count)) => count,
+        Some(share @ Amount::Percent(_)) => {
+            let left_out = count(Flag::Skipped).saturating_add(count(Flag::KeptBack));
+            let of = usize::try_from(members.saturating_sub(left_out)).unwrap_or(usize::MAX);
+            u32::try_from(share.floor_of(of)).unwrap_or(u32::MAX)
         }
         None => count(Flag::Heard).saturating_sub(count(Flag::Excused)),
     }
@@ -241,7 +250,8 @@ pub(super) fn evidence(seen: Seen<'_>) -> Gate {
             stage: name,
             proven,
             needed,
+            deployment,
         });
     }
-    Gate::Pass(PassedBecause::Done)
+    Gate::Pass
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use super::because::Because;
 use super::class::Flag;
-use super::context::{Goal, Motion};
+use super::context::{Goal, Motion, Past};
 use super::entry::{beside, entry_bytes, run, same_beside};
 use super::ledger::{Ledgers, removal_budget};
 use super::planner::Elders;
@@ -45,36 +45,42 @@ impl Group {
         (short(stage.max_concurrency.of(total)), unavailable)
     }
 
-    fn fits(&self, cost: Cost) -> bool {
+    /// How many hold a place of that kind, but the suspects that a person went on past.
+    fn taken(&self, flag: Flag, past: Past) -> u32 {
+        let gone = past.suspects.min(self.tally.of(Flag::Suspect));
+        self.tally.of(flag).saturating_sub(gone)
+    }
+
+    fn fits(&self, cost: Cost, past: Past) -> bool {
         let (moving_max, unavailable_max) = self.budgets();
         let moving_max = moving_max.min(unavailable_max.unwrap_or(u32::MAX));
+        let taken = |flag| self.taken(flag, past);
         match cost {
             Cost::OwnPlace => true,
-            Cost::Again => self.tally.of(Flag::Underway) <= moving_max,
+            Cost::Again => taken(Flag::Underway) <= moving_max,
             // Budgets may have shrunk since it got its place: what is new to it is bounded all the same.
-            Cost::Redirected => self.tally.of(Flag::Underway) < moving_max,
-            Cost::Broken => self.tally.of(Flag::Moving) < moving_max,
+            Cost::Redirected => taken(Flag::Underway) < moving_max,
+            Cost::Broken => taken(Flag::Moving) < moving_max,
             Cost::Serving => {
-                let unavailable = self.tally.of(Flag::Unavailable);
-                self.tally.of(Flag::Moving) < moving_max
-                    && unavailable_max.is_none_or(|max| unavailable < max)
+                taken(Flag::Moving) < moving_max
+                    && unavailable_max.is_none_or(|max| taken(Flag::Unavailable) < max)
             }
         }
     }
 
     /// Why there is no place, by the state of the budgets.
-    pub(super) fn denial(&self) -> Because {
+    pub(super) fn denial(&self, past: Past) -> Because {
         let (moving_max, unavailable_max) = self.budgets();
         let stage = self.divided.stage.name.clone();
         match unavailable_max {
-            Some(max) if self.tally.of(Flag::Moving) < moving_max => Because::Unavailable {
+            Some(max) if self.taken(Flag::Moving, past) < moving_max => Because::Unavailable {
                 stage,
-                unavailable: self.tally.of(Flag::Unavailable),
+                unavailable: self.taken(Flag::Unavailable, past),
                 max: usize::try_from(max).unwrap_or(usize::MAX),
             },
             _ => Because::Concurrency {
                 stage,
-                moving: self.tally.of(Flag::Moving),
+                moving: self.taken(Flag::Moving, past),
                 max: usize::try_from(moving_max).unwrap_or(usize::MAX),
             },
         }
@@ -176,7 +182,8 @@ impl Rollout {
                 let Some(group) = self.stages.get(place) else {
                     return;
                 };
-                let next = group.forward.next(cost).filter(|_| group.fits(cost));
+                let past = self.context.past(place);
+                let next = group.forward.next(cost).filter(|_| group.fits(cost, past));
                 let Some(name) = next.cloned() else {
                     break;
                 };

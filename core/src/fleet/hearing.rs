@@ -2,7 +2,6 @@
 //!
 //! Owns the planner's sense of time. A plain beat of a cluster that is heard costs one look-up and touches nothing.
 
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::planner::{Fleet, Reach};
@@ -16,8 +15,7 @@ impl Fleet {
         if self.graces.insert(grace_seconds) {
             for (name, ledger) in &self.ledgers {
                 if let Some(at) = ledger.connection.turns_silent_at(grace_seconds) {
-                    self.silences
-                        .push(Reverse((at, name.clone(), grace_seconds)));
+                    self.silences.insert((at, name.clone(), grace_seconds));
                 }
             }
         }
@@ -27,7 +25,7 @@ impl Fleet {
     pub(super) fn listen(&mut self, name: &ClusterName, connection: ConnectionState) {
         for grace in &self.graces {
             if let Some(at) = connection.turns_silent_at(*grace) {
-                self.silences.push(Reverse((at, name.clone(), *grace)));
+                self.silences.insert((at, name.clone(), *grace));
             }
         }
         self.sort(name, connection);
@@ -66,6 +64,7 @@ impl Fleet {
         if before == connection {
             return;
         }
+        self.rest_bakes(name, before, connection);
         let now = self.now;
         let mut turned: Vec<u32> = Vec::new();
         for grace in &self.graces {
@@ -76,7 +75,7 @@ impl Fleet {
             // A silence is waited for already, and comes no sooner: it is looked at when that is due.
             let waits = waited.is_some_and(|at| at > now && due.is_none_or(|due| at <= due));
             if let Some(at) = due.filter(|_| !waits) {
-                self.silences.push(Reverse((at, name.clone(), *grace)));
+                self.silences.insert((at, name.clone(), *grace));
             }
             if before.hearing(*grace, now) != connection.hearing(*grace, now) {
                 turned.push(*grace);
@@ -86,6 +85,24 @@ impl Fleet {
             self.turned(name, grace);
         }
         self.sort(name, connection);
+    }
+
+    /// A silence that began and ended between two plans was one all the same: nothing baked meanwhile.
+    fn rest_bakes(&mut self, name: &ClusterName, before: ConnectionState, now: ConnectionState) {
+        let (ConnectionState::Heard { at: last }, ConnectionState::Heard { at }) = (before, now)
+        else {
+            return;
+        };
+        let seconds = at.seconds_since(last);
+        if seconds < u64::from(self.doubting_seconds) {
+            return;
+        }
+        for rollout in self.rollouts.values_mut() {
+            if seconds >= u64::from(rollout.grace_seconds()) && rollout.targets.contains_key(name) {
+                let since = &mut rollout.clock.baking_since;
+                *since = since.map(|since| since.max(at));
+            }
+        }
     }
 
     /// A cluster sounds differently by that grace.
@@ -105,7 +122,10 @@ impl Fleet {
     /// The shortest grace: by it the hub doubts its ears, before any policy acts on the silence.
     pub(super) fn find_doubting_grace(&mut self) {
         let policies = self.rollouts.values().map(Rollout::grace_seconds);
-        self.doubting_seconds = policies.fold(self.grace_seconds, u32::min);
+        let graces: BTreeSet<u32> = policies.chain([self.grace_seconds]).collect();
+        self.doubting_seconds = graces.first().copied().unwrap_or(self.grace_seconds);
+        // What nobody goes by any more is not waited for, and waited for anew when somebody does again.
+        self.graces = graces;
     }
 
     /// Lets time pass: who fell silent, what is due.
@@ -113,13 +133,14 @@ impl Fleet {
         // A clock that goes back would make silences longer than they are.
         self.now = self.now.max(now);
         let doubting = self.doubting_seconds;
-        while let Some(Reverse((at, _, _))) = self.silences.peek() {
-            if *at > self.now {
+        while let Some((at, name, grace)) = self.silences.pop_first() {
+            if at > self.now {
+                self.silences.insert((at, name, grace));
                 break;
             }
-            let Some(Reverse((_, name, grace))) = self.silences.pop() else {
-                break;
-            };
+            if !self.graces.contains(&grace) {
+                continue;
+            }
             let Some(ledger) = self.ledgers.get(&name) else {
                 continue;
             };
@@ -129,13 +150,14 @@ impl Fleet {
             };
             if due > self.now {
                 // It was heard meanwhile.
-                self.silences.push(Reverse((due, name, grace)));
+                self.silences.insert((due, name, grace));
                 continue;
             }
             if grace == doubting {
-                self.heard.remove(&name);
-                self.unheard.remove(&name);
-                self.ears.fell_silent(&name, self.now);
+                // One that was silent before, by another grace, does not fall silent now.
+                if self.heard.remove(&name) | self.unheard.remove(&name) {
+                    self.ears.fell_silent(&name, self.now);
+                }
             }
             self.turned(&name, grace);
         }

@@ -68,6 +68,6 @@ pub use policy::{
 pub use rollout::StageGroup;
 pub use types::{
     Action, Cluster, ConnectionState, Deployment, Desired, ENTRIES_MAX, Entry, Hearing,
-    ModelReport, Observed, Outcome, Placement, Report, Revision, StagePhase, StageRecord, Standing,
-    Undo,
+    ModelReport, Observed, Outcome, Passed, Placement, Report, Revision, StagePhase, StageRecord,
+    Standing, Undo,
 };

@@ -63,9 +63,16 @@ impl DeploymentPlan {
             return Some(refusal.to_string());
         }
         if let Some(gate) = self.gate.as_ref().filter(|gate| gate.needs_a_person()) {
-            return Some(gate.to_string());
+            return Some(match (&self.first, gate) {
+                (Some((cluster, Because::Suspect { .. })), GateWait::Suspects { .. }) => {
+                    format!("{gate}; the first of them is cluster {cluster}")
+                }
+                _ => gate.to_string(),
+            });
         }
-        let Some((cluster, first)) = &self.first else {
+        let telling =
+            |(_, because): &&(ClusterName, Because)| self.gate.is_none() || !because.is_tolerated();
+        let Some((cluster, first)) = self.first.as_ref().filter(telling) else {
             return self.gate.as_ref().map(ToString::to_string);
         };
         Some(match self.open.saturating_sub(1) {

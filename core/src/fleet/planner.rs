@@ -10,8 +10,7 @@
 //! - Planning again with nothing fed in between changes nothing.
 //! - No cluster is sent forward beyond its stage's budgets; a condemned revision is given to no cluster.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::doubt::{Doubt, DoubtLimits, Ears};
 use super::entry::entry_bytes;
@@ -42,7 +41,7 @@ pub struct Fleet {
     pub(super) strays: BTreeMap<DeploymentKey, Strays>,
     pub(super) names: BTreeMap<EndpointName, BTreeSet<DeploymentKey>>,
     pub(super) touched: BTreeMap<DeploymentKey, Reach>,
-    pub(super) silences: BinaryHeap<Reverse<(Timestamp, ClusterName, u32)>>,
+    pub(super) silences: BTreeSet<(Timestamp, ClusterName, u32)>,
     pub(super) graces: BTreeSet<u32>,
     pub(super) wakes: BTreeSet<(Timestamp, DeploymentKey)>,
     pub(super) woken_at: BTreeMap<DeploymentKey, Timestamp>,
@@ -117,7 +116,7 @@ impl Fleet {
             strays: BTreeMap::new(),
             names: BTreeMap::new(),
             touched: BTreeMap::new(),
-            silences: BinaryHeap::new(),
+            silences: BTreeSet::new(),
             graces: BTreeSet::from([grace_seconds]),
             wakes: BTreeSet::new(),
             woken_at: BTreeMap::new(),
@@ -186,7 +185,7 @@ impl Fleet {
             let entries = self.entries(name);
             plan.clusters.insert(name.clone(), entries);
         }
-        let silence = self.silences.peek().map(|Reverse((at, _, _))| *at);
+        let silence = self.silences.first().map(|(at, _, _)| *at);
         let wake = self.wakes.first().map(|(at, _)| *at);
         plan.wake_at = silence.into_iter().chain(wake).min();
         plan

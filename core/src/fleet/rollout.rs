@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::advance::At;
 use super::because::Because;
 use super::class::{Flag, Tally};
 use super::classify::{Judged, Want, classify};
@@ -16,7 +17,7 @@ use super::policy::{AfterUpdate, Members};
 use super::queue::{Cost, Queue, Seat, cost};
 use super::stages::{Candidate, Divided, divide};
 use super::target::{Facts, Shared, Sight, Target};
-use super::types::{Deployment, Hearing};
+use super::types::{ConnectionState, Deployment};
 use crate::ids::{ClusterName, DeploymentKey, RevisionName, StageName};
 use crate::summary::Counts;
 use crate::time::Timestamp;
@@ -179,6 +180,14 @@ impl Rollout {
         self.redivide = false;
         let grace = self.grace_seconds();
         let update = self.deployment.effective_update().cloned();
+        let stages = &self.deployment.policy.stages;
+        let record = self.deployment.standing.stage.as_ref();
+        let record = record.filter(|record| Some(&record.revision) == update.as_ref());
+        let past = |place: usize| {
+            let name = stages.get(place).map(|stage| &stage.name);
+            let mut passed = record.into_iter().flat_map(|record| &record.passed);
+            passed.any(|it| it.suspects > 0 && Some(&it.stage) == name)
+        };
         let mut members: Vec<Candidate<'_>> = Vec::with_capacity(self.targets.len());
         let mut taken: Vec<(bool, &ClusterName)> = Vec::new();
         let bounded = self.deployment.placement.max_clusters;
@@ -193,12 +202,18 @@ impl Rollout {
             if bounded.is_some() {
                 taken.push((sight.running().is_none(), name));
             }
+            let exposed = update.as_ref().is_some_and(|it| sight.exposed(it));
+            // A new leader knows the stage of those that have the revision by their orders.
+            let was = target.place.or_else(|| {
+                let entry = sight.entry().filter(|_| exposed)?;
+                stages.iter().position(|stage| stage.name == entry.stage)
+            });
             members.push(Candidate {
                 name,
                 slot,
                 labels: &ledger.labels,
-                exposed: update.as_ref().is_some_and(|it| sight.exposed(it)),
-                was: target.place,
+                exposed,
+                was,
                 hearing: facts.hearing,
             });
         }
@@ -211,7 +226,7 @@ impl Rollout {
                 members.retain(|it| stay.contains(it.name));
             }
         }
-        let mut division = divide(&self.deployment.policy, &members, self.targets.len());
+        let mut division = divide(&self.deployment.policy, &members, self.targets.len(), past);
         let mut changed = Vec::new();
         for ((name, kept), place) in self.targets.iter_mut().zip(division.places.drain(..)) {
             if kept.target.place.is_some() != place.is_some() {
@@ -399,27 +414,30 @@ impl Rollout {
                 .any(|group| !matches!(group.divided.stage.members, Members::Selector(_)))
     }
 
-    /// When the last of a stage's members was heard last: until then, all were.
+    /// Until when all were heard whose proof a stage rests on: its own members, or where it has none those of the
+    /// stages before. `suspects`: those that just fell silent too, where the policy waits for such.
     pub(super) fn all_heard_until(
         &self,
-        place: usize,
-        ledgers: &Ledgers,
+        at: At<'_>,
         since: Timestamp,
-        now: Timestamp,
+        suspects: bool,
     ) -> Timestamp {
-        let grace = self.grace_seconds();
-        let awaited = self.deployment.policy.offline.after_update == AfterUpdate::Wait;
+        let waits = suspects && self.deployment.policy.offline.after_update == AfterUpdate::Wait;
+        let own = self.stages.get(at.index);
+        let own = own.is_some_and(|group| group.tally.of(Flag::Member) > 0);
         let members = self.targets.iter().filter(|(_, kept)| {
             let class = kept.judged.class;
-            let counts = class.has(Flag::Proven) || class.has(Flag::Suspect) && awaited;
-            kept.target.place == Some(place) && counts
+            let here = kept.target.place.is_some_and(|place| match own {
+                true => place == at.index,
+                false => place < at.index,
+            });
+            here && (class.has(Flag::Proven) || class.has(Flag::Suspect) && waits)
         });
-        let heard = members.filter_map(|(name, _)| match ledgers.get(name)?.connection {
-            super::types::ConnectionState::Heard { at } => Some(at),
-            other if other.hearing(grace, now) == Hearing::Heard => Some(now),
+        let heard = members.filter_map(|(name, _)| match at.ledgers.get(name)?.connection {
+            ConnectionState::Heard { at } => Some(at),
             _ => Some(since),
         });
-        heard.min().unwrap_or(since).max(since).min(now)
+        heard.min().unwrap_or(since).max(since).min(at.now)
     }
 }
 

@@ -43,7 +43,14 @@ pub(super) struct Divided {
 /// Count and percent take clusters that were exposed first, then those that are heard, of these the members so
 /// far, then names: so a cluster that comes and goes changes places with another one only while neither was
 /// given anything. Always gives at least one stage.
-pub(super) fn divide(policy: &Policy, clusters: &[Candidate<'_>], slots: usize) -> Division {
+///
+/// A stage past whose suspects a person went on (`past`, by place) keeps its members, lest the next stage wait for them.
+pub(super) fn divide(
+    policy: &Policy,
+    clusters: &[Candidate<'_>],
+    slots: usize,
+    past: impl Fn(usize) -> bool,
+) -> Division {
     let total = clusters.len();
     let mut left: Vec<&Candidate<'_>> = clusters.iter().collect();
     let mut division = Division {
@@ -61,12 +68,12 @@ pub(super) fn divide(policy: &Policy, clusters: &[Candidate<'_>], slots: usize) 
             }
             Members::Count(count) => {
                 let reach = usize::try_from(*count).unwrap_or(usize::MAX);
-                split(left, reach.saturating_sub(taken_before), index)
+                split(left, reach.saturating_sub(taken_before), index, past(index))
             }
             Members::Percent(percent) => {
                 let percent = usize::try_from(*percent).unwrap_or(100);
                 let reach = total.saturating_mul(percent).div_ceil(100);
-                split(left, reach.saturating_sub(taken_before), index)
+                split(left, reach.saturating_sub(taken_before), index, past(index))
             }
         };
         left = rest;
@@ -81,13 +88,25 @@ pub(super) fn divide(policy: &Policy, clusters: &[Candidate<'_>], slots: usize) 
 
 type Split<'a, 'b> = (Vec<&'a Candidate<'b>>, Vec<&'a Candidate<'b>>, bool);
 
-fn split<'a, 'b>(mut left: Vec<&'a Candidate<'b>>, count: usize, stage: usize) -> Split<'a, 'b> {
+fn split<'a, 'b>(
+    mut left: Vec<&'a Candidate<'b>>,
+    count: usize,
+    stage: usize,
+    past: bool,
+) -> Split<'a, 'b> {
     if count >= left.len() {
         return (left, Vec::new(), false);
     }
     left.sort_by_key(|it| {
+        let other = it.was != Some(stage);
+        let foreign = match it.was {
+            _ if !past => 0,
+            Some(was) if was == stage => 0,
+            None => 1,
+            Some(_) => 2,
+        };
         let unheard = it.hearing != Hearing::Heard;
-        (!it.exposed, unheard, it.was != Some(stage), it.name)
+        (foreign, !it.exposed, unheard, other, it.name)
     });
     let rest = left.split_off(count.min(left.len()));
     (left, rest, false)

@@ -197,6 +197,12 @@ impl<'a> Sight<'a> {
         self.runs(revision) && self.fresh().is_some_and(condemns)
     }
 
+    /// By a report on its order it was there, and is not as it should be any more.
+    pub(super) fn fell_back(&self, revision: &RevisionName) -> bool {
+        let there = |report: &ModelReport| report.phase == Phase::Passed && !is_complete(report);
+        self.runs(revision) && self.about_order().is_some_and(there)
+    }
+
     /// By a report on its order, its time ran out.
     pub(super) fn timed_out(&self, revision: &RevisionName) -> bool {
         self.runs(revision)

@@ -137,12 +137,24 @@ pub struct StageRecord {
     pub baked_seconds: u32,
     /// Seconds of the rollout that the hub's leaders counted, as far as they were persisted.
     pub elapsed_seconds: u32,
-    /// Stages that a person passed: only condemned content counts there.
-    pub passed: Vec<StageName>,
+    /// Stages that a person went on past, each once.
+    pub passed: Vec<Passed>,
     /// A person took the rollout back.
     pub aborted: bool,
     /// A person said to go on though the hub doubts its own ears.
     pub doubt_overruled: bool,
+}
+
+/// That a person went on past a stage, and past how many of its clusters: whoever falls silent or fails later is
+/// waited for, and counted, all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    /// The stage.
+    pub stage: StageName,
+    /// Suspects whose places are free again.
+    pub suspects: u32,
+    /// Clusters that failed beyond the stage's allowance for another reason than condemned content.
+    pub failed: u32,
 }
 
 /// What goes on in a stage.

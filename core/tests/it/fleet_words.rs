@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rimward_core::fleet::{
     self, Action, Amount, Because, BeforeUpdate, Cluster, ConnectionState, Deployment,
-    DeploymentPlan, Desired, Members, Observed, Outcome, Refusal, Revision, StagePhase,
+    DeploymentPlan, Desired, Members, Observed, Outcome, Refusal, Revision,
 };
 use rimward_core::ids::RevisionName;
 use rimward_core::selector::Selector;
@@ -152,124 +152,6 @@ fn a_stage_that_no_cluster_belongs_to_waits_unless_it_may_be_empty() {
     it.policy.stages[0].allow_empty = true;
     let passes = plan(&one(it), &observed);
     check_told(&passes, &[("c0", "r1")]);
-}
-
-#[test]
-fn the_next_stage_waits_until_the_bake_is_over() {
-    let mut it = canary_then_rest("r1", None);
-    it.policy.stages[0].bake_seconds = 60;
-    let mut hub = Hub::new(one(it), fleet_of([("c0", cluster()), ("c1", cluster())]));
-    hub.turn();
-    hub.obey(&[]);
-    let baking = hub.turn();
-    assert_eq!(hub.told("r1"), ["c0"]);
-    assert_eq!(
-        baking.wake_at,
-        Some(NOW.plus_seconds(10)),
-        "to persist a part of it"
-    );
-    let phase = |hub: &Hub| hub.answer().standing.stage.as_ref().unwrap().phase;
-    assert_eq!(phase(&hub), StagePhase::Baking);
-    for _ in 0..59 {
-        hub.later(1);
-        hub.beat_all(&[]);
-        hub.turn();
-    }
-    assert_eq!(hub.told("r1"), ["c0"]);
-    hub.later(1);
-    hub.beat_all(&[]);
-    hub.turn();
-    assert_eq!(hub.told("r1"), ["c0", "c1"]);
-}
-
-#[test]
-fn a_bake_counts_only_what_was_heard() {
-    let mut it = canary_then_rest("r1", None);
-    it.policy.stages[0].bake_seconds = 60;
-    let mut hub = Hub::new(one(it), fleet_of([("c0", cluster()), ("c1", cluster())]));
-    hub.turn();
-    hub.obey(&[]);
-    hub.turn();
-    hub.later(30);
-    hub.beat_all(&[]);
-    // No beat of c0 for twice the rest, which is less than the grace.
-    for _ in 0..60 {
-        hub.later(1);
-        hub.beat_all(&["c0"]);
-        hub.turn();
-    }
-    assert_eq!(hub.told("r1"), ["c0"], "nobody knows how it fared since");
-    hub.beat_all(&[]);
-    hub.later(1);
-    hub.turn();
-    assert_eq!(hub.told("r1"), ["c0", "c1"]);
-}
-
-#[test]
-fn a_cluster_that_is_no_longer_ready_starts_the_bake_again() {
-    let mut it = canary_then_rest("r1", None);
-    it.policy.stages[0].bake_seconds = 60;
-    let mut hub = Hub::new(one(it), fleet_of([("c0", cluster()), ("c1", cluster())]));
-    hub.turn();
-    hub.obey(&[]);
-    hub.turn();
-    hub.later(40);
-    hub.beat_all(&[]);
-    hub.turn();
-    let mut limping = all_on("r1");
-    limping.nodes.ready = 1;
-    hub.says("c0", limping);
-    hub.turn();
-    let record = hub.answer().standing.stage.clone().unwrap();
-    assert_eq!(
-        (record.baked_seconds, record.phase),
-        (0, StagePhase::Progressing)
-    );
-    hub.says("c0", all_on("r1"));
-    hub.turn();
-    hub.later(59);
-    hub.beat_all(&[]);
-    hub.turn();
-    assert_eq!(hub.told("r1"), ["c0"]);
-    hub.later(1);
-    hub.beat_all(&[]);
-    hub.turn();
-    assert_eq!(hub.told("r1"), ["c0", "c1"]);
-}
-
-#[test]
-fn a_hub_that_was_away_has_baked_nothing_and_lost_little() {
-    let mut it = canary_then_rest("r1", None);
-    it.policy.stages[0].bake_seconds = 800;
-    let mut hub = Hub::new(one(it), fleet_of([("c0", cluster()), ("c1", cluster())]));
-    hub.turn();
-    hub.obey(&[]);
-    for _ in 0..45 {
-        hub.turn();
-        hub.later(10);
-        hub.beat_all(&[]);
-    }
-    hub.later(200_000);
-    hub.restart();
-    hub.turn();
-    hub.later(30);
-    hub.beat_all(&[]);
-    hub.turn();
-    assert_eq!(hub.told("r1"), ["c0"]);
-    let baked = hub.answer().standing.stage.as_ref().unwrap().baked_seconds;
-    assert!((300..=450).contains(&baked), "{baked}");
-    // The clock of the next leader may begin anywhere.
-    hub.now = Timestamp(5);
-    hub.restart();
-    let mut waited = 0;
-    while hub.told("r1").len() == 1 {
-        hub.turn();
-        hub.later(10);
-        hub.beat_all(&[]);
-        waited += 10;
-        assert!(waited < 1000);
-    }
-    assert!(waited >= 350, "{waited}");
 }
 
 #[test]

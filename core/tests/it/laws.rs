@@ -4,8 +4,8 @@ use proptest::prelude::{ProptestConfig, TestCaseError, any, prop_assert, proptes
 
 use rimward_core::fleet::{
     self, Action, AfterUpdate, Amount, BeforeUpdate, Cluster, ConnectionState, Desired, Entry,
-    Fleet, Hold, HoldMode, Members, ModelReport, Observed, Offline, OnFailure, Outcome, Policy,
-    Report, Revision, StagePhase, StageRecord, Undo,
+    Fleet, Hold, HoldMode, Members, ModelReport, Observed, Offline, OnFailure, Outcome, Passed,
+    Policy, Report, Revision, StagePhase, StageRecord, Undo,
 };
 use rimward_core::ids::{DeploymentKey, RevisionName};
 use rimward_core::lint::{self, Checked};
@@ -317,7 +317,11 @@ fn any_deployment(choices: &mut Choices) -> fleet::Deployment {
         baked_seconds: choices.small(200),
         elapsed_seconds: choices.small(200),
         passed: if choices.chance(10) {
-            vec!["s0".parse().unwrap()]
+            vec![Passed {
+                stage: "s0".parse().unwrap(),
+                suspects: choices.small(3),
+                failed: choices.small(2),
+            }]
         } else {
             Vec::new()
         },

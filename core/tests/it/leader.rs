@@ -63,15 +63,27 @@ impl Leader {
             clock,
         };
         let now = leader.now(world);
+        // One that stood by, or led before, has heard the fleet all the while.
+        let stood_by = world.hub_choices.chance(35);
         for (name, object) in &mut world.objects {
             // It leads only once no write of the one before can arrive any more.
             object.settle(&mut world.hub_choices);
             object.unseen.clear();
             let mut cluster = object.now.clone();
-            cluster.connection = match (object.joined, object.called_silent) {
-                (false, _) => ConnectionState::NeverJoined,
-                (true, true) => ConnectionState::Silent,
-                (true, false) => ConnectionState::Unheard { since: now },
+            let heard = object.beat_at.filter(|_| stood_by);
+            let heard = heard.map(|beat| (beat, Timestamp(clock + beat)));
+            let grace = OFFLINE_GRACE_SECONDS_DEFAULT;
+            cluster.connection = match (object.joined, object.called_silent, heard) {
+                (false, _, _) => ConnectionState::NeverJoined,
+                (true, true, Some((_, at))) if at.plus_seconds(grace) <= now => {
+                    ConnectionState::Silent
+                }
+                (true, _, Some((beat, at))) => {
+                    leader.heard_at.insert(name.clone(), beat);
+                    ConnectionState::Heard { at }
+                }
+                (true, true, None) => ConnectionState::Silent,
+                (true, false, None) => ConnectionState::Unheard { since: now },
             };
             leader.see(name, cluster);
         }
@@ -200,6 +212,7 @@ impl Leader {
                 let object = world.objects.get_mut(name).unwrap();
                 object.joined = true;
                 object.called_silent = false;
+                object.beat_at = Some(world.elapsed_seconds);
             }
         }
     }
@@ -207,6 +220,9 @@ impl Leader {
     /// What the next leader is to know: but not of those that fell silent while the hub doubts its ears.
     fn call_silent(&self, world: &mut World, now: Timestamp) {
         if self.fleet.doubt().is_some() {
+            for (name, object) in &mut world.objects {
+                object.called_silent &= !self.fleet.doubts(name);
+            }
             return;
         }
         for (name, cluster) in &self.observed.clusters {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 
 mod action_words;
+mod bake_words;
 mod choices;
 mod cluster_laws;
 mod cluster_silence;
@@ -12,11 +13,13 @@ mod failure_words;
 mod fixtures;
 mod fleet_laws;
 mod fleet_words;
+mod hearing_words;
 mod hub;
 mod laws;
 mod leader;
 mod node_fixtures;
 mod outpost;
+mod past_words;
 mod people;
 mod policy_words;
 mod silence_words;

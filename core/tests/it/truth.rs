@@ -157,15 +157,13 @@ fn exposed(world: &World, leader: &Leader, key: &DeploymentKey, plan: &Plan) {
         unavailable_max,
     } in leader.fleet.stages(key)
     {
-        if standing
-            .stage
-            .as_ref()
-            .is_some_and(|record| record.passed.contains(&stage))
-        {
-            // A person went on past whoever is waited for there.
-            continue;
-        }
+        let mut passed = standing.stage.iter().flat_map(|record| &record.passed);
+        // A person went on past so many.
+        let past = passed
+            .find(|it| it.stage == stage)
+            .map_or(0, |it| it.suspects);
         let max = moving_max.min(unavailable_max.unwrap_or(usize::MAX));
+        let max = max.saturating_add(usize::try_from(past).unwrap());
         let (mut added, mut exposed) = (false, Vec::new());
         for name in &members {
             let before = leader.observed.clusters[name].entries.get(key);

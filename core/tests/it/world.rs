@@ -25,6 +25,8 @@ pub(crate) struct Object {
     pub(crate) unseen: VecDeque<Cluster>,
     /// A leader wrote that it is silent, and none has heard it since.
     pub(crate) called_silent: bool,
+    /// When its session last beat, by the world's time: what a replica that stands by knows.
+    pub(crate) beat_at: Option<i64>,
     pub(crate) joined: bool,
     /// A write on its way whose sender has given up: it lands later, or never.
     pub(crate) late: Option<Late>,
@@ -43,6 +45,7 @@ impl Object {
             now,
             unseen: VecDeque::new(),
             called_silent: false,
+            beat_at: None,
             joined: false,
             late: None,
         }

@@ -108,6 +108,13 @@ impl View {
             heartbeats::ConnectionState::Unheard { .. } => {
                 ConnectionState::Unheard { since: changed }
             }
+            // Silent for the whole grace before this leader began, and called so by an earlier one: no news, or every
+            // change of leader would take those that died over months for a fleet that falls silent at once.
+            heartbeats::ConnectionState::Heard { .. }
+                if was_offline && changed.plus_seconds(self.grace_seconds) <= Timestamp(EPOCH) =>
+            {
+                ConnectionState::Silent
+            }
             heartbeats::ConnectionState::Heard { .. } => ConnectionState::Heard { at: changed },
         }
     }
@@ -147,7 +154,7 @@ impl View {
         let parsed = parsed_name
             .map_err(|error| Invalid::at("metadata.name", error))
             .and_then(|name| {
-                let site = self.site(caches, &object, assignment.as_ref(), at)?;
+                let site = self.site(caches, &name, &object, assignment.as_ref(), at)?;
                 Ok((name, site))
             });
         match parsed {
@@ -177,6 +184,7 @@ impl View {
     fn site(
         &self,
         caches: &Caches,
+        known_as: &ClusterName,
         object: &Guarded<EdgeCluster>,
         assignment: Option<&Guarded<ClusterAssignment>>,
         at: Instant,
@@ -199,7 +207,9 @@ impl View {
         let state = caches.heartbeats(|beats| self.connection(&name, offline, beats, at));
         let hearing = state.hearing(self.grace_seconds, self.now(at));
         let report = assignment.and_then(|assignment| assignment.status.as_ref());
-        let doubted = self.fleet.doubt().is_some() && !offline;
+        // What was said of silence before there were enough to doubt it is taken back.
+        let doubts = self.fleet.doubt().is_some();
+        let doubted = doubts && (!offline || self.fleet.doubts(known_as));
         let link = cluster::link(object, report, hearing, self.grace_seconds, doubted);
         let frozen = matches!(link, Link::Clash { .. });
         Ok((parse::cluster(object, assignment, state, frozen)?, link))
@@ -385,5 +395,41 @@ trait Metadata {
 impl<K: kube::Resource> Metadata for kube::core::DeserializeGuard<K> {
     fn metadata(&self) -> &kube::api::ObjectMeta {
         kube::Resource::meta(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+    use k8s_openapi::jiff;
+    use rimward_core::fleet::{ConnectionState, Fleet};
+
+    use super::{Heartbeats, View};
+
+    const GRACE: u32 = 300;
+
+    fn renewed(second: i64) -> Option<MicroTime> {
+        jiff::Timestamp::from_second(second).ok().map(MicroTime)
+    }
+
+    /// A replica that stood by for a day knows who died in it; only who was not called offline is news to the planner.
+    #[test]
+    fn those_that_an_earlier_leader_called_offline_do_not_fall_silent_with_the_next() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut beats = Heartbeats::new(Duration::from_secs(u64::from(GRACE)));
+        for (name, last) in [("dead", 100), ("lately", 86_300)] {
+            beats.note(name, renewed(1), after(50));
+            beats.note(name, renewed(2), after(last));
+        }
+        let view = View::new(Fleet::default(), GRACE, after(86_400));
+        let state = |name, offline| view.connection(name, offline, &beats, after(86_400));
+        assert_eq!(state("dead", true), ConnectionState::Silent);
+        let doubtful = state("dead", false);
+        assert!(matches!(doubtful, ConnectionState::Heard { .. }));
+        let lately = state("lately", true);
+        assert!(matches!(lately, ConnectionState::Heard { .. }));
     }
 }

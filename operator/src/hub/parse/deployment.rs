@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rimward_core::fleet::{
-    ActionKind, ActionRequest, Decided, Deployment, Outcome, Placement, Policy, Revision,
+    ActionKind, ActionRequest, Decided, Deployment, Outcome, Passed, Placement, Policy, Revision,
     StagePhase, StageRecord, Standing, Undo,
 };
 use rimward_core::ids::{DeploymentName, EndpointName, RevisionName};
@@ -128,10 +128,13 @@ fn record(status: &ModelDeploymentStatus) -> Result<Option<StageRecord>, Invalid
     let (Some(stage), Some(revision)) = (&status.stage, &status.update_revision) else {
         return Ok(None);
     };
-    let passed = stage
-        .passed
-        .iter()
-        .map(|text| name("status.stage.passed", text));
+    let passed = stage.passed.iter().map(|passed| {
+        Ok(Passed {
+            stage: name("status.stage.passed.stage", &passed.stage)?,
+            suspects: passed.suspects,
+            failed: passed.failed,
+        })
+    });
     Ok(Some(StageRecord {
         revision: name("status.updateRevision", revision)?,
         attempt: stage.attempt,

@@ -95,6 +95,8 @@ pub(crate) fn cluster(
         && known
         && push.problem.is_none()
         && old.observed_generation == generation
+        // What was said of silence is taken back once the hub doubts its ears.
+        && !was_offline(object)
     {
         // What an earlier leader said stands until there is news; the end of a credential is no word of the cluster's.
         let kept = old.conditions.iter();
@@ -333,6 +335,14 @@ mod tests {
         let report = report("one");
         let doubted = link(&joined, Some(&report), Hearing::Silent, 300, true);
         assert_eq!(doubted, Link::Unheard, "nobody is called offline");
+        let (offline, _) = after(&joined, "one", Hearing::Silent);
+        assert!(was_offline(&offline));
+        let none = Known::default();
+        let epoch = Timestamp::UNIX_EPOCH;
+        let taken_back = cluster(&offline, Some(&report), &doubted, &none, epoch);
+        let mut doubtful = offline.clone();
+        doubtful.status = Some(taken_back);
+        assert!(!was_offline(&doubtful), "the next leader is to doubt too");
         let (new, _) = after(&object(), "one", Hearing::Unheard);
         assert_eq!(says(&new, "Ready"), ("False".into(), "Unheard".into()));
     }

@@ -8,7 +8,9 @@ use rimward_crds::common::Time;
 use rimward_crds::model_deployment::{DecidedAction, UndoStatus};
 use rimward_crds::reasons::{HubReason, condition};
 use rimward_crds::rollout_action::ActionOutcome;
-use rimward_crds::{ModelDeployment, ModelDeploymentStatus, ReadyCounts, StagePhase, StageStatus};
+use rimward_crds::{
+    ModelDeployment, ModelDeploymentStatus, PassedStage, ReadyCounts, StagePhase, StageStatus,
+};
 
 use super::{Says, conditions};
 use crate::events::clip;
@@ -207,7 +209,7 @@ fn stage(
         attempt: *attempt,
         baked_seconds: *baked_seconds,
         elapsed_seconds: *elapsed_seconds,
-        passed: passed.iter().map(ToString::to_string).collect(),
+        passed: passed.iter().map(self::passed).collect(),
         doubt_overruled: *doubt_overruled,
         aborted: *aborted,
         started_time: same.map_or_else(|| now.clone(), |same| same.started_time.clone()),
@@ -216,6 +218,14 @@ fn stage(
             _ => now,
         },
         name,
+    }
+}
+
+fn passed(passed: &fleet::Passed) -> PassedStage {
+    PassedStage {
+        stage: passed.stage.to_string(),
+        suspects: passed.suspects,
+        failed: passed.failed,
     }
 }
 

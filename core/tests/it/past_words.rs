@@ -1,0 +1,252 @@
+//! What a person goes on past, and that it is no more than that; what counts as a failure, and how often.
+
+use rimward_core::fleet::{
+    ActionKind, AfterUpdate, Amount, Because, ConnectionState, Hold, HoldMode, Members, Outcome,
+    StagePhase,
+};
+
+use crate::fixtures::{key, rejecting, rev};
+use crate::hub::Hub;
+use crate::silence_words::{canary, hub, pass, timed_out};
+
+const PROMOTE: ActionKind = ActionKind::Promote { stage: None };
+
+fn phase(hub: &Hub) -> StagePhase {
+    hub.answer().standing.stage.as_ref().unwrap().phase
+}
+
+/// A release that silences every site it reaches, and a person who goes on past the first of them.
+#[test]
+fn who_goes_on_past_one_suspect_goes_past_that_one() {
+    for count in [10, 3] {
+        let mut it = canary(false);
+        it.policy.stages[0].members = Members::Count(count);
+        let mut hub = hub(it);
+        let march = |hub: &mut Hub| {
+            for _ in 0..10 {
+                hub.turn();
+                let dead = hub.told("r2");
+                hub.later(330);
+                let dead: Vec<&str> = dead.iter().map(String::as_str).collect();
+                hub.beat_all(&dead);
+                hub.obey(&dead);
+            }
+            hub.turn();
+            hub.told("r2").len()
+        };
+        assert_eq!(march(&mut hub), 1);
+        let (applied, words) = hub.ask(PROMOTE);
+        assert!(applied, "{words}");
+        // In its stage, and in the next one, one more each: whoever comes after is waited for.
+        let more = march(&mut hub);
+        assert!((2..=3).contains(&more), "{more} of 10, canary of {count}");
+        hub.restart();
+        assert_eq!(march(&mut hub), more, "nor does a restart let more go");
+    }
+}
+
+/// The suspect comes back, and goes again: nobody went past that.
+#[test]
+fn whoever_was_gone_past_and_falls_silent_again_is_waited_for_again() {
+    let mut it = canary(true);
+    it.policy.stages.truncate(1);
+    it.policy.stages[0].members = Members::Percent(100);
+    let mut hub = hub(it);
+    hub.turn();
+    pass(&mut hub, 8, &["c0"]);
+    assert_eq!(hub.told("r2"), ["c0"]);
+    assert!(hub.ask(PROMOTE).0);
+    assert_eq!(hub.told("r2").len(), 2, "its place is free");
+    let record = |hub: &Hub| hub.answer().standing.stage.clone().unwrap();
+    assert_eq!(record(&hub).passed[0].suspects, 1);
+    hub.later(1);
+    hub.beat("c0");
+    hub.turn();
+    assert_eq!(record(&hub).passed[0].suspects, 0);
+}
+
+/// Nobody waits for it any more, so its sentence must not make a person pass a stage in which nothing is proven.
+#[test]
+fn a_suspect_of_a_passed_stage_is_not_what_the_rollout_waits_for() {
+    let mut hub = hub(canary(true));
+    hub.turn();
+    pass(&mut hub, 8, &["c0"]);
+    let waits = hub.answer().waiting_for().unwrap();
+    assert!(waits.contains("the first of them is cluster c0"), "{waits}");
+    assert!(
+        hub.why("c0")
+            .unwrap()
+            .to_string()
+            .contains("promote digits")
+    );
+    assert!(hub.ask(PROMOTE).0);
+    let why = hub.why("c0").unwrap();
+    assert!(matches!(why, Because::Suspect { stands: false, .. }));
+    assert!(!why.to_string().contains("promote"), "{why}");
+    let waits = hub.answer().waiting_for().unwrap();
+    assert!(!waits.contains("cluster c0"), "{waits}");
+}
+
+#[test]
+fn one_cluster_is_one_failure_for_however_many_reasons() {
+    let stopped = |change: &dyn Fn(&mut Hub)| {
+        let mut it = canary(true);
+        it.policy.offline.after_update = AfterUpdate::Fail;
+        it.policy.hold = Hold {
+            mode: HoldMode::Fail,
+            deadline_seconds: 600,
+        };
+        it.policy.stages[0].max_failures = 1;
+        it.policy.stages[0].max_unavailable = None;
+        it.policy.stages[0].members = Members::Percent(100);
+        let mut hub = hub(it);
+        hub.turn();
+        hub.says("c0", timed_out("r2"));
+        hub.turn();
+        change(&mut hub);
+        phase(&hub) == StagePhase::Stopped
+    };
+    assert!(!stopped(&|hub| pass(hub, 8, &["c0"])), "late, then silent");
+    assert!(
+        !stopped(&|hub| {
+            hub.cluster("c0", |it| it.held = Some("harvest".to_owned()));
+            for _ in 0..15 {
+                hub.later(60);
+                hub.beat_all(&[]);
+                hub.obey(&["c0"]);
+                hub.turn();
+            }
+        }),
+        "late, then held"
+    );
+    assert!(
+        stopped(&|hub| {
+            hub.says("c1", timed_out("r2"));
+            hub.turn();
+        }),
+        "two are two"
+    );
+}
+
+/// It is left out of the budgets, so it fails nothing either.
+#[test]
+fn a_held_cluster_that_is_silent_fails_nothing() {
+    let mut it = canary(true);
+    it.policy.hold = Hold {
+        mode: HoldMode::Fail,
+        deadline_seconds: 600,
+    };
+    let mut hub = hub(it);
+    hub.cluster("c3", |it| {
+        it.held = Some("harvest".to_owned());
+        it.connection = ConnectionState::Silent;
+    });
+    pass(&mut hub, 40, &["c3"]);
+    assert_eq!(hub.answer().standing.current, Some(rev("r2")));
+}
+
+#[test]
+fn who_goes_past_a_failure_goes_past_that_one() {
+    let mut it = canary(true);
+    it.policy.stages[1].max_unavailable = None;
+    let mut hub = hub(it);
+    hub.turn();
+    hub.says("c0", timed_out("r2"));
+    hub.turn();
+    assert_eq!(phase(&hub), StagePhase::Stopped);
+    let (applied, words) = hub.ask(PROMOTE);
+    assert!(applied, "{words}");
+    assert_eq!(hub.told("r2").len(), 10);
+    assert_eq!(phase(&hub), StagePhase::Progressing);
+    hub.says("c4", timed_out("r2"));
+    hub.turn();
+    assert_eq!(phase(&hub), StagePhase::Stopped);
+}
+
+/// Flapping must not expose more than standing still: it serves nothing, heard or not.
+#[test]
+fn what_condemned_the_release_and_fell_silent_keeps_its_place_among_the_unavailable() {
+    let mut it = canary(true);
+    it.policy.stages.truncate(1);
+    it.policy.stages[0].members = Members::Percent(100);
+    it.policy.stages[0].max_failures = 5;
+    let mut hub = hub(it);
+    hub.turn();
+    let mut says = rejecting("r2");
+    says.nodes.ready = 0;
+    says.nodes.rolled_back = 0;
+    says.nodes.failed = 2;
+    says.nodes.pending = 0;
+    hub.says("c0", says);
+    hub.turn();
+    assert_eq!(hub.told("r2"), ["c0"], "heard: one is unavailable");
+    pass(&mut hub, 8, &["c0"]);
+    assert_eq!(hub.told("r2"), ["c0"], "silent: it still is");
+    assert_eq!(hub.answer().clusters.failed, 1);
+}
+
+#[test]
+fn two_who_undo_at_once_undo_once() {
+    let mut hub = hub(canary(true));
+    pass(&mut hub, 30, &[]);
+    assert_eq!(hub.answer().standing.current, Some(rev("r2")));
+    assert!(hub.ask(ActionKind::Undo).0);
+    assert_eq!(hub.told("r1").len(), 10);
+    let (applied, words) = hub.ask(ActionKind::Undo);
+    assert!(!applied && words.contains("is undone already"), "{words}");
+    assert_eq!(hub.told("r1").len(), 10);
+    let (applied, words) = hub.ask_of(ActionKind::Undo, Some("r2"));
+    assert!(applied, "who names where to go is understood: {words}");
+    assert_eq!(hub.told("r2").len(), 1, "forward, within its budgets");
+}
+
+#[test]
+fn a_number_of_proofs_is_that_number_however_many_are_there() {
+    let mut it = canary(false);
+    it.policy.stages[0].members = Members::Count(4);
+    it.policy.stages[0].min_proven = Some(Amount::Count(3));
+    let mut hub = hub(it);
+    let away = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"];
+    for name in away {
+        hub.cluster(name, |it| it.connection = ConnectionState::Silent);
+    }
+    pass(&mut hub, 20, &away);
+    assert_eq!(
+        hub.answer().standing.current,
+        Some(rev("r1")),
+        "two are not three"
+    );
+    let waits = hub.answer().waiting_for().unwrap();
+    assert!(
+        waits.contains("2 of 3") && waits.contains("promote digits"),
+        "{waits}"
+    );
+}
+
+#[test]
+fn every_share_of_proofs_leaves_out_who_is_held() {
+    let mut it = canary(true);
+    it.policy.stages[1].min_proven = Some(Amount::Percent(100));
+    let mut hub = hub(it);
+    hub.cluster("c3", |it| it.held = Some("harvest".to_owned()));
+    pass(&mut hub, 30, &[]);
+    assert_eq!(hub.answer().standing.current, Some(rev("r2")));
+}
+
+#[test]
+fn a_floor_of_so_many_clusters_is_one_however_few_are_heard() {
+    let mut it = canary(true);
+    it.min_available = Some(Amount::Count(5));
+    let mut hub = hub(it);
+    pass(&mut hub, 30, &[]);
+    assert!(hub.answer().conditions.available.status);
+    let dead = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"];
+    for name in dead {
+        hub.cluster(name, |it| it.connection = ConnectionState::Silent);
+    }
+    pass(&mut hub, 8, &dead);
+    let available = &hub.answer().conditions.available;
+    assert!(!available.status, "{}", available.message);
+    let known = &hub.desired.deployments[&key("digits")].revisions[&rev("r2")];
+    assert_eq!(known.outcome, Outcome::Promoted);
+}
