@@ -1,8 +1,8 @@
 //! Checks that any fleet plan keeps the promises, whoever made it.
 //!
 //! Owns the promises as predicates over what was wanted, what was seen, and what was planned. It reads reports and
-//! heartbeats by itself, and shares none of the planner's exclusions: a silent cluster that has the revision
-//! counts here for as long as it has not said otherwise. Tests run it on every plan.
+//! heartbeats by itself, and excuses nobody as the planner does: a silent cluster that has the revision counts here for
+//! as long as it has not said otherwise. Of the planner it takes which stage a cluster is in. Tests run it on every plan.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::fleet::{
     Action, AfterUpdate, Cluster, Desired, ENTRIES_MAX, Entry, Fleet, Hearing, Observed, Outcome,
-    Plan, StageGroup, Standing,
+    Plan, Policy, StageGroup, Standing,
 };
 use crate::ids::{ClusterName, DeploymentKey, EndpointName, RevisionName, StageName};
 use crate::summary::Phase;
@@ -194,6 +194,18 @@ fn spoke(
     })
 }
 
+/// What the policy allows at most, whoever the planner leaves out: a share of all members.
+#[must_use]
+pub fn most(policy: &Policy, stage: &StageName, members: usize) -> usize {
+    let named = policy.stages.iter().find(|it| &it.name == stage);
+    named.map_or(1, |stage| {
+        let unavailable = stage
+            .max_unavailable
+            .map_or(usize::MAX, |max| max.of(members));
+        stage.max_concurrency.of(members).min(unavailable)
+    })
+}
+
 fn exposure(checked: Checked<'_>, key: &DeploymentKey, found: &mut Vec<Violation>) {
     let deployment = &checked.desired.deployments[key];
     if deployment.policy.offline.after_update == AfterUpdate::Ignore {
@@ -221,6 +233,7 @@ fn exposure(checked: Checked<'_>, key: &DeploymentKey, found: &mut Vec<Violation
             .map_or(0, |it| it.suspects);
         let past = usize::try_from(past).unwrap_or(usize::MAX);
         let max = moving_max.min(unavailable_max.unwrap_or(usize::MAX));
+        let max = max.min(most(&deployment.policy, &stage, members.len()));
         let max = max.saturating_add(past);
         let (mut exposed, mut added) = (0, false);
         for name in &members {

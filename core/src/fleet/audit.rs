@@ -13,7 +13,15 @@ impl Fleet {
     pub fn audit(&mut self) -> Result<(), String> {
         let now = self.now();
         for (key, rollout) in &mut self.rollouts {
-            let kept = Counted::of(rollout);
+            let (kept, before) = (Counted::of(rollout), places(rollout));
+            // Once the rollout is over, stages no longer follow who is heard.
+            let follows = rollout.membership_follows_hearing();
+            if follows {
+                rollout.divide(&self.ledgers, now);
+            }
+            if before != places(rollout) {
+                return Err(format!("{key}: membership is not what it would be"));
+            }
             rollout.judge_all(&self.ledgers, now);
             let anew = Counted::of(rollout);
             if kept != anew {
@@ -30,6 +38,12 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// The stage of each target.
+fn places(rollout: &Rollout) -> Vec<Option<usize>> {
+    let targets = rollout.targets.values();
+    targets.map(|kept| kept.target.place).collect()
 }
 
 /// Everything that a rollout counts.

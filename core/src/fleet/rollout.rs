@@ -189,7 +189,7 @@ impl Rollout {
             passed.any(|it| it.suspects > 0 && Some(&it.stage) == name)
         };
         let mut members: Vec<Candidate<'_>> = Vec::with_capacity(self.targets.len());
-        let mut taken: Vec<(bool, &ClusterName)> = Vec::new();
+        let mut taken: Vec<(bool, bool, &ClusterName)> = Vec::new();
         let bounded = self.deployment.placement.max_clusters;
         let walk = side_by_side(self.targets.iter(), ledgers.iter());
         for (slot, (name, kept, ledger)) in walk.enumerate() {
@@ -200,7 +200,7 @@ impl Rollout {
             let target = &kept.target;
             let sight = Sight { target, facts };
             if bounded.is_some() {
-                taken.push((sight.running().is_none(), name));
+                taken.push((sight.running().is_none(), target.place.is_none(), name));
             }
             let exposed = update.as_ref().is_some_and(|it| sight.exposed(it));
             // A new leader knows the stage of those that have the revision by their orders.
@@ -222,7 +222,7 @@ impl Rollout {
             if taken.len() > max {
                 taken.sort_unstable();
                 taken.truncate(max);
-                let stay: BTreeSet<_> = taken.into_iter().map(|(_, name)| name).collect();
+                let stay: BTreeSet<_> = taken.into_iter().map(|(_, _, name)| name).collect();
                 members.retain(|it| stay.contains(it.name));
             }
         }

@@ -114,7 +114,7 @@ pub enum Outcome {
 pub struct Placement {
     /// Which clusters.
     pub clusters: Selector,
-    /// At most so many of them: those that have it already, then by name.
+    /// At most so many of them: those that have it already, then those that were taken before, then by name.
     pub max_clusters: Option<u32>,
 }
 

@@ -12,7 +12,7 @@ use rimward_core::time::Timestamp;
 
 use crate::choices::Choices;
 use crate::fixtures::{NOW, key, rev};
-use crate::simulation::over_seeds;
+use crate::simulation::counted_over_seeds;
 use crate::site::{SILENCE_SECONDS, Site, order};
 
 const SEEDS: u64 = 40;
@@ -20,7 +20,7 @@ const SEEDS: u64 = 40;
 const STEPS_PER_NODE: usize = 60;
 
 fn law(check: impl Fn(u64) -> Scene) {
-    over_seeds(SEEDS, |seed| check(seed).steps);
+    counted_over_seeds(SEEDS, "session steps", |seed| check(seed).steps);
 }
 
 /// One site, its clock, and the release that it is at.

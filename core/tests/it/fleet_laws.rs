@@ -99,6 +99,7 @@ fn a_release_that_silences_every_site_it_reaches_stops_within_the_budget_of_its_
         let stages = &world.deployment(&key).policy.stages;
         let max = budget(&stages[0], world.sites.len());
         let exposed = world.exposed(&killer);
+        assert!(exposed > 0, "nothing was tried");
         assert!(exposed <= max, "{exposed} sites of at most {max} got it");
         assert!(!promoted(&world, &key, &killer));
         world.planner_steps
@@ -158,6 +159,9 @@ fn a_registry_that_is_away_for_longer_than_every_deadline_condemns_nothing_and_a
             "{:?}",
             world.fates()
         );
+        let known = &world.deployment(&key).revisions[&good];
+        let stopped = rimward_core::fleet::Outcome::Stopped;
+        assert_eq!(known.outcome, stopped, "no deadline ran out");
         world.registry_away = false;
         world.ask(
             &key,

@@ -52,6 +52,8 @@ fn a_clock_that_jumps_ten_years_neither_passes_nor_fails_anything() {
         pass(&mut hub, 30, &[]);
         assert_eq!(hub.told("r2"), ["c0"]);
         assert_eq!(hub.answer().clusters.failed, 0);
+        pass(&mut hub, 45, &[]);
+        assert!(hub.told("r2").len() > 1, "{jump}: it bakes to its end");
     }
 }
 

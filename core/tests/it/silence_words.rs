@@ -40,7 +40,7 @@ pub(crate) fn hub(deployment: Deployment) -> Hub {
     hub
 }
 
-/// So many turns of a minute, in which `dead` do not beat and nobody obeys but those in `obeys`.
+/// So many turns of a minute, in which all but `dead` beat and obey.
 pub(crate) fn pass(hub: &mut Hub, turns: usize, dead: &[&str]) {
     hub.run(turns, 60, dead);
 }
@@ -109,6 +109,27 @@ fn sites_that_were_away_before_delay_nobody_and_get_what_is_right_when_they_retu
     assert_eq!(hub.answer().clusters.silent, 2);
     pass(&mut hub, 3, &[]);
     assert_eq!(hub.told("r2").len(), 10);
+}
+
+#[test]
+fn those_that_return_when_all_is_over_get_it_within_their_stages_budget() {
+    let away = ["c3", "c4", "c5", "c6"];
+    let mut hub = hub(canary(true));
+    for name in away {
+        hub.cluster(name, |it| it.connection = ConnectionState::Silent);
+    }
+    pass(&mut hub, 20, &away);
+    assert_eq!(hub.answer().standing.current, Some(rev("r2")));
+    hub.beat_all(&[]);
+    hub.turn();
+    assert_eq!(hub.told("r2").len(), 7, "one may be unavailable");
+    hub.later(10);
+    hub.beat_all(&[]);
+    hub.turn();
+    assert_eq!(hub.told("r2").len(), 7, "the next once that one is there");
+    hub.obey(&[]);
+    hub.turn();
+    assert_eq!(hub.told("r2").len(), 8);
 }
 
 #[test]
@@ -287,7 +308,7 @@ fn a_canary_without_traffic_condemns_nobody() {
 }
 
 #[test]
-fn a_condemned_release_stays_on_its_canary_and_everybody_goes_back_at_once() {
+fn a_release_condemned_late_goes_back_everywhere_at_once() {
     let mut it = canary(true);
     it.policy.stages[1].bake_seconds = 36_000;
     it.policy.stages[1].max_unavailable = None;
@@ -412,18 +433,45 @@ fn proof_from_before_this_leader_listened_is_a_memory() {
 }
 
 #[test]
+fn by_default_a_stage_waits_for_every_cluster_that_is_heard() {
+    let mut it = canary(false);
+    it.policy.stages[0].members = Members::Count(3);
+    it.policy.stages[0].max_unavailable = None;
+    let mut hub = hub(it);
+    hub.turn();
+    for _ in 0..5 {
+        hub.later(60);
+        hub.beat_all(&[]);
+        hub.obey(&["c2"]);
+        hub.turn();
+    }
+    assert_eq!(hub.told("r2"), ["c0", "c1", "c2"]);
+    hub.obey(&[]);
+    hub.turn();
+    assert!(hub.told("r2").len() > 3);
+}
+
+#[test]
 fn a_stage_passes_with_as_many_proofs_as_it_asks_for_and_never_with_none() {
     let mut it = canary(true);
     it.policy.stages[1].max_unavailable = None;
     it.policy.stages[1].min_proven = Some(Amount::Percent(50));
     let mut hub = hub(it);
-    pass(&mut hub, 2, &[]);
+    pass(&mut hub, 1, &[]);
     assert_eq!(hub.told("r2").len(), 10);
     let slow = ["c5", "c6", "c7", "c8", "c9"];
     for _ in 0..3 {
         hub.later(10);
         hub.beat_all(&[]);
         hub.obey(&slow);
+        hub.turn();
+    }
+    assert_eq!(hub.answer().standing.current, Some(rev("r1")), "4 of 9");
+    let slow = &slow[1..];
+    for _ in 0..3 {
+        hub.later(10);
+        hub.beat_all(&[]);
+        hub.obey(slow);
         hub.turn();
     }
     assert_eq!(hub.answer().standing.current, Some(rev("r2")));

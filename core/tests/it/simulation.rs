@@ -20,6 +20,11 @@ fn whatever_happens_promises_hold_and_a_good_revision_gets_everywhere_in_the_end
 
 /// Runs a history for each seed that is asked for, and prints the planner's steps.
 pub(crate) fn over_seeds(usual: u64, run: impl Fn(u64) -> u64) {
+    counted_over_seeds(usual, "planner steps", run);
+}
+
+/// The same, of steps that are not the fleet planner's.
+pub(crate) fn counted_over_seeds(usual: u64, unit: &str, run: impl Fn(u64) -> u64) {
     let guarded = |seed: u64| match catch_unwind(AssertUnwindSafe(|| run(seed))) {
         Ok(steps) => steps,
         Err(panic) => {
@@ -37,7 +42,7 @@ pub(crate) fn over_seeds(usual: u64, run: impl Fn(u64) -> u64) {
             seeds.map(|seed| guarded(first.wrapping_add(seed))).sum()
         }
     };
-    eprintln!("planner steps: {steps}");
+    eprintln!("{unit}: {steps}");
 }
 
 #[allow(

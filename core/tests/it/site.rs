@@ -95,6 +95,8 @@ impl Site {
         // What went before is known of the mirror itself: which order stood there, and its status.
         for progress in self.progress.values_mut() {
             progress.used.clear();
+            progress.silent_before.clear();
+            progress.passed_before.clear();
         }
     }
 

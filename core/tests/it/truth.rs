@@ -1,7 +1,8 @@
 //! Judges plans by the truth of the simulated fleet.
 //!
-//! Owns the laws that hold at every moment. Must never ask the planner what counts: a site that may run the
-//! revision and has not truly done with it counts, silent or dead.
+//! Owns the laws that hold at every moment. Who counts is the truth's to say: a site that may run the revision and
+//! has not truly done with it counts, silent or dead. Of the planner it takes which stage a cluster is in, and past how
+//! many suspects a person went.
 
 use rimward_core::fleet::{
     Action, AfterUpdate, Entry, Outcome, PassedBecause, Plan, StageGroup, Transition,
@@ -163,6 +164,7 @@ fn exposed(world: &World, leader: &Leader, key: &DeploymentKey, plan: &Plan) {
             .find(|it| it.stage == stage)
             .map_or(0, |it| it.suspects);
         let max = moving_max.min(unavailable_max.unwrap_or(usize::MAX));
+        let max = max.min(lint::most(&deployment.policy, &stage, members.len()));
         let max = max.saturating_add(usize::try_from(past).unwrap());
         let (mut added, mut exposed) = (false, Vec::new());
         for name in &members {
