@@ -218,6 +218,9 @@ fn a_release_that_silences_every_node_can_be_taken_back_from_all_that_live() {
         scene.steps(20);
         scene.release("r2", 0);
         scene.steps(60);
+        if scene.choices.chance(30) {
+            scene.site.forget();
+        }
         scene.release("r1", 0);
         scene.calm = true;
         scene.step();
