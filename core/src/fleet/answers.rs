@@ -34,10 +34,11 @@ impl Fleet {
     }
 
     pub(super) fn target(&self, key: &DeploymentKey, name: &ClusterName) -> Option<&Kept> {
-        match self.rollouts.get(key) {
-            Some(rollout) => rollout.targets.get(name),
-            None => self.strays.get(key)?.targets.get(name),
-        }
+        let targets = match self.rollouts.get(key) {
+            Some(rollout) => &rollout.targets,
+            None => &self.strays.get(key)?.targets,
+        };
+        targets.get(name).map(|kept| &**kept)
     }
 
     /// What is decided for each cluster of a deployment, as of the last plan.

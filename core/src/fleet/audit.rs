@@ -2,6 +2,7 @@
 //!
 //! For tests: must never be called per event, since its cost grows with the fleet.
 
+use super::context::Course;
 use super::planner::Fleet;
 use super::rollout::Rollout;
 
@@ -14,9 +15,9 @@ impl Fleet {
         let now = self.now();
         for (key, rollout) in &mut self.rollouts {
             let (kept, before) = (Counted::of(rollout), places(rollout));
-            // Once the rollout is over, stages no longer follow who is heard.
-            let follows = rollout.membership_follows_hearing();
-            if follows {
+            // Once the rollout is over, or goes back, stages no longer follow who is heard and who has it.
+            let forward = rollout.context.course == Course::Forward;
+            if forward && rollout.membership_follows_hearing() {
                 rollout.divide(&self.ledgers, now);
             }
             if before != places(rollout) {

@@ -8,7 +8,7 @@ use super::entry::entry_bytes;
 use super::ledger::{ENTRY_BYTES_UNKNOWN, Ledger, side_by_side};
 use super::planner::Fleet;
 use super::rollout::{Kept, Rollout};
-use super::target::Order;
+use super::target::News;
 use super::types::{Cluster, Deployment, Entry, ModelReport};
 use crate::ids::{ClusterName, DeploymentKey, EndpointName};
 
@@ -209,12 +209,9 @@ impl Fleet {
                     .cloned(),
             );
         }
-        for (key, entry, report) in told {
-            self.set_target(name, &key, entry, report, (generation, before));
-        }
-        for key in gone {
-            self.set_target(name, &key, None, None, (generation, before));
-        }
+        let all = told.into_iter();
+        let gone = gone.into_iter().map(|key| (key, None, None));
+        self.set_targets(name, all.chain(gone), before);
         if relabelled {
             self.match_cluster(name);
         }
@@ -262,88 +259,50 @@ impl Fleet {
         }
     }
 
-    /// Takes in one entry and what is said of it.
-    pub(super) fn set_target(
+    /// Takes in a cluster's entries and what is said of them.
+    fn set_targets(
         &mut self,
         name: &ClusterName,
-        key: &DeploymentKey,
-        mut entry: Option<Entry>,
-        mut report: Option<ModelReport>,
-        (generation, reported_before): (u64, Option<u64>),
+        told: impl Iterator<Item = (DeploymentKey, Option<Entry>, Option<ModelReport>)>,
+        reported_before: Option<u64>,
     ) {
-        let mut deployment = None;
-        let (targets, shared) = match self.rollouts.get_mut(key) {
-            Some(rollout) => {
-                deployment = Some(&rollout.deployment);
-                (&mut rollout.targets, &mut rollout.shared)
-            }
-            None => {
-                let strays = self.strays.entry(key.clone()).or_default();
-                (&mut strays.targets, &mut strays.shared)
-            }
-        };
-        shared.share(entry.as_mut(), report.as_mut());
         let Some(ledger) = self.ledgers.get_mut(name) else {
             return;
         };
-        let kept = targets.entry(name.clone()).or_default();
-        let target = &mut kept.target;
-        // Reports that act on other deployments' changes say nothing new of an order that they knew.
-        let since = target.order.as_ref().and_then(|order| order.since);
-        let acted = |reported: Option<u64>| since.is_some_and(|since| reported >= Some(since));
-        let mut changed =
-            acted(reported_before) != acted(ledger.reported) || target.report != report;
-        target.report = report;
-        let belief = target.order.as_ref().map(|order| &order.entry);
-        let told = target.told.as_ref().map(|told| told.as_deref());
-        if belief == entry.as_ref() {
-            // What was believed stands. Its generation is known once the write is seen.
-            if target.told.take().is_some() {
-                ledger.untold.remove(key);
-                changed = true;
-            }
-            if let Some(order) = &mut target.order
-                && order.since.is_none()
-            {
-                order.since = Some(generation);
-                changed = true;
-            }
-        } else if told == Some(entry.as_ref()) {
-            // The write was not seen yet, or did not happen: the order may have left all the same.
-        } else {
-            let same_order = match (&target.order, &entry) {
-                (Some(order), Some(entry)) => order.entry.same_order(entry),
-                _ => false,
+        let mut news = Vec::new();
+        for (key, mut entry, mut report) in told {
+            // The key as it is kept already: of one name in ten thousand assignments, one stands in memory.
+            let (key, deployment, targets, shared) = match self.rollouts.get_mut(&key) {
+                Some(it) => {
+                    let deployment = Some(&it.deployment);
+                    (it.key.clone(), deployment, &mut it.targets, &mut it.shared)
+                }
+                None => {
+                    let strays = self.strays.entry(key);
+                    let (key, it) = (strays.key().clone(), strays.or_default());
+                    (key, None, &mut it.targets, &mut it.shared)
+                }
             };
-            let since = target.order.as_ref().and_then(|order| order.since);
-            let names = [target.order.as_ref().map(|it| &it.entry), entry.as_ref()];
-            let names = names.map(|it| it.map(|entry| entry.endpoint_name.clone()));
-            target.told = None;
-            ledger.untold.remove(key);
+            shared.share(entry.as_mut(), report.as_mut());
+            let target = &mut targets.entry(name.clone()).or_default().target;
             let bytes = entry.as_ref().map(|entry| match deployment {
                 Some(deployment) => entry_bytes(deployment, &entry.revision),
                 None => ENTRY_BYTES_UNKNOWN,
             });
-            ledger.claim(key, entry.as_ref(), bytes.unwrap_or_default());
-            target.order = entry.map(|entry| Order {
-                entry,
-                since: Some(since.filter(|_| same_order).unwrap_or(generation)),
-            });
-            changed = true;
-            let tight = ledger.is_tight();
-            if names[0] != names[1] {
-                for endpoint in names.into_iter().flatten() {
-                    self.contend(key, &endpoint, name);
-                }
+            let new = target.take_in(&key, entry, report, ledger, reported_before, bytes);
+            news.extend(new.map(|news| (key, news)));
+        }
+        let tight = ledger.is_tight();
+        for (key, News { names, reordered }) in news {
+            for endpoint in names.into_iter().flatten() {
+                self.contend(&key, &endpoint, name);
             }
-            if tight {
+            if reordered && tight {
                 for other in self.targets_of(name) {
                     self.touch(&other, name);
                 }
             }
-        }
-        if changed {
-            self.touch(key, name);
+            self.touch(&key, name);
         }
     }
 

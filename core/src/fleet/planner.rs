@@ -54,6 +54,8 @@ pub struct Fleet {
     pub(super) grace_seconds: u32,
     pub(super) doubting_seconds: u32,
     pub(super) now: Timestamp,
+    /// It has planned before.
+    pub(super) planned: bool,
     pub(super) dirty: BTreeSet<ClusterName>,
 }
 
@@ -128,25 +130,33 @@ impl Fleet {
             grace_seconds,
             doubting_seconds: grace_seconds,
             now: Timestamp(i64::MIN),
+            planned: false,
             dirty: BTreeSet::new(),
         }
     }
 
     pub(super) fn touch(&mut self, key: &DeploymentKey, cluster: &ClusterName) {
-        match self
-            .touched
-            .entry(key.clone())
-            .or_insert_with(|| Reach::Targets(BTreeSet::new()))
-        {
-            Reach::Targets(targets) => {
+        match self.touched.get_mut(key) {
+            Some(Reach::All) => {}
+            Some(Reach::Targets(targets)) => {
                 targets.insert(cluster.clone());
             }
-            Reach::All => {}
+            // The first plan looks at everything.
+            None if !self.planned => self.touch_all(key),
+            None => {
+                let targets = BTreeSet::from([cluster.clone()]);
+                self.touched.insert(key.clone(), Reach::Targets(targets));
+            }
         }
     }
 
     pub(super) fn touch_all(&mut self, key: &DeploymentKey) {
-        self.touched.insert(key.clone(), Reach::All);
+        match self.touched.get_mut(key) {
+            Some(reach) => *reach = Reach::All,
+            None => {
+                self.touched.insert(key.clone(), Reach::All);
+            }
+        }
     }
 
     /// Looks at everything again with the next plan, whether or not it was seen to change.
@@ -165,6 +175,7 @@ impl Fleet {
     /// Plans what was touched. `now` is the leader's monotonic time.
     pub fn plan(&mut self, now: Timestamp) -> Plan {
         self.pass_time(now);
+        self.planned = true;
         let mut plan = Plan::default();
         let mut planned: BTreeSet<DeploymentKey> = BTreeSet::new();
         for _ in 0..ROUNDS_MAX {

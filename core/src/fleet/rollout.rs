@@ -27,7 +27,7 @@ use crate::time::Timestamp;
 pub(super) struct Rollout {
     pub(super) key: DeploymentKey,
     pub(super) deployment: Deployment,
-    pub(super) targets: BTreeMap<ClusterName, Kept>,
+    pub(super) targets: Targets,
     pub(super) shared: Shared,
     pub(super) stages: Vec<Group>,
     /// Targets outside the placement.
@@ -62,6 +62,9 @@ pub(super) struct Clock {
     pub(super) wake_at: Option<Timestamp>,
 }
 
+/// Targets by cluster. Boxed: a tree's nodes are half empty, and are moved about.
+pub(super) type Targets = BTreeMap<ClusterName, Box<Kept>>;
+
 /// A target with what it counts as now.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -74,8 +77,8 @@ pub(super) struct Kept {
 
 impl Kept {
     /// A target that the placement takes, and of which nothing else is known.
-    pub(super) fn matching() -> Self {
-        let mut kept = Self::default();
+    pub(super) fn matching() -> Box<Self> {
+        let mut kept = Box::<Self>::default();
         kept.target.matches = true;
         kept
     }

@@ -3,21 +3,19 @@
 //! Owns that those of a deployment that is gone are removed, cluster by confirmed cluster, and that those of one
 //! that exists but cannot be read stay as they are.
 
-use std::collections::BTreeMap;
-
 use super::give::Touched;
 use super::ledger::{ENTRY_BYTES_UNKNOWN, Ledgers};
-use super::rollout::Kept;
+use super::rollout::Targets;
 use super::target::{Facts, Order, Shared, Sight};
 use super::types::{Action, Entry, Hearing};
-use crate::ids::{ClusterName, DeploymentKey};
+use crate::ids::DeploymentKey;
 
 /// Targets of a deployment that is gone or cannot be read.
 #[derive(Debug, Default)]
 pub(super) struct Strays {
     /// The deployment exists: what clusters run of it stays as it is.
     pub(super) unreadable: bool,
-    pub(super) targets: BTreeMap<ClusterName, Kept>,
+    pub(super) targets: Targets,
     pub(super) shared: Shared,
 }
 

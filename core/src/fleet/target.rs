@@ -5,8 +5,9 @@
 //! An order is fresh in a report once the session had acted on the generation of the assignment in which the
 //! order took its present form. Other deployments' changes move the generation on and leave that as it is.
 
+use super::ledger::Ledger;
 use super::types::{Action, Entry, Hearing, ModelReport};
-use crate::ids::RevisionName;
+use crate::ids::{DeploymentKey, EndpointName, RevisionName};
 use crate::summary::Phase;
 
 /// An entry as it stands, or as a write that may have happened left it.
@@ -64,11 +65,81 @@ pub(super) struct Target {
     pub(super) refused: Option<Refused>,
 }
 
+/// What is new to the planner in what a cluster has and says.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Endpoint names that were given up or taken.
+    pub(super) names: [Option<EndpointName>; 2],
+    /// Another order stands than was believed.
+    pub(super) reordered: bool,
+}
+
+impl Target {
+    /// Takes in what stands on the hub and what is said of it, against what the planner believes. `bytes` is the size
+    /// of the entry. None: nothing is new.
+    pub(super) fn take_in(
+        &mut self,
+        key: &DeploymentKey,
+        entry: Option<Entry>,
+        report: Option<ModelReport>,
+        ledger: &mut Ledger,
+        reported_before: Option<u64>,
+        bytes: Option<u32>,
+    ) -> Option<News> {
+        // Reports that act on other deployments' changes say nothing new of an order that they knew.
+        let since = self.order.as_ref().and_then(|order| order.since);
+        let acted = |reported: Option<u64>| since.is_some_and(|since| reported >= Some(since));
+        let mut changed = acted(reported_before) != acted(ledger.reported) || self.report != report;
+        self.report = report;
+        let belief = self.order.as_ref().map(|order| &order.entry);
+        let told = self.told.as_ref().map(|told| told.as_deref());
+        if belief == entry.as_ref() {
+            // What was believed stands. Its generation is known once the write is seen.
+            if self.told.take().is_some() {
+                ledger.untold.remove(key);
+                changed = true;
+            }
+            if let Some(order) = &mut self.order
+                && order.since.is_none()
+            {
+                order.since = Some(ledger.generation);
+                changed = true;
+            }
+        } else if told == Some(entry.as_ref()) {
+            // The write was not seen yet, or did not happen: the order may have left all the same.
+        } else {
+            let same_order = match (&self.order, &entry) {
+                (Some(order), Some(entry)) => order.entry.same_order(entry),
+                _ => false,
+            };
+            let names = [self.order.as_ref().map(|it| &it.entry), entry.as_ref()];
+            let names = names.map(|it| it.map(|entry| entry.endpoint_name.clone()));
+            self.told = None;
+            ledger.untold.remove(key);
+            ledger.claim(key, entry.as_ref(), bytes.unwrap_or_default());
+            self.order = entry.map(|entry| Order {
+                entry,
+                since: Some(since.filter(|_| same_order).unwrap_or(ledger.generation)),
+            });
+            let names = if names[0] == names[1] {
+                [None, None]
+            } else {
+                names
+            };
+            return Some(News {
+                names,
+                reordered: true,
+            });
+        }
+        changed.then(News::default)
+    }
+}
+
 /// Why one cluster cannot have an order though everything else would let it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     /// Its endpoint name belongs to another deployment there.
-    NameTaken(crate::ids::DeploymentKey),
+    NameTaken(DeploymentKey),
     /// Its assignment would grow over its bound.
     TooLarge,
 }
