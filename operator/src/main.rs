@@ -15,6 +15,7 @@ mod events;
 mod hub;
 mod metrics;
 mod objects;
+mod pages;
 mod probes;
 mod runtime;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::answers::BoundAnswers;
 use crate::credentials::{self, Source};
+use crate::pages::WATCH_SECONDS;
 
 /// How long a stopped role may take to finish what it is at.
 const STOP_SECONDS_MAX: u64 = 20;
@@ -23,9 +24,10 @@ const STOP_SECONDS_MAX: u64 = 20;
 /// How long connecting to an API server may take.
 const CONNECT_SECONDS_MAX: u64 = 5;
 
-/// How long an API server may be silent in the middle of an answer. Watches are bounded by their own
-/// server-side timeout (kube's default of 290 s), so this lies above it.
-const READ_SECONDS_MAX: u64 = 295;
+/// How long an API server may be silent in the middle of an answer. A watch may be for as long as it is open, and 5 s
+/// more until kube takes it for dead, so this lies above that; all other requests have shorter bounds of their own,
+/// and an API server ends them after 60 s.
+const READ_SECONDS_MAX: u64 = WATCH_SECONDS as u64 + 10;
 
 /// Flags of both roles.
 #[derive(Clone, Debug, Args)]
@@ -94,6 +96,8 @@ pub(crate) fn client(mut config: Config) -> Result<Client, kube::Error> {
     config.connect_timeout = Some(Duration::from_secs(CONNECT_SECONDS_MAX));
     config.read_timeout = Some(Duration::from_secs(READ_SECONDS_MAX));
     config.write_timeout = Some(Duration::from_secs(READ_SECONDS_MAX));
+    // Else the time for which a connection lay idle in the pool would count as the server's silence.
+    config.reset_reader_on_write = true;
     config.default_retry = false;
     let bounded = ClientBuilder::try_from(config)?.with_layer(&BoundAnswers);
     Ok(bounded.build())

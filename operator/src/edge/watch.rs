@@ -1,7 +1,7 @@
 //! Watches that never end: each hands on what it sees, and survives errors and single bad objects.
 //!
-//! Owns reconnecting. Nothing is listed anew by the clock: a watch says what changes, and a connection that
-//! hangs ends by the client's own bound. Must never decide what an absence means.
+//! Owns reconnecting. Nothing is listed anew by the clock: a watch says what changes, and one whose connection
+//! hangs ends by its own bound, which is `pages`'. Must never decide what an absence means.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,9 +15,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::pace::{Pace, random};
-use crate::answers::PAGE_OBJECTS_MAX;
 use crate::metrics::{Kind, Metrics};
 use crate::objects;
+use crate::pages::Pages;
 
 /// What the watches of one session share.
 #[derive(Clone)]
@@ -71,10 +71,11 @@ impl Watching {
         K: Send + Sync + 'static,
         K::DynamicType: Clone + Default,
     {
-        let config = config.page_size(PAGE_OBJECTS_MAX);
+        let mut pages = Pages::default();
         let mut pace = Pace::new(self.retry_max);
         while !self.shutdown.is_cancelled() {
-            let mut stream = std::pin::pin!(watcher::watcher(api.clone(), config.clone()));
+            let mut stream =
+                std::pin::pin!(watcher::watcher(api.clone(), pages.config(config.clone())));
             loop {
                 let item = tokio::select! {
                     biased;
@@ -102,6 +103,9 @@ impl Watching {
                             tracing::warn!(?kind, %error, "watch broke off, trying again");
                         }
                         on(None);
+                        if pages.halved(&error) {
+                            break;
+                        }
                         let wait = pace.failed(random());
                         tokio::select! {
                             () = self.shutdown.cancelled() => return,

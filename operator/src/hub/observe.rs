@@ -26,10 +26,10 @@ use tokio::task::JoinSet;
 
 use super::feed::Feed;
 use super::heartbeats::Heartbeats;
-use crate::answers::PAGE_OBJECTS_MAX;
 use crate::cache::{Cache, Guarded};
 use crate::metrics::{Kind, Metrics};
 use crate::objects::{CLUSTERS_NAMESPACE, ObjectKey};
+use crate::pages::Pages;
 
 /// One kind's objects.
 pub(crate) struct Seen<K>(Vec<Guarded<K>>);
@@ -338,8 +338,12 @@ impl Watches<'_> {
         self.listed.push(listed);
         let metrics = self.metrics.clone();
         self.tasks.spawn(async move {
-            let config = watcher::Config::default().page_size(PAGE_OBJECTS_MAX);
-            let mut stream = std::pin::pin!(watcher(api, config).default_backoff());
+            let mut pages = Pages::default();
+            let begin = |pages: Pages| {
+                let config = pages.config(watcher::Config::default());
+                Box::pin(watcher(api.clone(), config).default_backoff())
+            };
+            let mut stream = begin(pages);
             let mut next: Option<Instant> = None;
             loop {
                 let wake = async {
@@ -356,6 +360,9 @@ impl Watches<'_> {
                         Some(Err(error)) => {
                             metrics.watch_failed(kind);
                             tracing::warn!(?kind, %error, "watch");
+                            if pages.halved(&error) {
+                                stream = begin(pages);
+                            }
                             continue;
                         }
                     }
@@ -411,81 +418,5 @@ fn note(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::sync::{Arc, Mutex};
-    use std::time::Duration;
-
-    use futures::FutureExt as _;
-    use kube::ResourceExt;
-    use rimward_crds::EdgeCluster;
-    use serde_json::{Value, json};
-    use tokio::task::JoinSet;
-
-    use super::Caches;
-    use crate::answers::PAGE_OBJECTS_MAX;
-    use crate::hub::feed::Dirty;
-    use crate::metrics::{Kind, Metrics};
-    use crate::testing;
-
-    fn cluster(nth: u32) -> Value {
-        json!({
-            "apiVersion": "rimward.dev/v1alpha1", "kind": "EdgeCluster",
-            "metadata": {
-                "name": format!("c{nth}"), "uid": nth.to_string(), "resourceVersion": "5",
-                "managedFields": [{"manager": "kubectl"}],
-            },
-            "spec": if nth == 0 { json!({"connection": {"mode": "Sideways"}}) } else { json!({"connection": {"mode": "Pull"}}) },
-        })
-    }
-
-    #[tokio::test]
-    async fn lists_come_in_short_pages_and_what_is_kept_is_stripped_and_named_once() {
-        let asked = Arc::new(Mutex::new(BTreeSet::new()));
-        let log = asked.clone();
-        let uri = testing::serve(move |asked| {
-            let log = log.clone();
-            async move {
-                if asked.query.contains("watch=true") {
-                    return None;
-                }
-                log.lock().unwrap().insert(asked.query.clone());
-                let (mut items, mut token) = (Vec::new(), "");
-                if asked.path.ends_with("/edgeclusters") {
-                    let second = asked.query.contains("continue=more");
-                    let page = if second { 2..4 } else { 0..2 };
-                    items = page.map(cluster).collect();
-                    token = if second { "" } else { "more" };
-                }
-                let metadata = json!({"resourceVersion": "7", "continue": token});
-                Some((200, json!({"metadata": metadata, "items": items})))
-            }
-            .boxed()
-        });
-        let mut tasks = JoinSet::new();
-        let metrics = Arc::new(Metrics::default());
-        let caches = Caches::start(&testing::client(&uri), 300, &metrics, &mut tasks);
-        let ready = tokio::time::timeout(Duration::from_secs(20), caches.wait_until_ready());
-        ready.await.expect("it lists").unwrap();
-
-        let seen = caches.all::<EdgeCluster>();
-        let valid: Vec<_> = seen.valid().map(ResourceExt::name_any).collect();
-        assert_eq!(valid, ["c1", "c2", "c3"]);
-        let invalid = seen.invalid().next().unwrap();
-        assert_eq!(invalid.metadata.name.as_deref(), Some("c0"));
-        for object in &caches.all::<EdgeCluster>().0 {
-            assert_eq!(kube::Resource::meta(&**object).managed_fields, None);
-        }
-        assert_eq!(caches.feed.take(), Dirty::Everything, "at first");
-        let limit = format!("limit={PAGE_OBJECTS_MAX}");
-        for query in &*asked.lock().unwrap() {
-            assert!(query.contains(&limit), "{query}");
-        }
-        caches.feed.mark([super::lease("c1".to_owned())]);
-        let Dirty::Keys(keys) = caches.feed.take() else {
-            panic!("everything again");
-        };
-        assert_eq!(keys.len(), 1);
-        assert!(keys.iter().all(|key| key.kind == Kind::Lease));
-    }
-}
+#[path = "observe_tests.rs"]
+mod tests;

@@ -27,12 +27,12 @@ use tokio_util::sync::CancellationToken;
 use super::heartbeats::ConnectionState;
 use super::observe::Caches;
 use super::{expiry, kubeconfig};
-use crate::answers::PAGE_OBJECTS_MAX;
 use crate::cache::{Cache, Guarded};
 use crate::edge::pace::{Pace, random};
 use crate::edge::session::{self, SessionOptions};
 use crate::metrics::{Category, Kind, Metrics};
 use crate::objects::ObjectKey;
+use crate::pages::Pages;
 use crate::runtime;
 
 /// How often a cluster that is not heard is looked at: why it is silent.
@@ -276,16 +276,24 @@ fn key(kind: Kind, namespace: Option<&str>, name: &str) -> ObjectKey {
 /// Follows names and versions of the Secrets in the operator's namespace, for ever.
 async fn watch_secrets(hub: Arc<Hub>) {
     let api: Api<SecretMeta> = Api::namespaced(hub.client.clone(), &hub.namespace);
-    let config = watcher::Config::default().page_size(PAGE_OBJECTS_MAX);
-    let mut stream = std::pin::pin!(watcher::watcher(api, config).default_backoff());
-    while let Some(event) = stream.next().await {
-        match event {
-            Ok(event) => {
-                hub.secrets.apply(guarded(event));
-            }
-            Err(error) => {
-                hub.metrics.watch_failed(Kind::Secret);
-                tracing::warn!(kind = ?Kind::Secret, %error, "watch");
+    let mut pages = Pages::default();
+    loop {
+        let config = pages.config(watcher::Config::default());
+        let stream = watcher::watcher(api.clone(), config).default_backoff();
+        let mut stream = std::pin::pin!(stream);
+        loop {
+            match stream.next().await {
+                None => return,
+                Some(Ok(event)) => {
+                    hub.secrets.apply(guarded(event));
+                }
+                Some(Err(error)) => {
+                    hub.metrics.watch_failed(Kind::Secret);
+                    tracing::warn!(kind = ?Kind::Secret, %error, "watch");
+                    if pages.halved(&error) {
+                        break;
+                    }
+                }
             }
         }
     }
