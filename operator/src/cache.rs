@@ -175,7 +175,6 @@ impl<K: Resource> Cache<K> {
     }
 
     /// One object.
-    #[allow(dead_code, reason = "read by a loop that looks only at what changed")]
     pub(crate) fn get(&self, key: &ObjectKey) -> Option<Guarded<K>> {
         self.lock().objects.get(key).cloned()
     }

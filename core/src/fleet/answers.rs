@@ -100,6 +100,12 @@ impl Fleet {
         self.doubt.is_some() && self.ears.has_fallen(name)
     }
 
+    /// The shortest grace after which anything is made of a cluster's silence: the hub's own, or a policy's.
+    #[must_use]
+    pub const fn shortest_grace_seconds(&self) -> u32 {
+        self.doubting_seconds
+    }
+
     /// The doubt that keeps everything where it is, if there is one.
     #[must_use]
     pub const fn doubt(&self) -> Option<Doubt> {

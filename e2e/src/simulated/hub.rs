@@ -26,8 +26,12 @@ use crate::wait::{Seen, wait_for};
 pub const TEAM: &str = "team";
 /// The Model that deployments run.
 const MODEL: &str = "passthrough";
-/// A hub that leads soon, and by which silence begins after 10 s.
-pub const QUICK: &[&str] = &["--lease-seconds=3", "--offline-grace-seconds=10"];
+/// A hub that leads soon, and by which silence begins after 10 s: sites beat every second.
+pub const QUICK: &[&str] = &[
+    "--lease-seconds=3",
+    "--offline-grace-seconds=10",
+    "--heartbeat-seconds=1",
+];
 /// The machine may be busy with a build.
 const WITHIN: Duration = Duration::from_secs(180);
 

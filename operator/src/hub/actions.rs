@@ -3,68 +3,120 @@
 //! Owns their statuses and their end. Must never decide one: the planner did, and its decision was written together
 //! with the effect.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use rimward_core::fleet::Decided;
+use rimward_core::ids::DeploymentKey;
 use rimward_crds::common::Time;
 use rimward_crds::reasons::{HubReason, condition};
 use rimward_crds::rollout_action::{ActionOutcome, RolloutActionStatus};
 use rimward_crds::{ModelDeployment, RolloutAction};
 
 use super::apply::{Target, Writer};
-use super::index::{Work, is_open, key};
+use super::index::{Named, Work, is_open, key};
 use super::observe::Caches;
 use super::parse;
+use super::reconcile::{WRITES_MAX, delete};
 use super::status::{Says, conditions, whole_seconds};
 use crate::events::clip;
 use crate::metrics::Kind;
 
 /// Bytes of a message, as the schema has it.
 const MESSAGE_BYTES_MAX: usize = 1024;
-/// How often finished actions are looked through, at most.
-const SWEEP: Duration = Duration::from_secs(600);
+/// The longest time after which finished actions are looked through again.
+const SWEEP_LONGEST: Duration = Duration::from_secs(600);
+/// The shortest.
+const SWEEP_SHORTEST: Duration = Duration::from_secs(1);
 
-/// Tells outcomes, and removes actions that were kept long enough. Gives when to look again.
+/// Tells outcomes: those that plans decided, and those of actions that no plan is asked about.
 pub(super) async fn statuses(
     writer: &Writer,
     caches: &Caches,
-    decided: &[Decided],
+    decided: impl Iterator<Item = (&DeploymentKey, &Decided)>,
     work: &Work,
-    retention: Duration,
-) -> Option<Duration> {
-    let now = Timestamp::now();
-    let all = caches.all::<RolloutAction>();
-    let mut kept = false;
-    for object in all.valid() {
-        if is_open(object) {
-            let uid = object.metadata.uid.as_deref().unwrap_or_default();
-            let known = decided.iter().find(|decided| decided.uid == uid);
-            let told = known.cloned().or_else(|| hopeless(caches, object, work));
-            if let Some(told) = told {
-                let status = status(object, &told, now);
-                let target = Target::of(Kind::RolloutAction, object);
-                let _ = writer.status(&target, &status).await;
-            }
-            continue;
-        }
-        kept = true;
-        if is_over(object, retention, now) {
-            let target = Target::of(Kind::RolloutAction, object);
-            let _ = writer.delete(&target).await;
+) {
+    let mut tells = BTreeMap::new();
+    for (deployment, decided) in decided {
+        let named = (deployment.namespace.to_string(), decided.name.clone());
+        let object = open(caches, &named);
+        let object = object.filter(|it| it.metadata.uid.as_deref() == Some(&decided.uid));
+        if let Some(object) = object {
+            tells.insert(named, (object, decided.clone()));
         }
     }
-    kept.then_some(SWEEP.min(retention).max(Duration::from_secs(1)))
+    for named in &work.actions {
+        if let Some(object) = open(caches, named).filter(|_| !tells.contains_key(named))
+            && let Some(told) = hopeless(caches, &object)
+        {
+            tells.insert(named.clone(), (object, told));
+        }
+    }
+    let now = Timestamp::now();
+    let writes = tells.values().map(|(object, told)| async move {
+        let target = Target::of(Kind::RolloutAction, object);
+        writer.status(&target, &status(object, told, now)).await
+    });
+    let _: Vec<_> = futures::stream::iter(writes)
+        .buffer_unordered(WRITES_MAX)
+        .collect()
+        .await;
+}
+
+/// One that has no outcome yet.
+fn open(caches: &Caches, named: &Named) -> Option<RolloutAction> {
+    let object = caches.get::<RolloutAction>(&key(Kind::RolloutAction, named))?;
+    object.0.as_ref().ok().filter(|it| is_open(it)).cloned()
+}
+
+/// When finished actions are looked through: some may have been kept long enough.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// None: not yet.
+    at: Option<Instant>,
+    /// There was one that is kept on.
+    kept: bool,
+}
+
+impl Sweep {
+    /// Removes actions that were kept long enough, when it is time. Gives when to look again.
+    pub(super) async fn turn(
+        &mut self,
+        writer: &Writer,
+        caches: &Caches,
+        work: &Work,
+        retention: Duration,
+    ) -> Option<Duration> {
+        let now = Instant::now();
+        let pause = retention.clamp(SWEEP_SHORTEST, SWEEP_LONGEST);
+        // One that was finished since may be over before the others.
+        if !work.actions.is_empty() {
+            self.kept = true;
+            self.at = self.at.map(|at| at.min(now + pause));
+        }
+        if self.at.is_none_or(|at| at <= now) {
+            let mut over = Vec::new();
+            self.kept = false;
+            for object in caches.all::<RolloutAction>().valid() {
+                self.kept |= !is_open(object);
+                if is_over(object, retention, Timestamp::now()) {
+                    over.push(Target::of(Kind::RolloutAction, object));
+                }
+            }
+            delete(writer, &over).await;
+            self.at = Some(now + pause);
+        }
+        let left = self.at.map(|at| at.saturating_duration_since(now));
+        left.filter(|_| self.kept)
+    }
 }
 
 /// An action that no planner will ever be asked about: of a deployment that is not there, or one that does not parse.
-fn hopeless(caches: &Caches, object: &RolloutAction, work: &Work) -> Option<Decided> {
+fn hopeless(caches: &Caches, object: &RolloutAction) -> Option<Decided> {
     let namespace = object.namespace().unwrap_or_default();
-    let named = (namespace.clone(), object.name_any());
-    if !work.actions.contains(&named) {
-        return None;
-    }
     let deployment = (namespace, object.spec.deployment_name.clone());
     let exists = caches
         .get::<ModelDeployment>(&key(Kind::ModelDeployment, &deployment))
@@ -131,3 +183,7 @@ fn is_over(object: &RolloutAction, retention: Duration, now: Timestamp) -> bool 
     let retention = SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX);
     completed.is_some_and(|completed| now.duration_since(completed.0) >= retention)
 }
+
+#[cfg(test)]
+#[path = "actions_tests.rs"]
+mod tests;

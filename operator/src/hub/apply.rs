@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::FIELD_MANAGER;
-use super::debts::{Debts, Unsettled, Wrote};
+use super::debts::{Debts, Unsettled};
 use super::observe::Caches;
 use crate::answers::{self, Failure};
 use crate::election::Leadership;
@@ -165,8 +165,7 @@ impl Writer {
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let patch = Patch::Apply(&body);
         let write = api.patch_status(&target.key.name, &params, &patch);
-        self.done(&target.key, target.version(), Wrote::Status(status), write)
-            .await
+        self.done(&target.key, target.version(), write).await
     }
 
     /// Applies an assignment's entries.
@@ -183,7 +182,6 @@ impl Writer {
             "spec": {"models": models},
         });
         let name = &target.key.name;
-        let wrote = Wrote::Entries(Arc::new(spec.clone()));
         let based_on = target.version();
         if models.is_empty() {
             // An apply that takes the last entry away leaves `spec: null`, which the schema refuses.
@@ -194,12 +192,12 @@ impl Writer {
             };
             let patch = Patch::Merge(&body);
             let write = api.patch(name, &params, &patch);
-            return self.done(&target.key, based_on, wrote, write).await;
+            return self.done(&target.key, based_on, write).await;
         }
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let patch = Patch::Apply(&body);
         let write = api.patch(name, &params, &patch);
-        self.done(&target.key, based_on, wrote, write).await
+        self.done(&target.key, based_on, write).await
     }
 
     /// Makes an object. One that is there already is a conflict.
@@ -216,7 +214,7 @@ impl Writer {
             ..PostParams::default()
         };
         let write = api.create(&params, &object);
-        self.done(&key, None, Wrote::Made, write).await
+        self.done(&key, None, write).await
     }
 
     /// Deletes the very object that was seen. One that is gone already is fine.
@@ -237,8 +235,7 @@ impl Writer {
             }
         };
         let based_on = target.version();
-        self.finish(&target.key, based_on, Wrote::Deleted, delete)
-            .await
+        self.finish(&target.key, based_on, delete).await
     }
 
     fn api(&self, key: &ObjectKey) -> Result<(Api<DynamicObject>, ApiResource), String> {
@@ -255,18 +252,16 @@ impl Writer {
         &self,
         key: &ObjectKey,
         based_on: Option<u128>,
-        wrote: Wrote,
         write: impl Future<Output = Result<DynamicObject, kube::Error>>,
     ) -> Outcome {
         let write = async { write.await.map(Some) };
-        self.finish(key, based_on, wrote, write).await
+        self.finish(key, based_on, write).await
     }
 
     async fn finish(
         &self,
         key: &ObjectKey,
         based_on: Option<u128>,
-        wrote: Wrote,
         write: impl Future<Output = Result<Option<DynamicObject>, kube::Error>>,
     ) -> Outcome {
         let asked = Instant::now();
@@ -274,7 +269,7 @@ impl Writer {
             return Outcome::Paused;
         }
         // Whoever drops this future while the request is under way does not know either.
-        let under_way = self.debts.begin(key, based_on, wrote, asked);
+        let under_way = self.debts.begin(key, based_on, asked);
         let result = tokio::time::timeout(Duration::from_secs(WRITE_SECONDS_MAX), write).await;
         let outcome = match result {
             Ok(Ok(object)) => {
@@ -328,6 +323,8 @@ impl Writer {
     /// In words, when a request failed.
     pub(crate) async fn catch_up(&self) -> Result<(), String> {
         for kind in [
+            // The assignment of a cluster that is not seen yet would be deleted.
+            Kind::EdgeCluster,
             Kind::ClusterAssignment,
             Kind::ModelDeployment,
             Kind::ModelRevision,

@@ -15,7 +15,7 @@ use super::apply::{Target, Writer};
 use super::entries::{self, Content};
 use super::index::{Work, key};
 use super::observe::Caches;
-use super::reconcile::{WRITES_MAX, assignment_key};
+use super::reconcile::{WRITES_MAX, assignment_key, delete};
 use super::view::View;
 use crate::metrics::Kind;
 
@@ -86,9 +86,7 @@ pub(super) async fn assignments(
         .buffer_unordered(WRITES_MAX)
         .collect()
         .await;
-    for target in &orphans {
-        let _ = writer.delete(target).await;
-    }
+    delete(writer, &orphans).await;
 }
 
 /// Entries are a set, keyed by namespace and name.

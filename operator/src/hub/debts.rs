@@ -5,11 +5,8 @@
 //! make anybody wait.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use rimward_crds::ClusterAssignmentSpec;
-use serde_json::Value;
 
 use super::apply::{Outcome, WRITE_SECONDS_MAX};
 use crate::backoff::Backoffs;
@@ -23,29 +20,16 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(60 + WRITE_SECONDS_MAX);
 const LOOK_FIRST: Duration = Duration::from_secs(2);
 /// The longest wait before an object is asked for again.
 const LOOK_LONGEST: Duration = Duration::from_secs(60);
-/// Different writes of one object of which nothing is known. No further one is tried before they are settled.
+/// Writes of one object of which nothing is known. No further one is tried before they are settled.
 const WRITES_MAX: usize = 8;
 /// A failure that nobody tried to mend for so long is forgotten.
 const FORGET: Duration = Duration::from_secs(600);
 
-/// What a write may have put there.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Wrote {
-    /// This status.
-    Status(Value),
-    /// These entries of an assignment.
-    Entries(Arc<ClusterAssignmentSpec>),
-    /// The object itself.
-    Made,
-    /// Nothing: the object may be gone.
-    Deleted,
-}
-
 /// Writes of one object of which nobody knows whether they were taken.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Unsettled {
-    /// What each of them may have put there. The version that was planned on stands if none was taken.
-    pub(crate) may_be: Vec<Wrote>,
+    /// How many there are. The version that was planned on stands if none was taken.
+    pub(crate) writes: usize,
     /// The newest version that any of them was based on; none for an object that was to be made.
     based_on: Option<u128>,
     /// When the last of them began.
@@ -79,8 +63,8 @@ pub(crate) struct UnderWay<'a> {
     debts: &'a Debts,
     key: &'a ObjectKey,
     based_on: Option<u128>,
-    wrote: Option<Wrote>,
     asked: Instant,
+    ended: bool,
 }
 
 impl Debts {
@@ -91,7 +75,7 @@ impl Debts {
         if inner
             .unsettled
             .get(key)
-            .is_some_and(|it| it.may_be.len() >= WRITES_MAX)
+            .is_some_and(|it| it.writes >= WRITES_MAX)
         {
             return false;
         }
@@ -107,15 +91,14 @@ impl Debts {
         &'a self,
         key: &'a ObjectKey,
         based_on: Option<u128>,
-        wrote: Wrote,
         asked: Instant,
     ) -> UnderWay<'a> {
         UnderWay {
             debts: self,
             key,
             based_on,
-            wrote: Some(wrote),
             asked,
+            ended: false,
         }
     }
 
@@ -123,7 +106,7 @@ impl Debts {
     pub(crate) fn unsettled(&self, key: &ObjectKey, seen: Option<u128>) -> Option<Unsettled> {
         let mut inner = self.lock();
         inner.settle(key, seen);
-        inner.unsettled.get(key).cloned()
+        inner.unsettled.get(key).copied()
     }
 
     /// Objects whose pause ended, or that became settled by what the caches show, since this was last asked.
@@ -218,17 +201,15 @@ impl Inner {
         settled
     }
 
-    fn give_up(&mut self, key: &ObjectKey, based_on: Option<u128>, wrote: Wrote, asked: Instant) {
+    fn give_up(&mut self, key: &ObjectKey, based_on: Option<u128>, asked: Instant) {
         let unsettled = self.unsettled.entry(key.clone()).or_insert(Unsettled {
-            may_be: Vec::new(),
+            writes: 0,
             based_on,
             asked,
         });
         unsettled.based_on = unsettled.based_on.max(based_on);
         unsettled.asked = unsettled.asked.max(asked);
-        if !unsettled.may_be.contains(&wrote) {
-            unsettled.may_be.push(wrote);
-        }
+        unsettled.writes += 1;
         // What was looked at before tells nothing of this one.
         self.looks.remove(key);
     }
@@ -238,7 +219,7 @@ impl UnderWay<'_> {
     /// Notes what became of it; returns how long this object's next write has to wait.
     pub(crate) fn end(mut self, outcome: &Outcome, seen: Option<u128>, now: Instant) -> Duration {
         let mut inner = self.debts.lock();
-        let wrote = self.wrote.take();
+        self.ended = true;
         match outcome {
             Outcome::Done(_) => {
                 // Whatever was based on an older version can never be taken now.
@@ -249,9 +230,7 @@ impl UnderWay<'_> {
             }
             Outcome::Unknown(_) => {
                 inner.lost_on.remove(self.key);
-                if let Some(wrote) = wrote {
-                    inner.give_up(self.key, self.based_on, wrote, self.asked);
-                }
+                inner.give_up(self.key, self.based_on, self.asked);
             }
             Outcome::Conflict => {
                 inner.lost_on.insert(self.key.clone(), seen);
@@ -266,9 +245,9 @@ impl UnderWay<'_> {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        if let Some(wrote) = self.wrote.take() {
+        if !self.ended {
             let mut inner = self.debts.lock();
-            inner.give_up(self.key, self.based_on, wrote, self.asked);
+            inner.give_up(self.key, self.based_on, self.asked);
         }
     }
 }
@@ -277,9 +256,7 @@ impl Drop for UnderWay<'_> {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use serde_json::json;
-
-    use super::{Debts, Look, TAKEN_WITHIN, WRITES_MAX, Wrote};
+    use super::{Debts, Look, TAKEN_WITHIN, WRITES_MAX};
     use crate::hub::apply::{Outcome, Stands};
     use crate::metrics::Kind;
     use crate::objects::ObjectKey;
@@ -298,21 +275,17 @@ mod tests {
         Outcome::Unknown("no answer".to_owned())
     }
 
-    fn status(text: &str) -> Wrote {
-        Wrote::Status(json!({ "text": text }))
-    }
-
     /// One write of `a`, based on a version, that ends like this.
-    fn write(debts: &Debts, based_on: Option<u128>, wrote: Wrote, outcome: &Outcome, at: Instant) {
+    fn write(debts: &Debts, based_on: Option<u128>, outcome: &Outcome, at: Instant) {
         let _ = debts
-            .begin(&key("a"), based_on, wrote, at)
+            .begin(&key("a"), based_on, at)
             .end(outcome, based_on, at);
     }
 
     /// A write on version 5 of which nobody knows.
     fn open() -> (Debts, Instant) {
         let (debts, start) = (Debts::default(), Instant::now());
-        write(&debts, Some(5), status("x"), &unknown(), start);
+        write(&debts, Some(5), &unknown(), start);
         (debts, start)
     }
 
@@ -320,7 +293,7 @@ mod tests {
     fn a_write_of_which_nobody_knows_is_held_until_something_newer_is_seen() {
         let (debts, _) = open();
         let unsettled = debts.unsettled(&key("a"), Some(5)).unwrap();
-        assert_eq!(unsettled.may_be, [status("x")]);
+        assert_eq!(unsettled.writes, 1);
         assert!(debts.unsettled(&key("b"), Some(5)).is_none());
         assert!(
             debts.unsettled(&key("a"), Some(4)).is_some(),
@@ -334,7 +307,7 @@ mod tests {
     fn an_object_that_is_gone_takes_no_write_and_one_that_is_there_was_made() {
         let (debts, start) = open();
         assert!(debts.unsettled(&key("a"), None).is_none());
-        write(&debts, None, Wrote::Made, &unknown(), start);
+        write(&debts, None, &unknown(), start);
         assert!(debts.unsettled(&key("a"), None).is_some());
         assert!(debts.unsettled(&key("a"), Some(1)).is_none());
     }
@@ -343,17 +316,11 @@ mod tests {
     fn a_write_that_succeeds_settles_those_before_it_and_one_that_fails_does_not() {
         let (debts, start) = open();
         for failed in [Outcome::Conflict, Outcome::Refused("no".to_owned())] {
-            write(&debts, Some(5), status("y"), &failed, start);
+            write(&debts, Some(5), &failed, start);
             let unsettled = debts.unsettled(&key("a"), Some(5)).unwrap();
-            assert_eq!(unsettled.may_be, [status("x")]);
+            assert_eq!(unsettled.writes, 1);
         }
-        write(
-            &debts,
-            Some(5),
-            status("z"),
-            &Outcome::Done(Stands::default()),
-            start,
-        );
+        write(&debts, Some(5), &Outcome::Done(Stands::default()), start);
         assert!(debts.unsettled(&key("a"), Some(5)).is_none());
     }
 
@@ -376,7 +343,7 @@ mod tests {
     #[test]
     fn a_write_that_is_dropped_half_way_is_one_of_which_nobody_knows() {
         let (debts, key) = (Debts::default(), key("a"));
-        drop(debts.begin(&key, Some(5), status("x"), Instant::now()));
+        drop(debts.begin(&key, Some(5), Instant::now()));
         assert!(debts.unsettled(&key, Some(5)).is_some());
     }
 
@@ -408,7 +375,7 @@ mod tests {
     fn a_refused_object_waits_longer_each_time_and_no_other_waits_for_it() {
         let (debts, start) = (Debts::default(), Instant::now());
         let refused = Outcome::Refused("no".to_owned());
-        write(&debts, Some(5), status("x"), &refused, start);
+        write(&debts, Some(5), &refused, start);
         assert!(!debts.may_write(&key("a"), Some(5), start));
         assert!(
             !debts.may_write(&key("a"), Some(6), start),
@@ -424,7 +391,7 @@ mod tests {
         assert_eq!(debts.ended(later, |_| Some(5)), [], "once");
         assert!(debts.may_write(&key("a"), Some(5), later));
         for _ in 0..9 {
-            write(&debts, Some(5), status("x"), &refused, later);
+            write(&debts, Some(5), &refused, later);
         }
         assert!(!debts.may_write(&key("a"), Some(5), later + SECOND * 60));
         assert_eq!(debts.ended(later + SECOND * 120, |_| Some(5)), [key("a")]);
@@ -433,7 +400,7 @@ mod tests {
     #[test]
     fn a_write_that_lost_is_tried_at_once_on_another_version_and_later_on_the_same() {
         let (debts, now) = (Debts::default(), Instant::now());
-        write(&debts, Some(5), status("x"), &Outcome::Conflict, now);
+        write(&debts, Some(5), &Outcome::Conflict, now);
         assert!(
             !debts.may_write(&key("a"), Some(5), now),
             "it would lose again"
@@ -446,9 +413,9 @@ mod tests {
     fn there_is_a_bound_on_what_may_be() {
         let (debts, now) = (Debts::default(), Instant::now());
         let later = now + SECOND * 999;
-        for nth in 0..WRITES_MAX {
+        for _ in 0..WRITES_MAX {
             assert!(debts.may_write(&key("a"), Some(5), later));
-            write(&debts, Some(5), status(&nth.to_string()), &unknown(), now);
+            write(&debts, Some(5), &unknown(), now);
         }
         assert!(!debts.may_write(&key("a"), Some(5), later));
         assert!(debts.may_write(&key("a"), Some(6), later));

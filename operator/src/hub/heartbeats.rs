@@ -36,6 +36,8 @@ pub(crate) struct Heartbeats {
     /// When each that is not silent becomes so, if it does not beat.
     silences: BTreeSet<(Instant, Arc<str>)>,
     grace: Duration,
+    /// The shortest silence that matters to anyone: policies have graces of their own.
+    patience: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -49,12 +51,13 @@ struct Beat {
 }
 
 impl Heartbeats {
-    /// Starts without knowledge. `grace` is the shortest silence that matters to anyone.
+    /// Starts without knowledge. `grace` is the silence after which a cluster's own status says that it is offline.
     pub(crate) fn new(grace: Duration) -> Self {
         Self {
             beats: BTreeMap::new(),
             silences: BTreeSet::new(),
             grace,
+            patience: grace,
         }
     }
 
@@ -69,7 +72,7 @@ impl Heartbeats {
             return false;
         }
         let news = before.is_none_or(|beat| {
-            !beat.lives || beat.silent || now.duration_since(beat.changed) >= self.grace
+            !beat.lives || beat.silent || now.duration_since(beat.changed) >= self.patience
         });
         let lives = before.is_some();
         let name: Arc<str> = match self.beats.get_key_value(name) {
@@ -123,20 +126,6 @@ impl Heartbeats {
         })
     }
 
-    #[allow(
-        dead_code,
-        reason = "for a planner that is told of all clusters at once"
-    )]
-    /// What every cluster's heartbeat says, by name. Those that are not named never joined.
-    pub(crate) fn states(
-        &self,
-        was_offline: impl Fn(&str) -> bool,
-        now: Instant,
-    ) -> impl Iterator<Item = (&str, ConnectionState)> {
-        let beats = self.beats.iter();
-        beats.map(move |(name, beat)| (&**name, beat.state(was_offline(name), now)))
-    }
-
     /// Names of clusters that became silent since this was last asked.
     pub(crate) fn fallen_silent(&mut self, now: Instant) -> Vec<String> {
         let mut fallen = Vec::new();
@@ -158,22 +147,10 @@ impl Heartbeats {
         self.silences.first().map(|(at, _)| *at)
     }
 
-    #[allow(
-        dead_code,
-        reason = "for a planner whose policies have graces of their own"
-    )]
-    /// Sets the shortest silence that matters to anyone: policies have graces of their own. Says whether it was
-    /// another.
-    pub(crate) fn set_grace(&mut self, grace: Duration) -> bool {
-        if grace == self.grace {
-            return false;
-        }
-        self.grace = grace;
-        let heard = self.beats.iter().filter(|(_, beat)| !beat.silent);
-        self.silences = heard
-            .map(|(name, beat)| (beat.changed + grace, name.clone()))
-            .collect();
-        true
+    /// Sets the shortest silence that matters to anyone: the first beat after it is news. When such a silence begins
+    /// the planner knows by itself.
+    pub(crate) const fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 }
 
@@ -271,8 +248,11 @@ mod tests {
         assert_eq!(beats.next_silence(), None);
         assert!(beats.note("b", at(3), after(401)), "it returned");
         assert!(!beats.note("b", at(4), after(402)));
-        let all: Vec<_> = beats.states(|name| name == "a", after(402)).collect();
-        assert_eq!(all, [("a", Silent), ("b", Heard { seconds_ago: 0 })]);
+        assert_eq!(beats.state("a", true, after(402)), Silent);
+        assert_eq!(
+            beats.state("b", false, after(402)),
+            Heard { seconds_ago: 0 }
+        );
     }
 
     #[test]
@@ -287,13 +267,18 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_with_a_shorter_patience_hears_of_silence_earlier() {
+    fn a_return_is_news_as_soon_as_a_policy_may_have_acted_on_the_silence() {
         let (mut beats, after) = beats();
-        beats.note("a", at(1), after(0));
-        assert!(beats.set_grace(Duration::from_secs(10)));
-        assert!(!beats.set_grace(Duration::from_secs(10)));
-        assert_eq!(beats.fallen_silent(after(10)), ["a"]);
-        assert!(beats.note("a", at(2), after(11)));
+        for second in 1..=2 {
+            beats.note("a", at(second), after(second.unsigned_abs()));
+        }
+        assert!(!beats.note("a", at(3), after(100)), "by the hub's own 300");
+        beats.set_patience(Duration::from_secs(60));
+        assert!(!beats.note("a", at(4), after(159)));
+        assert!(beats.note("a", at(5), after(219)));
+        // What its own status says of silence goes by the hub's grace all the same.
+        assert_eq!(beats.fallen_silent(after(518)), [""; 0]);
+        assert_eq!(beats.fallen_silent(after(519)), ["a"]);
         beats.forget("a");
         assert_eq!(beats.next_silence(), None, "nothing is left behind");
     }
@@ -308,11 +293,11 @@ mod tests {
             }
         }
         let began = Instant::now();
-        let heard = beats.states(|_| false, after(5));
-        assert_eq!(
-            heard.filter(|it| it.1 == Heard { seconds_ago: 3 }).count(),
-            10_000
-        );
+        let heard = names
+            .iter()
+            .map(|name| beats.state(name, false, after(5)))
+            .filter(|it| *it == Heard { seconds_ago: 3 });
+        assert_eq!(heard.count(), 10_000);
         assert_eq!(beats.fallen_silent(after(200)).len(), 0);
         // Some milliseconds when nothing is optimised; far from a second.
         assert!(

@@ -124,6 +124,8 @@ impl Index {
                 if let Some(policy) = self.by_policy.names.get(&name) {
                     work.policies.insert(policy.clone());
                 }
+                // One that waits for a deployment that is gone now has to be told.
+                work.actions.extend(self.by_action.of(&name));
             }
             Kind::Model => {
                 work.deployments.extend(self.by_model.of(&name));
@@ -191,4 +193,48 @@ pub(crate) fn is_open(action: &RolloutAction) -> bool {
     let status = action.status.as_ref();
     status.is_none_or(|status| status.outcome.is_none())
         && action.metadata.deletion_timestamp.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::DynamicObject;
+    use serde_json::{Value, json};
+
+    use super::{Index, Named, key};
+    use crate::hub::feed::Dirty;
+    use crate::hub::observe::Caches;
+    use crate::metrics::Kind;
+
+    fn named(name: &str) -> Named {
+        ("team".to_owned(), name.to_owned())
+    }
+
+    fn wrote(caches: &Caches, kind: Kind, name: &str, spec: &Value) {
+        let object: DynamicObject = serde_json::from_value(json!({
+            "apiVersion": "rimward.dev/v1alpha1", "kind": format!("{kind:?}"),
+            "metadata": {"name": name, "namespace": "team", "uid": name, "resourceVersion": "5"},
+            "spec": spec,
+        }))
+        .unwrap();
+        caches.wrote(kind, object);
+    }
+
+    #[test]
+    fn a_deployment_that_goes_leads_to_the_actions_that_wait_for_it() {
+        let (caches, mut index) = (Caches::unwatched(), Index::default());
+        let spec = json!({"deploymentName": "digits", "action": "Retry", "by": "anna"});
+        wrote(&caches, Kind::RolloutAction, "again", &spec);
+        let deployment = key(Kind::ModelDeployment, &named("digits"));
+        wrote(
+            &caches,
+            Kind::ModelDeployment,
+            "digits",
+            &json!({"modelRef": {"name": "digits-1"}, "placement": {}}),
+        );
+        index.work(&caches, &Dirty::Everything);
+        caches.asked(&deployment, 5, None);
+        let work = index.work(&caches, &Dirty::Keys([deployment].into()));
+        assert!(work.deployments.contains(&named("digits")));
+        assert_eq!(work.actions, [named("again")].into());
+    }
 }

@@ -6,9 +6,9 @@
 //! |---|---|
 //! | observe | `observe.rs`, `heartbeats.rs`, `feed.rs`, and off the loop `models.rs` (registries) |
 //! | parse | `parse/`, `revisions.rs`, `kubeconfig.rs` |
-//! | plan | `plan.rs` puts together what core's planner needs |
-//! | apply | `reconcile.rs` has the order, `entries.rs` the words, `apply.rs` the requests, `debts.rs` what is not known of them |
-//! | status | `status/` what it shall say, `report.rs` what differs |
+//! | plan | `view.rs` tells core's planner what is there; `index.rs` says what a change touches |
+//! | apply | `reconcile.rs` has the order, `record.rs` the records of rollouts, `assign.rs` the assignments and `entries.rs` their words, `apply.rs` the requests, `debts.rs` what is not known of them |
+//! | status | `status/` what it shall say, `report.rs` what differs, `others.rs` of which objects, `actions.rs` what became of RolloutActions |
 //! | push | `push.rs`: sessions of Push clusters |
 
 use std::sync::Arc;
@@ -43,6 +43,7 @@ mod others;
 mod parse;
 mod push;
 mod reconcile;
+mod record;
 mod report;
 mod revisions;
 mod status;
@@ -59,7 +60,7 @@ const LEASE: &str = "rimward-hub";
 pub(crate) struct HubArgs {
     #[command(flatten)]
     pub(crate) common: CommonArgs,
-    /// How long a cluster may be silent before it counts as offline.
+    /// How long a cluster may be silent before it counts as offline; at least two heartbeats.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) offline_grace_seconds: u32,
     /// The hub doubts its own ears when so many percent of the clusters fall silent within one grace; 0: never.
@@ -75,7 +76,8 @@ pub(crate) struct HubArgs {
     /// have one on this machine: no Model leads the hub to its own loopback.
     #[arg(long, value_name = "HOST")]
     pub(crate) plain_http: Vec<String>,
-    /// Push clusters: seconds between two heartbeats of a session.
+    /// Seconds between two heartbeats of a cluster: the hub's own sessions of Push clusters beat by it, those of Pull
+    /// clusters have the same flag. No silence of less than two of them is acted on.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     pub(crate) heartbeat_seconds: u32,
     /// Push clusters: a node whose Lease did not change for so long is silent.
@@ -86,11 +88,28 @@ pub(crate) struct HubArgs {
     pub(crate) retry_seconds_max: u32,
 }
 
+impl HubArgs {
+    const fn graces(&self) -> parse::Graces {
+        parse::Graces {
+            offline_seconds: self.offline_grace_seconds,
+            heartbeat_seconds: self.heartbeat_seconds,
+        }
+    }
+}
+
 /// Runs the hub role until `shutdown`.
 ///
 /// # Errors
 /// When it cannot start, or a part of it ends by itself.
 pub(crate) async fn run(args: HubArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let (graces, offline) = (args.graces(), args.offline_grace_seconds);
+    anyhow::ensure!(
+        offline >= graces.shortest_seconds(),
+        "--offline-grace-seconds {offline} is less than two heartbeats: clusters beat every {} s by \
+         --heartbeat-seconds, so at least {} is needed",
+        graces.heartbeat_seconds,
+        graces.shortest_seconds()
+    );
     let lead = |readiness, metrics| lead(&args, readiness, metrics, &shutdown);
     probes::beside(args.common.listen, &shutdown, lead).await
 }
@@ -121,11 +140,6 @@ async fn lead(
         identity: identity.clone(),
         lease_seconds: args.common.lease_seconds,
     };
-    let events = Arc::new(Events::new(
-        client.clone(),
-        identity.clone(),
-        metrics.clone(),
-    ));
     // A replica that stands by has its caches already.
     let common = args.common.clone();
     election::lead(
@@ -144,7 +158,7 @@ async fn lead(
                     caches.clone(),
                     leadership.clone(),
                 )),
-                events: events.clone(),
+                events: Events::start(client.clone(), identity.clone(), metrics.clone()),
                 metrics: metrics.clone(),
                 resolver: models::Resolver::new(
                     client.clone(),
@@ -179,10 +193,36 @@ async fn lead(
                 },
                 action_retention: Duration::from_secs(args.action_retention_seconds.into()),
                 longest_wait: Duration::from_secs(args.common.resync_seconds.into()),
-                offline_grace_seconds: args.offline_grace_seconds,
+                graces: args.graces(),
             };
             hub.run(leadership.stop)
         },
     )
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tokio_util::sync::CancellationToken;
+
+    use super::HubArgs;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        hub: HubArgs,
+    }
+
+    #[tokio::test]
+    async fn a_hub_that_would_take_every_cluster_for_silent_does_not_start() {
+        let line = ["hub", "--offline-grace-seconds=59"];
+        let args = Line::try_parse_from(line).unwrap().hub;
+        let error = super::run(args, CancellationToken::new()).await;
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "--offline-grace-seconds 59 is less than two heartbeats: clusters beat every 30 s by \
+             --heartbeat-seconds, so at least 60 is needed"
+        );
+    }
 }

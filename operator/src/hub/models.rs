@@ -179,7 +179,6 @@ impl Resolver {
     }
 
     /// Takes one Model as it is seen now; none when it is gone.
-    #[allow(dead_code, reason = "called by a loop that looks only at what changed")]
     pub(crate) fn saw(&mut self, namespace: &str, name: &str, model: Option<&Model>) {
         let id = model.filter(|model| is_wanted(model)).map(ModelId::of);
         if let btree_map::Entry::Occupied(mut known) = self.wanted.entry(namespace.to_owned()) {

@@ -12,7 +12,6 @@ use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::DynamicObject;
 use kube::core::DeserializeGuard;
-use kube::core::error_boundary::InvalidObject;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -38,11 +37,6 @@ impl<K> Seen<K> {
     /// Those that parse.
     pub(crate) fn valid(&self) -> impl Iterator<Item = &K> {
         self.0.iter().filter_map(|object| object.0.as_ref().ok())
-    }
-
-    /// Those that do not.
-    pub(crate) fn invalid(&self) -> impl Iterator<Item = &InvalidObject> {
-        self.0.iter().filter_map(|object| object.0.as_ref().err())
     }
 }
 
@@ -241,6 +235,11 @@ impl Caches {
             Kind::EdgeNode | Kind::Secret | Kind::Lease | Kind::Event => None,
         };
         self.feed.mark(changed);
+    }
+
+    /// Sets the shortest silence that matters to anyone.
+    pub(crate) fn set_patience(&self, patience: Duration) {
+        lock(&self.heartbeats).set_patience(patience);
     }
 
     /// Reads the heartbeats.

@@ -9,7 +9,7 @@ use rimward_crds::{
 
 use super::index::{Named, Work, key};
 use super::models::Resolver;
-use super::observe::{Caches, Watched};
+use super::observe::Caches;
 use super::parse::{self, Invalid};
 use super::push::PushSessions;
 use super::report::{NOTES_MAX, Reporter, Statuses, selector_notes};
@@ -67,7 +67,7 @@ fn policy(seen: &Seen<'_>, named: &Named, reporter: &mut Reporter, changes: &mut
     let key = key(Kind::RolloutPolicy, named);
     let object = seen.caches.get::<RolloutPolicy>(&key);
     if let Some(policy) = object.as_ref().and_then(|it| it.0.as_ref().ok()) {
-        let invalid: Option<Invalid> = parse::policy(&policy.spec, 0).err();
+        let invalid: Option<Invalid> = parse::policy(&policy.spec, seen.view.graces).err();
         let notes = notes(seen, named);
         changes.policy(policy, invalid.as_ref(), &notes);
     }
@@ -130,9 +130,4 @@ fn cluster(seen: &Seen<'_>, name: &str, reporter: &mut Reporter, changes: &mut S
     }
     let error = seen.view.broken.get(name);
     reporter.check::<EdgeCluster>(key, object.as_ref(), error, changes);
-}
-
-/// Whether any object of a kind does not parse.
-pub(super) fn any_unreadable<K: Watched + kube::Resource>(caches: &Caches) -> bool {
-    caches.all::<K>().invalid().next().is_some()
 }

@@ -19,7 +19,7 @@ mod policy;
 
 pub(crate) use cluster::cluster;
 pub(crate) use deployment::{DeploymentFacts, action, deployment};
-pub(crate) use policy::policy;
+pub(crate) use policy::{Graces, policy};
 
 /// The annotation by which a site refuses updates for now.
 pub(crate) const HOLD_ANNOTATION: &str = "rimward.dev/hold";

@@ -12,30 +12,32 @@
 //! 5. actions' outcomes, events, and the statuses of everything else, from which nothing is decided;
 //! 6. what history no longer needs.
 //!
-//! A deployment for which a write of 1 to 3 failed keeps its entries as they stand in 4; others go on. The cost of a
-//! turn grows with what changed. Must never decide a rollout.
+//! A deployment for which a write of 1 to 3 failed keeps its entries as they stand in 4; others go on. The order holds
+//! within a deployment: writes of different ones are under way side by side, and events wait in a queue of their own.
+//! The cost of a turn grows with what changed, but for one that plans everything again (`--resync-seconds`) and one
+//! that looks finished actions through. Must never decide a rollout.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kube::{Resource as _, ResourceExt};
+use futures::StreamExt as _;
+use kube::Resource as _;
 use rimward_core::fleet::{DeploymentPlan, DoubtLimits, Fleet, OutcomeChange, Plan, Transition};
 use rimward_core::ids::{ClusterName, DeploymentKey, RevisionName};
-use rimward_crds::{
-    ClusterAssignment, EdgeCluster, ModelDeployment, ModelDeploymentStatus, ModelRevision,
-};
+use rimward_crds::{EdgeCluster, ModelDeployment};
 use tokio_util::sync::CancellationToken;
 
-use super::apply::{Outcome, Target, Writer};
+use super::apply::{Target, Writer};
 use super::feed::Dirty;
 use super::index::{Work, key};
 use super::models::Resolver;
 use super::observe::Caches;
+use super::parse::Graces;
 use super::push::PushSessions;
 use super::report::{Reporter, Statuses};
 use super::view::View;
-use super::{actions, assign, others, revisions, status};
+use super::{actions, assign, others, record, revisions};
 use crate::events::Events;
 use crate::metrics::{Kind, Metrics};
 use crate::objects::ObjectKey;
@@ -55,12 +57,12 @@ pub(super) const WRITES_MAX: usize = 8;
 pub(crate) struct Hub {
     pub(crate) caches: Arc<Caches>,
     pub(crate) writer: Arc<Writer>,
-    pub(crate) events: Arc<Events>,
+    pub(crate) events: Events,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) resolver: Resolver,
     pub(crate) push: PushSessions,
     pub(crate) reporter: Reporter,
-    pub(crate) offline_grace_seconds: u32,
+    pub(crate) graces: Graces,
     pub(crate) doubt: DoubtLimits,
     pub(crate) action_retention: Duration,
     pub(crate) longest_wait: Duration,
@@ -70,10 +72,14 @@ pub(crate) struct Hub {
 pub(super) struct Memory {
     pub(super) view: View,
     /// What was last said of each deployment.
-    said: BTreeMap<DeploymentKey, DeploymentPlan>,
+    pub(super) said: BTreeMap<DeploymentKey, DeploymentPlan>,
     /// What plans changed and what is not written yet.
-    owed: BTreeMap<DeploymentKey, Owed>,
+    pub(super) owed: BTreeMap<DeploymentKey, Owed>,
     heard: Option<Instant>,
+    /// When everything was last planned again.
+    resynced: Instant,
+    /// When finished actions are looked through again.
+    sweep: actions::Sweep,
     /// When the ends of credentials were last looked at.
     credentials: Option<Instant>,
     /// Whether the hub doubted its ears when clusters were last looked at.
@@ -82,8 +88,8 @@ pub(super) struct Memory {
 
 /// What a plan changed for good, until it is written.
 #[derive(Debug, Default)]
-struct Owed {
-    outcomes: BTreeMap<RevisionName, OutcomeChange>,
+pub(super) struct Owed {
+    pub(super) outcomes: BTreeMap<RevisionName, OutcomeChange>,
     transitions: Vec<Transition>,
 }
 
@@ -99,15 +105,9 @@ impl Hub {
             }
         }
         self.caches.feed.mark_everything();
-        let fleet = Fleet::new(self.offline_grace_seconds, self.doubt);
-        let mut memory = Memory {
-            view: View::new(fleet, self.offline_grace_seconds, Instant::now()),
-            said: BTreeMap::new(),
-            owed: BTreeMap::new(),
-            heard: None,
-            credentials: None,
-            doubted: false,
-        };
+        let fleet = Fleet::new(self.graces.offline_seconds, self.doubt);
+        let began = Instant::now();
+        let mut memory = Memory::new(fleet, self.graces, began);
         let (writer, caches) = (self.writer.clone(), self.caches.clone());
         let turns = async {
             loop {
@@ -134,7 +134,15 @@ impl Hub {
         let began = Instant::now();
         let mut work = self.observe(memory, &dirty, began);
         let now = memory.view.now(began);
+        if began.saturating_duration_since(memory.resynced) >= self.longest_wait {
+            memory.resynced = began;
+            memory.view.fleet.resync();
+        }
         let plan = memory.view.fleet.plan(now);
+        // A return after a silence that only a policy acts on is news as well.
+        let shortest = memory.view.fleet.shortest_grace_seconds();
+        self.caches
+            .set_patience(Duration::from_secs(shortest.into()));
         let doubts = memory.view.fleet.doubt().is_some();
         if doubts != memory.doubted {
             memory.doubted = doubts;
@@ -150,27 +158,23 @@ impl Hub {
             work.clusters.extend(all);
         }
         let touched = memory.take_in(&plan, &work);
-        let mut failed = BTreeSet::new();
-        self.revisions(memory, &touched, &mut failed).await;
-        self.deployments(memory, &touched, &mut failed).await;
+        let failed = record::write(&self.writer, memory, &touched).await;
         let unsettled = self.unsettled(&plan);
         for key in &failed {
             memory.view.fleet.revert(key, &unsettled);
         }
         assign::assignments(&self.writer, &self.caches, &memory.view, &plan, &work).await;
-        self.transitions(memory, &touched, &failed).await;
-        let decided = touched.iter().filter(|key| !failed.contains(*key));
-        let decided = decided.filter_map(|key| memory.said.get(key));
-        let decided = decided.flat_map(|said| said.standing.decided.iter().cloned());
-        let decided: Vec<_> = decided.collect();
-        let next_action = actions::statuses(
-            &self.writer,
-            &self.caches,
-            &decided,
-            &work,
-            self.action_retention,
-        )
-        .await;
+        self.transitions(memory, &touched, &failed);
+        let said = touched.iter().filter(|key| !failed.contains(*key));
+        let said = said.filter_map(|key| Some((key, memory.said.get(key)?)));
+        let decided =
+            said.flat_map(|(key, said)| said.standing.decided.iter().map(move |it| (key, it)));
+        actions::statuses(&self.writer, &self.caches, decided, &work).await;
+        let retention = self.action_retention;
+        let next_action = memory
+            .sweep
+            .turn(&self.writer, &self.caches, &work, retention)
+            .await;
         self.statuses(memory, &work).await;
         self.collect(memory, &touched, &failed).await;
         self.metrics.planned(began.elapsed().as_secs_f64());
@@ -246,106 +250,8 @@ impl Hub {
         unsettled.cloned().collect()
     }
 
-    /// Steps 1 and 2.
-    async fn revisions(
-        &self,
-        memory: &mut Memory,
-        touched: &BTreeSet<DeploymentKey>,
-        failed: &mut BTreeSet<DeploymentKey>,
-    ) {
-        for key in touched {
-            let Some(known) = memory.view.deployments.get(key) else {
-                continue;
-            };
-            let mut wrote = true;
-            if let Some(revision) = &known.new_revision {
-                let write = self.writer.create(Kind::ModelRevision, revision).await;
-                wrote &= write.is_done();
-            }
-            let new = known.new_revision.as_ref().map(ResourceExt::name_any);
-            let attempt = memory.said.get(key).and_then(|said| said.attempt.clone());
-            for (name, revision) in &known.revisions {
-                if new.as_ref() == Some(name) {
-                    continue;
-                }
-                let owed = memory.owed.get(key);
-                let change = owed.and_then(|owed| {
-                    let mut outcomes = owed.outcomes.iter();
-                    outcomes.find(|(changed, _)| changed.as_str() == name)
-                });
-                let attempt = attempt
-                    .as_ref()
-                    .filter(|(of, _)| of.as_str() == name)
-                    .map(|(_, attempt)| *attempt);
-                let change = change.map(|(_, change)| change);
-                let done = self.revision(revision, change, attempt).await;
-                wrote &= done;
-                if done && let Some(owed) = memory.owed.get_mut(key) {
-                    owed.outcomes.retain(|changed, _| changed.as_str() != name);
-                }
-            }
-            if !wrote {
-                failed.insert(key.clone());
-            }
-        }
-    }
-
-    async fn revision(
-        &self,
-        revision: &ModelRevision,
-        change: Option<&OutcomeChange>,
-        attempt: Option<u32>,
-    ) -> bool {
-        let mut old = revision.status.clone().unwrap_or_default();
-        old.conditions = status::sorted(&old.conditions);
-        let now = k8s_openapi::jiff::Timestamp::now();
-        let next = status::revision::revision(revision, change, attempt, now);
-        if next == old {
-            return true;
-        }
-        let target = Target::of(Kind::ModelRevision, revision);
-        self.writer.status(&target, &next).await.is_done()
-    }
-
-    /// Step 3.
-    async fn deployments(
-        &self,
-        memory: &Memory,
-        touched: &BTreeSet<DeploymentKey>,
-        failed: &mut BTreeSet<DeploymentKey>,
-    ) {
-        let now = k8s_openapi::jiff::Timestamp::now();
-        for key in touched {
-            let Some(known) = memory.view.deployments.get(key) else {
-                continue;
-            };
-            let Ok(object) = known.object.0.as_ref() else {
-                continue;
-            };
-            if failed.contains(key) {
-                continue;
-            }
-            let said = memory.said.get(key).filter(|_| known.planned);
-            let next = match (said, &known.trouble) {
-                (Some(plan), trouble) => {
-                    let target = known.target.as_ref();
-                    status::deployment::planned(object, plan, target, trouble.as_ref(), now)
-                }
-                (None, Some(trouble)) => status::deployment::unplanned(object, trouble, now),
-                (None, None) => continue,
-            };
-            if next != standing(object.status.as_ref()) {
-                let target = Target::of(Kind::ModelDeployment, object);
-                let write: Outcome = self.writer.status(&target, &next).await;
-                if !write.is_done() {
-                    failed.insert(key.clone());
-                }
-            }
-        }
-    }
-
     /// Step 5, first half: what plans changed, told once it stands.
-    async fn transitions(
+    fn transitions(
         &self,
         memory: &mut Memory,
         touched: &BTreeSet<DeploymentKey>,
@@ -369,7 +275,7 @@ impl Hub {
                     action: "Rollout",
                     note: transition.to_string(),
                 };
-                self.events.publish(&object.object_ref(&()), &notice).await;
+                self.events.tell(&object.object_ref(&()), &notice);
             }
         }
     }
@@ -389,7 +295,7 @@ impl Hub {
     }
 
     /// Step 6. Only what nothing names, on the hub as it is seen or as it was just planned; and nothing at all while
-    /// an assignment cannot be read, since nobody knows what it names.
+    /// a cluster or an assignment cannot be read, since nobody knows what it names.
     async fn collect(
         &self,
         memory: &Memory,
@@ -397,9 +303,10 @@ impl Hub {
         failed: &BTreeSet<DeploymentKey>,
     ) {
         let view = &memory.view;
-        if !view.broken.is_empty() || others::any_unreadable::<ClusterAssignment>(&self.caches) {
+        if !view.broken.is_empty() {
             return;
         }
+        let mut needless = Vec::new();
         for key in touched.iter().filter(|key| !failed.contains(*key)) {
             let Some(known) = view.deployments.get(key).filter(|known| known.planned) else {
                 continue;
@@ -415,16 +322,28 @@ impl Hub {
             let previous = previous.and_then(|said| said.standing.previous.as_ref());
             let previous = previous.map(RevisionName::as_str);
             for name in revisions::collectable(object, &known.revisions, &in_use, previous) {
-                if let Some(revision) = known.revisions.get(&name) {
-                    let target = Target::of(Kind::ModelRevision, revision);
-                    let _ = self.writer.delete(&target).await;
-                }
+                let revision = known.revisions.get(&name);
+                needless.extend(revision.map(|it| Target::of(Kind::ModelRevision, it)));
             }
         }
+        delete(&self.writer, &needless).await;
     }
 }
 
 impl Memory {
+    pub(super) fn new(fleet: Fleet, graces: Graces, began: Instant) -> Self {
+        Self {
+            view: View::new(fleet, graces, began),
+            said: BTreeMap::new(),
+            owed: BTreeMap::new(),
+            heard: None,
+            resynced: began,
+            sweep: actions::Sweep::default(),
+            credentials: None,
+            doubted: false,
+        }
+    }
+
     /// Takes in what a plan says. Gives the deployments whose objects have to be compared with it.
     fn take_in(&mut self, plan: &Plan, work: &Work) -> BTreeSet<DeploymentKey> {
         let mut touched: BTreeSet<DeploymentKey> = plan.deployments.keys().cloned().collect();
@@ -446,12 +365,6 @@ impl Memory {
     }
 }
 
-pub(super) fn standing(status: Option<&ModelDeploymentStatus>) -> ModelDeploymentStatus {
-    let mut status = status.cloned().unwrap_or_default();
-    status.conditions = status::sorted(&status.conditions);
-    status
-}
-
 fn in_use(memory: &Memory, key: &DeploymentKey, object: &ModelDeployment) -> BTreeSet<String> {
     let status = object.status.as_ref();
     let known = memory.view.deployments.get(key);
@@ -467,6 +380,15 @@ fn in_use(memory: &Memory, key: &DeploymentKey, object: &ModelDeployment) -> BTr
         .chain(status.and_then(|status| status.current_revision.clone()))
         .chain(status.and_then(|status| status.update_revision.clone()))
         .collect()
+}
+
+/// Deletes objects side by side. One that could not be deleted is found again.
+pub(super) async fn delete(writer: &Writer, targets: &[Target]) {
+    let deletes = targets.iter().map(|target| writer.delete(target));
+    let _: Vec<_> = futures::stream::iter(deletes)
+        .buffer_unordered(WRITES_MAX)
+        .collect()
+        .await;
 }
 
 /// The key of a cluster's assignment.

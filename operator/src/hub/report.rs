@@ -230,7 +230,7 @@ impl Statuses {
                 return Err(outcome);
             }
             if let Some(notice) = &change.notice {
-                events.publish(&change.about, notice).await;
+                events.tell(&change.about, notice);
             }
             Ok(change.said.map(|said| (change.target.key, said)))
         });
@@ -405,7 +405,11 @@ mod tests {
 
     fn check(stages: &str) -> Vec<String> {
         let spec = serde_yaml::from_str(&format!("{{stages: [{stages}]}}")).unwrap();
-        let policy = crate::hub::parse::policy(&spec, 300).unwrap();
+        let graces = crate::hub::parse::Graces {
+            offline_seconds: 300,
+            heartbeat_seconds: 30,
+        };
+        let policy = crate::hub::parse::policy(&spec, graces).unwrap();
         let labels = |tier: &str| Labels::from([("tier".to_owned(), tier.to_owned())]);
         let (one, two) = (labels("canary"), labels("main"));
         selector_notes(&policy, &[&one, &two])

@@ -19,7 +19,7 @@ use rimward_crds::{
 use super::heartbeats::{self, Heartbeats};
 use super::index::{Index, Named, key};
 use super::observe::Caches;
-use super::parse::{self, DeploymentFacts, Invalid};
+use super::parse::{self, DeploymentFacts, Graces, Invalid};
 use super::revisions;
 use super::status::cluster::{self, Link};
 use super::status::deployment::Trouble;
@@ -37,7 +37,7 @@ pub(crate) struct View {
     pub(crate) broken: BTreeMap<String, Invalid>,
     /// Deployments whose very name does not parse.
     pub(crate) nameless: BTreeMap<Named, Invalid>,
-    grace_seconds: u32,
+    pub(super) graces: Graces,
     /// The planner's clock: seconds since this leader began.
     began: Instant,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Site {
 }
 
 impl View {
-    pub(crate) fn new(fleet: Fleet, grace_seconds: u32, began: Instant) -> Self {
+    pub(crate) fn new(fleet: Fleet, graces: Graces, began: Instant) -> Self {
         Self {
             fleet,
             index: Index::default(),
@@ -75,7 +75,7 @@ impl View {
             clusters: BTreeMap::new(),
             broken: BTreeMap::new(),
             nameless: BTreeMap::new(),
-            grace_seconds,
+            graces,
             began,
         }
     }
@@ -111,7 +111,8 @@ impl View {
             // Silent for the whole grace before this leader began, and called so by an earlier one: no news, or every
             // change of leader would take those that died over months for a fleet that falls silent at once.
             heartbeats::ConnectionState::Heard { .. }
-                if was_offline && changed.plus_seconds(self.grace_seconds) <= Timestamp(EPOCH) =>
+                if was_offline
+                    && changed.plus_seconds(self.graces.offline_seconds) <= Timestamp(EPOCH) =>
             {
                 ConnectionState::Silent
             }
@@ -141,6 +142,7 @@ impl View {
     pub(crate) fn look_at_cluster(&mut self, caches: &Caches, name: &str, at: Instant) {
         let of_name = (String::new(), name.to_owned());
         let object = caches.get::<EdgeCluster>(&key(Kind::EdgeCluster, &of_name));
+        let assignment = caches.get::<ClusterAssignment>(&key(Kind::ClusterAssignment, &of_name));
         self.broken.remove(name);
         let parsed_name = name.parse::<ClusterName>();
         let Some(object) = object.filter(|it| it.metadata().deletion_timestamp.is_none()) else {
@@ -148,9 +150,12 @@ impl View {
                 self.clusters.remove(&name);
                 self.fleet.remove_cluster(&name);
             }
+            // As long as it is there, nobody knows which revisions it names.
+            if assignment.is_some_and(|it| it.0.is_err()) {
+                self.broken.insert(name.to_owned(), unreadable());
+            }
             return;
         };
-        let assignment = caches.get::<ClusterAssignment>(&key(Kind::ClusterAssignment, &of_name));
         let parsed = parsed_name
             .map_err(|error| Invalid::at("metadata.name", error))
             .and_then(|name| {
@@ -173,10 +178,7 @@ impl View {
                     self.clusters.remove(&name);
                     self.fleet.remove_cluster(&name);
                 }
-                // One that does not parse itself is told of by its own error.
-                if object.0.is_ok() {
-                    self.broken.insert(name.to_owned(), error);
-                }
+                self.broken.insert(name.to_owned(), error);
             }
         }
     }
@@ -194,23 +196,19 @@ impl View {
             .as_ref()
             .map_err(|error| Invalid::at("EdgeCluster", error))?;
         let assignment = match assignment {
-            Some(assignment) => Some(
-                assignment
-                    .0
-                    .as_ref()
-                    .map_err(|_| Invalid::at("ClusterAssignment", "does not parse"))?,
-            ),
+            Some(assignment) => Some(assignment.0.as_ref().map_err(|_| unreadable())?),
             None => None,
         };
         let name = object.name_any();
         let offline = cluster::was_offline(object);
         let state = caches.heartbeats(|beats| self.connection(&name, offline, beats, at));
-        let hearing = state.hearing(self.grace_seconds, self.now(at));
+        let hearing = state.hearing(self.graces.offline_seconds, self.now(at));
         let report = assignment.and_then(|assignment| assignment.status.as_ref());
         // What was said of silence before there were enough to doubt it is taken back.
         let doubts = self.fleet.doubt().is_some();
         let doubted = doubts && (!offline || self.fleet.doubts(known_as));
-        let link = cluster::link(object, report, hearing, self.grace_seconds, doubted);
+        let grace = self.graces.offline_seconds;
+        let link = cluster::link(object, report, hearing, grace, doubted);
         let frozen = matches!(link, Link::Clash { .. });
         Ok((parse::cluster(object, assignment, state, frozen)?, link))
     }
@@ -298,7 +296,7 @@ impl View {
             revisions: &known.revisions,
             policy,
             actions: actions.collect(),
-            offline_grace_seconds: self.grace_seconds,
+            offline_grace_seconds: self.graces.offline_seconds,
         };
         parse::deployment(object, facts).map_err(|error| Trouble {
             reason: HubReason::ObjectInvalid,
@@ -319,7 +317,7 @@ impl View {
                 stalled: false,
             });
         };
-        parse::policy(&object.spec, self.grace_seconds).map_err(|error| Trouble {
+        parse::policy(&object.spec, self.graces).map_err(|error| Trouble {
             reason: HubReason::ObjectInvalid,
             message: format!("RolloutPolicy {name}: {error}"),
             stalled: true,
@@ -365,6 +363,10 @@ impl View {
     }
 }
 
+fn unreadable() -> Invalid {
+    Invalid::at("ClusterAssignment", "does not parse")
+}
+
 /// Where the planner's time begins.
 const EPOCH: i64 = 1 << 40;
 
@@ -399,37 +401,5 @@ impl<K: kube::Resource> Metadata for kube::core::DeserializeGuard<K> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::{Duration, Instant};
-
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-    use k8s_openapi::jiff;
-    use rimward_core::fleet::{ConnectionState, Fleet};
-
-    use super::{Heartbeats, View};
-
-    const GRACE: u32 = 300;
-
-    fn renewed(second: i64) -> Option<MicroTime> {
-        jiff::Timestamp::from_second(second).ok().map(MicroTime)
-    }
-
-    /// A replica that stood by for a day knows who died in it; only who was not called offline is news to the planner.
-    #[test]
-    fn those_that_an_earlier_leader_called_offline_do_not_fall_silent_with_the_next() {
-        let start = Instant::now();
-        let after = |seconds| start + Duration::from_secs(seconds);
-        let mut beats = Heartbeats::new(Duration::from_secs(u64::from(GRACE)));
-        for (name, last) in [("dead", 100), ("lately", 86_300)] {
-            beats.note(name, renewed(1), after(50));
-            beats.note(name, renewed(2), after(last));
-        }
-        let view = View::new(Fleet::default(), GRACE, after(86_400));
-        let state = |name, offline| view.connection(name, offline, &beats, after(86_400));
-        assert_eq!(state("dead", true), ConnectionState::Silent);
-        let doubtful = state("dead", false);
-        assert!(matches!(doubtful, ConnectionState::Heard { .. }));
-        let lately = state("lately", true);
-        assert!(matches!(lately, ConnectionState::Heard { .. }));
-    }
-}
+#[path = "view_tests.rs"]
+mod tests;

@@ -10,14 +10,28 @@ use rimward_crds::{RolloutPolicySpec, RolloutStage};
 
 use super::{Invalid, amount, name, selector};
 
-/// Parses a policy. `offline_grace_seconds` is the operator's flag.
+/// How long clusters may be silent, by the operator's flags.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Graces {
+    /// Where a policy does not say.
+    pub(crate) offline_seconds: u32,
+    /// Seconds between two heartbeats.
+    pub(crate) heartbeat_seconds: u32,
+}
+
+impl Graces {
+    /// The shortest: each cluster that lives would fall silent between two heartbeats by a shorter one, and the hub
+    /// would soon doubt its ears for good.
+    pub(crate) const fn shortest_seconds(self) -> u32 {
+        self.heartbeat_seconds.saturating_mul(2)
+    }
+}
+
+/// Parses a policy.
 ///
 /// # Errors
 /// [`Invalid`], naming the field.
-pub(crate) fn policy(
-    spec: &RolloutPolicySpec,
-    offline_grace_seconds: u32,
-) -> Result<Policy, Invalid> {
+pub(crate) fn policy(spec: &RolloutPolicySpec, graces: Graces) -> Result<Policy, Invalid> {
     let RolloutPolicySpec {
         nodes,
         stages,
@@ -35,6 +49,17 @@ pub(crate) fn policy(
             ));
         }
     }
+    let shortest = graces.shortest_seconds();
+    if let Some(grace) = offline.grace_seconds.filter(|grace| *grace < shortest) {
+        let beat = graces.heartbeat_seconds;
+        return Err(Invalid::at(
+            "spec.offline.graceSeconds",
+            format!(
+                "{grace} is less than two heartbeats: clusters beat every {beat} s by this hub's \
+                 --heartbeat-seconds, so at least {shortest} is needed"
+            ),
+        ));
+    }
     Ok(Policy {
         stages: stages
             .iter()
@@ -43,7 +68,7 @@ pub(crate) fn policy(
             .collect::<Result<_, _>>()?,
         nodes_max_unavailable: amount(&nodes.max_unavailable),
         nodes_max_failures: nodes.max_failures,
-        offline: self::offline(offline, offline_grace_seconds),
+        offline: self::offline(offline, graces.offline_seconds),
         hold: self::hold(hold)?,
         rollback_max_concurrency: amount(&rollback.max_concurrency),
         on_failure: match on_failure {
@@ -136,11 +161,15 @@ fn one(index: usize, stage: &RolloutStage) -> Result<Stage, Invalid> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Amount, Members, OnFailure, policy};
+    use super::{Amount, Graces, Members, OnFailure, policy};
 
     fn check(yaml: &str) -> Result<rimward_core::fleet::Policy, String> {
         let spec = serde_yaml::from_str(yaml).unwrap();
-        policy(&spec, 300).map_err(|error| error.to_string())
+        let graces = Graces {
+            offline_seconds: 300,
+            heartbeat_seconds: 30,
+        };
+        policy(&spec, graces).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -177,6 +206,17 @@ mod tests {
                 )
             );
         }
+    }
+
+    #[test]
+    fn a_grace_within_which_a_living_cluster_may_not_beat_is_refused() {
+        let grace = |seconds: u32| check(&format!("{{offline: {{graceSeconds: {seconds}}}}}"));
+        assert_eq!(grace(60).unwrap().offline.grace_seconds, 60);
+        assert_eq!(
+            grace(59).unwrap_err(),
+            "spec.offline.graceSeconds: 59 is less than two heartbeats: clusters beat every 30 s by this hub's \
+             --heartbeat-seconds, so at least 60 is needed"
+        );
     }
 
     #[test]
