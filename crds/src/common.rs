@@ -27,7 +27,7 @@ pub struct LocalObjectReference {
 pub struct LabelSelector {
     /// Labels that must be present with exactly these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), schema_with = "label_map")]
+    #[schemars(schema_with = "label_map")]
     pub match_labels: BTreeMap<String, String>,
     /// Requirements that must all hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -40,13 +40,13 @@ pub struct LabelSelector {
 #[serde(rename_all = "camelCase")]
 pub struct LabelSelectorRequirement {
     /// The label's key.
-    #[schemars(length(min = 1, max = 317))]
+    #[schemars(length(min = 1, max = 317), regex(pattern = LABEL_KEY))]
     pub key: String,
     /// How key and values relate.
     pub operator: SelectorOperator,
     /// Values for In and NotIn; empty for Exists and DoesNotExist.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 63)))]
+    #[schemars(length(max = 64), inner(length(max = 63), regex(pattern = LABEL_VALUE)))]
     pub values: Vec<String>,
 }
 
@@ -73,20 +73,34 @@ pub(crate) fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// Schema of a bounded map of labels.
+/// What Kubernetes takes as a label's key: a name, with or without a prefix.
+const LABEL_KEY: &str =
+    "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
+/// What Kubernetes takes as a label's value.
+const LABEL_VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
+
+/// Schema of a bounded map of labels. Keys of a map have no schema, so a rule bounds them.
 pub(crate) fn label_map(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
         "maxProperties": 32,
-        "additionalProperties": {"type": "string", "maxLength": 63}
+        "additionalProperties": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE},
+        "x-kubernetes-validations": [{
+            "rule": "self.all(key, key.size() <= 317)",
+            "message": "a label's key has at most 317 characters"
+        }]
     })
 }
 
-/// Schema of the pairs handed to a module: at most 16 of 256 characters.
+/// Schema of the pairs handed to a module: at most 16, keys of 63 and values of 256 characters.
 pub(crate) fn config_map(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
         "maxProperties": 16,
-        "additionalProperties": {"type": "string", "maxLength": 256}
+        "additionalProperties": {"type": "string", "maxLength": 256},
+        "x-kubernetes-validations": [{
+            "rule": "self.all(key, key.size() <= 63)",
+            "message": "a key of config has at most 63 characters"
+        }]
     })
 }

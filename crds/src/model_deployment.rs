@@ -61,8 +61,8 @@ pub struct ModelDeploymentSpec {
     #[serde(default = "deadline")]
     #[schemars(range(min = 10, max = 604_800))]
     pub progress_deadline_seconds: u32,
-    /// The floor of Available: clusters that must serve, a number or a share rounded down. Absent: as many as the
-    /// policy's budgets leave.
+    /// The floor of Available: clusters that must serve, a number, or a share rounded up, of the clusters that
+    /// are heard. Absent: as many as the policy's budgets leave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_available: Option<CountOrPercent>,
     /// Stops the rollout where it stands; what runs goes on.

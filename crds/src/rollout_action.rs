@@ -69,7 +69,7 @@ pub struct RolloutActionSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forget_verdicts: bool,
     /// The user who asks, as the API server knows them; an admission policy compares.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 512))]
     pub by: String,
 }
 

@@ -42,6 +42,8 @@ use crate::quantity::CountOrPercent;
         .message("counts of stages must grow from stage to stage: they include the clusters of earlier stages"),
     validation = Rule::new("!has(self.stages) || (self.stages.filter(s, has(s.clusters.percent)).map(s, s.clusters.percent).isSorted() && self.stages.all(s, !has(s.clusters.percent) || self.stages.exists_one(t, has(t.clusters.percent) && t.clusters.percent == s.clusters.percent)))")
         .message("percentages of stages must grow from stage to stage: they include the clusters of earlier stages"),
+    validation = Rule::new("!has(self.stages) || self.stages.map(s, has(s.clusters.selector) && has(s.clusters.selector.matchExpressions) ? s.clusters.selector.matchExpressions.map(e, has(e.values) ? e.values.size() : 0).sum() : 0).sum() <= 1024")
+        .message("matchExpressions of all stages together have at most 1024 values: an object must not outgrow what is stored"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutPolicySpec {
@@ -163,7 +165,8 @@ pub struct OfflinePolicy {
     pub before_update: BeforeUpdate,
     /// A cluster that fell silent after it may have got the revision.
     pub after_update: AfterUpdate,
-    /// How long a cluster's heartbeat may stay away before it is silent; absent: as the hub's flag says, 300.
+    /// How long a cluster's heartbeat may stay away before it is silent, at least two heartbeats by the hub's
+    /// `--heartbeat-seconds`; absent: as the hub's flag says, 300.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 86_400))]
     pub grace_seconds: Option<u32>,

@@ -32,7 +32,7 @@ pub struct Runtime {
     /// Time one request may take, waiting included.
     #[schemars(range(min = 1, max = 600_000))]
     pub timeout_milliseconds: u32,
-    /// Pairs handed to the module; at most 16 of 256 characters.
+    /// Pairs handed to the module; at most 16, keys of 63 and values of 256 characters.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::common::config_map")]
     pub config: BTreeMap<String, String>,

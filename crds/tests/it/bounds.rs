@@ -42,6 +42,16 @@ fn walk(
     }
 }
 
+/// Keys of a map have no schema: only a rule can say how long they may be.
+fn bounds_keys(map: &Value) -> bool {
+    let rules = map["x-kubernetes-validations"].as_array();
+    rules.into_iter().flatten().any(|rule| {
+        let rule = rule["rule"].as_str().unwrap_or_default();
+        let bound = rule.strip_prefix("self.all(key, key.size() <= ");
+        bound.is_some_and(|it| it.trim_end_matches(')').parse::<u32>().is_ok())
+    })
+}
+
 #[test]
 fn every_list_map_and_string_is_bounded_and_every_field_described() {
     check(|_, node| match node["type"].as_str() {
@@ -53,6 +63,9 @@ fn every_list_map_and_string_is_bounded_and_every_field_described() {
             if node["additionalProperties"].is_object() && node["maxProperties"].is_null() =>
         {
             Some("a map without maxProperties")
+        }
+        Some("object") if node["additionalProperties"].is_object() && !bounds_keys(node) => {
+            Some("a map without a rule that bounds its keys")
         }
         Some("string")
             if node["maxLength"].is_null()

@@ -17,6 +17,7 @@ mod hub_refusals;
 mod hub_rollout;
 mod hub_world;
 mod killed_at_random;
+mod largest;
 mod leader;
 mod prober;
 mod pull_secret;
