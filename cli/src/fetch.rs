@@ -15,9 +15,9 @@ use serde::de::DeserializeOwned;
 use crate::connect::{ConnectArgs, NamespaceArgs, words};
 use crate::view::{self, Sources};
 
-/// Objects of one page, and pages of one list.
-const PAGE: u32 = 500;
-const PAGES_MAX: u32 = 200;
+/// Objects of one page, so few that a page of the longest that etcd takes is some 50 MiB; and pages of one list.
+const PAGE: u32 = 32;
+const PAGES_MAX: u32 = 100_000 / PAGE;
 
 /// Flags of commands about one ModelDeployment.
 #[derive(Clone, Debug, clap::Args)]

@@ -13,8 +13,11 @@
 //! | `action`, `asked` | what people ask of it |
 //! | `context`, `queue`, `entry`, `give`, `decision` | where each cluster should be, who gets an order now, and why not |
 //! | `rollout` | counts and queues over a deployment's clusters |
+//! | `strays` | entries of a deployment that is gone, or that cannot be read |
+//! | `explain`, `conditions` | why each cluster is where it is, and the conditions that follow |
 //! | `ledger`, `doubt` | what clusters share, when to doubt one's ears |
 //! | `planner`, `intake`, `hearing`, `answers` | the planner: its plans, what it is told, time, what it can be asked |
+//! | `plan`, `audit` | the whole fleet planned at once, and books that must balance: what tests compare with |
 
 mod action;
 mod advance;
