@@ -19,7 +19,6 @@ use super::member::Member;
 use super::progress::Remembered;
 use super::types::{Assigned, GoAhead, Hearing, NodeModel, NodeState};
 use super::waiting::{NodeWaiting, Stop};
-use crate::fleet::Action;
 use crate::ids::{ModelKey, NodeName};
 
 /// What is decided for one node.
@@ -36,20 +35,7 @@ pub(super) struct Decision<E> {
 impl<E: PartialEq> Decision<E> {
     /// Its spec will have exactly the entry.
     pub(super) fn has(&self, entry: &Assigned<E>) -> bool {
-        self.go_ahead.as_ref().is_some_and(|it| {
-            let GoAhead {
-                revision,
-                attempt,
-                forget_verdicts_before,
-                action,
-                content,
-            } = it;
-            *action == Action::Run
-                && *revision == entry.revision
-                && *attempt == entry.attempt
-                && *forget_verdicts_before == entry.forget_verdicts_before
-                && *content == entry.content
-        })
+        self.go_ahead.as_ref().is_some_and(|it| it.is(entry))
     }
 }
 
@@ -98,7 +84,7 @@ impl<E: Clone + PartialEq> View<'_, E> {
         };
         // The same content under a new attempt number: nothing to do for a node that is done with it.
         let renumber = |because| Decision {
-            go_ahead: Some(self.go_ahead()),
+            go_ahead: Some(self.entry.go_ahead()),
             given: false,
             because,
         };
@@ -138,19 +124,9 @@ impl<E: Clone + PartialEq> View<'_, E> {
             return keep(Some(NodeWaiting::Budget { max: places.max }));
         }
         Decision {
-            go_ahead: Some(self.go_ahead()),
+            go_ahead: Some(self.entry.go_ahead()),
             given: true,
             because: Some(NodeWaiting::NotReported),
-        }
-    }
-
-    fn go_ahead(&self) -> GoAhead<E> {
-        GoAhead {
-            revision: self.entry.revision.clone(),
-            attempt: self.entry.attempt,
-            forget_verdicts_before: self.entry.forget_verdicts_before,
-            action: Action::Run,
-            content: self.entry.content.clone(),
         }
     }
 

@@ -90,11 +90,7 @@ impl<'a, E: PartialEq> Member<'a, E> {
 
     /// Its go-ahead is exactly the entry.
     pub(super) fn has(&self, entry: &Assigned<E>) -> bool {
-        self.has_content(entry)
-            && self.go_ahead.is_some_and(|given| {
-                given.attempt == entry.attempt
-                    && given.forget_verdicts_before == entry.forget_verdicts_before
-            })
+        self.go_ahead.is_some_and(|given| given.is(entry))
     }
 
     /// The order (revision and attempt) may have reached it, and no later word says that it was taken

@@ -109,6 +109,39 @@ pub struct GoAhead<E> {
     pub content: E,
 }
 
+impl<E: PartialEq> GoAhead<E> {
+    /// It is exactly the order of the entry to run it.
+    #[must_use]
+    pub fn is(&self, entry: &Assigned<E>) -> bool {
+        let Self {
+            revision,
+            attempt,
+            forget_verdicts_before,
+            action,
+            content,
+        } = self;
+        *action == Action::Run
+            && *revision == entry.revision
+            && *attempt == entry.attempt
+            && *forget_verdicts_before == entry.forget_verdicts_before
+            && *content == entry.content
+    }
+}
+
+impl<E: Clone> Assigned<E> {
+    /// The order to run it, as a node gets it.
+    #[must_use]
+    pub fn go_ahead(&self) -> GoAhead<E> {
+        GoAhead {
+            revision: self.revision.clone(),
+            attempt: self.attempt,
+            forget_verdicts_before: self.forget_verdicts_before,
+            action: Action::Run,
+            content: self.content.clone(),
+        }
+    }
+}
+
 /// What an agent reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeReport {
