@@ -11,13 +11,15 @@ use std::time::Duration;
 use rimward_core::cluster::{Assigned, PASSED_MAX, Progress, Used};
 use rimward_core::ids::{ModelKey, NodeName, RevisionName};
 use rimward_core::time::Timestamp;
+use rimward_crds::stored::stored_bytes;
 use serde::{Deserialize, Serialize};
 
 /// The annotation's key.
 pub(crate) const ANNOTATION: &str = "rimward.dev/progress";
 
-/// Longest annotation that is read or written. What would make it longer is left out, from what matters least.
-const BYTES_MAX: usize = 128 * 1024;
+/// Longest annotation that is read or written, as it is stored: in JSON within JSON, where each of its quotes takes two
+/// bytes. What would make it longer is left out, from what matters least.
+pub(crate) const BYTES_MAX: usize = 128 * 1024;
 
 /// Writes per deadline: what a crash can give back is this share of the deadline.
 const CHECKPOINTS: u32 = 8;
@@ -52,7 +54,7 @@ pub(crate) struct Stood {
 /// Reads the annotation. One that does not parse is empty: the deadlines start again.
 pub(crate) fn read(annotation: Option<&str>) -> Ledger {
     annotation
-        .filter(|text| text.len() <= BYTES_MAX)
+        .filter(|text| stored_bytes(*text) <= BYTES_MAX)
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default()
 }
@@ -61,7 +63,7 @@ pub(crate) fn read(annotation: Option<&str>) -> Ledger {
 pub(crate) fn write(ledger: &Ledger) -> Option<String> {
     let text = |ledger: &Ledger| {
         let text = serde_json::to_string(ledger).ok();
-        text.filter(|text| text.len() <= BYTES_MAX)
+        text.filter(|text| stored_bytes(text) <= BYTES_MAX)
     };
     if ledger.is_empty() {
         return None;

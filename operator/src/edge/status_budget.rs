@@ -8,6 +8,8 @@ use rimward_core::fleet::ENTRIES_BYTES_MAX;
 use rimward_crds::stored::{OBJECT_BYTES_MAX, stored_bytes};
 use rimward_crds::{AssignedModelStatus, ClusterAssignmentStatus, NodeProblem, VerdictPhase};
 
+use super::progress;
+
 /// Bytes of the status as it is stored.
 ///
 /// The whole object: 640 KiB of entries (the hub's budget) + 512 KiB of status + 128 KiB of progress, which stands in an
@@ -15,15 +17,12 @@ use rimward_crds::{AssignedModelStatus, ClusterAssignmentStatus, NodeProblem, Ve
 /// at most 250 KiB.
 pub(crate) const STATUS_BYTES_MAX: usize = 512 * 1024;
 
-/// Bytes of the annotation in which a session keeps its progress, on the mirror.
-const PROGRESS_BYTES_MAX: usize = 128 * 1024;
-
 /// Bytes of the rest: names, and the managed fields of four managers for 256 entries (the items of both lists are atomic,
 /// so that an entry is one field of at most 170 bytes), brackets and commas.
 const METADATA_BYTES_MAX: usize = 192 * 1024;
 
 const _: () = assert!(
-    ENTRIES_BYTES_MAX as usize + STATUS_BYTES_MAX + PROGRESS_BYTES_MAX + METADATA_BYTES_MAX
+    ENTRIES_BYTES_MAX as usize + STATUS_BYTES_MAX + progress::BYTES_MAX + METADATA_BYTES_MAX
         <= OBJECT_BYTES_MAX
 );
 
