@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use futures::future::BoxFuture;
 use kube::{Client, Config};
+use rimward_crds::{EdgeNode, EdgeNodeSpec};
 use serde_json::{Value, json};
 
 /// A request, as far as tests care.
@@ -97,4 +98,12 @@ pub(crate) fn config(uri: &str) -> Config {
 /// A client of `uri`.
 pub(crate) fn client(uri: &str) -> Client {
     crate::runtime::client(config(uri)).unwrap()
+}
+
+/// The EdgeNode n1 with this UID, at this version.
+pub(crate) fn edge_node(uid: &str, version: &str) -> EdgeNode {
+    let mut node = EdgeNode::new("n1", EdgeNodeSpec::default());
+    node.metadata.uid = Some(uid.to_owned());
+    node.metadata.resource_version = Some(version.to_owned());
+    node
 }

@@ -19,7 +19,7 @@ pub(crate) mod session;
 mod status;
 mod status_budget;
 pub(crate) mod told;
-mod unsettled;
+pub(crate) mod unsettled;
 mod watch;
 mod write;
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use kube::ResourceExt as _;
-use rimward_core::cluster::{self, GoAhead, Hearing, Plan};
+use rimward_core::cluster::{self, Assigned, GoAhead, Hearing, Plan};
 use rimward_core::fleet::Action;
 use rimward_core::ids::{ModelKey, NodeName};
 use rimward_crds::{self as crds, EdgeNode, NodeModel};
@@ -103,7 +103,7 @@ impl Seen {
         refused: impl Fn(&EdgeNode) -> Option<String>,
     ) -> BTreeMap<NodeName, cluster::Node<NodeModel>> {
         let readable = self.readable.iter().map(|(name, (node, hearing))| {
-            let may_be = unsettled.may_be(name.as_str());
+            let may_be = unsettled.may_be(name.as_str(), *hearing);
             let refused = refused(node);
             let node = parse::node(node, may_be, *hearing, refused.as_deref());
             (name.clone(), node)
@@ -113,6 +113,24 @@ impl Seen {
             .iter()
             .map(|(name, labels)| (name.clone(), parse::unreadable_node(labels)));
         readable.chain(unreadable).collect()
+    }
+}
+
+/// Notes what an earlier process may have begun to write while these orders stood, to nodes that do not have them.
+pub(crate) fn presume(
+    unsettled: &mut Unsettled,
+    seen: &Seen,
+    stood: &BTreeMap<ModelKey, Assigned<NodeModel>>,
+) {
+    let now = Instant::now();
+    for (node, _) in seen.readable.values() {
+        let labels = node.metadata.labels.clone().unwrap_or_default();
+        let given = stood.values().filter(|it| it.action == Action::Run);
+        let given = given.filter(|it| it.nodes.matches(&labels));
+        let given: Vec<NodeModel> = given.map(|it| entry(&it.go_ahead())).collect();
+        if given.iter().any(|model| !node.spec.models.contains(model)) {
+            unsettled.presume(node, given, now);
+        }
     }
 }
 
@@ -185,12 +203,12 @@ mod tests {
 
     fn seen(nodes: &[Arc<Node>]) -> Seen {
         let liveness = Mutex::new(Liveness::new(Duration::from_secs(60), Instant::now()));
-        let mut unsettled = Unsettled::default();
+        let mut unsettled = Unsettled::new();
         Seen::new(nodes, &mut Written::default(), &mut unsettled, &liveness)
     }
 
     fn plan(seen: &Seen) -> Plan<NodeModel> {
-        let nodes = seen.parsed(&Unsettled::default(), |_| None);
+        let nodes = seen.parsed(&Unsettled::new(), |_| None);
         let observed = cluster::Observed {
             nodes,
             ..Default::default()
@@ -203,7 +221,7 @@ mod tests {
         let bad = object(json!({"metadata": {"name": "n1"}, "spec": {"models": "none"}}));
         let seen = seen(&[bad]);
         assert_eq!(seen.unreadable_count(), 1);
-        let parsed = seen.parsed(&Unsettled::default(), |_| None);
+        let parsed = seen.parsed(&Unsettled::new(), |_| None);
         let mut parsed = parsed.values();
         assert!(parsed.all(|node| node.hearing == Hearing::Silent));
         let mut plan = plan(&seen);

@@ -87,19 +87,12 @@ pub(crate) fn readable<K: Clone>(guarded: &DeserializeGuard<K>) -> Result<K, &In
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rimward_crds::EdgeNodeSpec;
-
-    fn node(uid: &str, version: &str) -> EdgeNode {
-        let mut node = EdgeNode::new("n1", EdgeNodeSpec::default());
-        node.metadata.uid = Some(uid.to_owned());
-        node.metadata.resource_version = Some(version.to_owned());
-        node
-    }
+    use crate::testing::edge_node;
 
     fn check(mine: (&str, &str), seen: (&str, &str)) -> Option<String> {
         let mut written = Written::default();
-        written.note(node(mine.0, mine.1));
-        written.over(node(seen.0, seen.1)).resource_version()
+        written.note(edge_node(mine.0, mine.1));
+        written.over(edge_node(seen.0, seen.1)).resource_version()
     }
 
     #[test]

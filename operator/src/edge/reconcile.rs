@@ -36,7 +36,8 @@ use crate::election::Leadership;
 use crate::metrics::{Kind, Metrics};
 use crate::objects;
 
-/// What a session keeps from round to round. None of it is needed after a restart.
+/// What a session keeps from round to round. A session that begins anew finds its progress in the mirror; what it must
+/// be handed is `unsettled`.
 pub(crate) struct Reconciler<'a> {
     hub: Api<ClusterAssignment>,
     edge: Api<ClusterAssignment>,
@@ -50,7 +51,7 @@ pub(crate) struct Reconciler<'a> {
     on_hub: Written<ClusterAssignment>,
     on_edge: Written<ClusterAssignment>,
     on_nodes: Written<EdgeNode>,
-    unsettled: Unsettled,
+    unsettled: &'a mut Unsettled,
     writes: Writes<'a>,
     was_away: bool,
 }
@@ -75,7 +76,15 @@ struct Planned {
 }
 
 impl<'a> Reconciler<'a> {
-    pub(crate) fn new(hub: Client, edge: Client, surroundings: Surroundings<'a>) -> Self {
+    /// `unsettled` is what an earlier session of this process left.
+    pub(crate) fn new(
+        hub: Client,
+        edge: Client,
+        surroundings: Surroundings<'a>,
+        unsettled: &'a mut Unsettled,
+    ) -> Self {
+        // That one may have ended in the middle of a write.
+        unsettled.unanswered();
         Self {
             hub: Api::all(hub),
             edge: Api::all(edge.clone()),
@@ -87,7 +96,7 @@ impl<'a> Reconciler<'a> {
             on_hub: Written::default(),
             on_edge: Written::default(),
             on_nodes: Written::default(),
-            unsettled: Unsettled::default(),
+            unsettled,
             writes: Writes::new(
                 surroundings.metrics,
                 surroundings.leadership,
@@ -125,7 +134,7 @@ impl<'a> Reconciler<'a> {
         let seen = nodes::Seen::new(
             &observed.nodes,
             &mut self.on_nodes,
-            &mut self.unsettled,
+            self.unsettled,
             liveness,
         );
         self.writes.keep(|name| seen.has(name));
@@ -134,7 +143,13 @@ impl<'a> Reconciler<'a> {
 
         let now = Timestamp(i64::try_from(self.began.elapsed().as_secs()).unwrap_or(i64::MAX));
         let before = self.progress.take();
-        let before = before.unwrap_or_else(|| restore(&object, &seen, now));
+        let before = before.unwrap_or_else(|| {
+            if self.unsettled.inherits() {
+                let stood = parse::entries(&object.spec.models);
+                nodes::presume(self.unsettled, &seen, &stood.assigned);
+            }
+            restore(&object, &seen, now)
+        });
         let newer = hub
             .as_ref()
             .filter(|hub| relation == Relation::Apart && !mirror::is_current(hub, &object));
@@ -206,7 +221,7 @@ impl<'a> Reconciler<'a> {
     ) -> Planned {
         let entries = parse::entries(models);
         let at = Instant::now();
-        let nodes = seen.parsed(&self.unsettled, |node| {
+        let nodes = seen.parsed(self.unsettled, |node| {
             self.writes.refused(&Target::Node(node.name_any()), at)
         });
         let observed = cluster::Observed { nodes, progress };
@@ -265,6 +280,8 @@ impl<'a> Reconciler<'a> {
         let written = self.writes.send(Target::Mirror, None, request).await.ok()?;
         self.surroundings.metrics.wrote(Kind::ClusterAssignment);
         self.on_edge.note(written.clone());
+        // No order stood here before this one.
+        self.unsettled.inherits();
         Some(written)
     }
 
@@ -293,15 +310,20 @@ impl<'a> Reconciler<'a> {
             let request = self.edge_nodes.patch(&name, &params, &patch);
             let target = Target::Node(name.clone());
             let version = objects::version(&write.node);
-            let asked = Instant::now();
-            match self.writes.send(target, version, request).await {
+            self.unsettled
+                .begin(&write.node, write.models, Instant::now());
+            let answer = self.writes.send(target, version, request).await;
+            match &answer {
+                Err(error) if error.failure() == Failure::Unknown => self.unsettled.unanswered(),
+                _ => self.unsettled.answered(),
+            }
+            match answer {
                 Ok(node) => {
                     self.surroundings.metrics.wrote(Kind::EdgeNode);
                     self.unsettled.settle(&node);
                     self.on_nodes.note(node);
                 }
                 Err(error) if error.failure() == Failure::Unknown => {
-                    self.unsettled.note(&write.node, write.models, asked);
                     if matches!(error, WriteError::Late) {
                         // A server that does not answer is not asked node by node: that takes the time
                         // in which others could be planned for.

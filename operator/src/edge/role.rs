@@ -12,6 +12,7 @@ use rimward_core::ids::ClusterName;
 use tokio_util::sync::CancellationToken;
 
 use super::session::{self, SessionOptions};
+use super::unsettled::Unsettled;
 use crate::credentials::{self, Source};
 use crate::election::{self, Candidate};
 use crate::metrics::Metrics;
@@ -91,7 +92,9 @@ async fn lead(
             let (hub, edge) = (hub.clone(), edge.clone());
             let (cluster, options) = (cluster.clone(), options(term.clone()));
             async move {
-                session::run(hub, None, edge, cluster, options, term.stop)
+                // Another process may have led since the last term.
+                let mut unsettled = Unsettled::new();
+                session::run(hub, None, edge, cluster, options, &mut unsettled, term.stop)
                     .await
                     .context("sync session")
             }

@@ -23,6 +23,7 @@ use super::observe::{Assignment, Node, Observed};
 use super::reconcile::{Reconciler, Surroundings};
 use super::status::Facts;
 use super::told::{self, Told};
+use super::unsettled::Unsettled;
 use super::watch::{Reach, Watching};
 use crate::election::Leadership;
 use crate::metrics::{Kind, Metrics};
@@ -76,7 +77,8 @@ pub(crate) enum SessionError {
 ///
 /// `hub` and `edge` may be one cluster. Neither needs to answer: the session waits for both, and paces
 /// nodes from the mirror while the hub is away. `told`: how it hears of its assignment, where it runs on the hub;
-/// without, it has a watch of its own.
+/// without, it has a watch of its own. `unsettled`: what earlier sessions of this process wrote without an answer, and
+/// what this one leaves, however it ends.
 ///
 /// # Errors
 /// [`SessionError`] when the options make no sense; nothing that a network does ends a session.
@@ -86,6 +88,7 @@ pub(crate) async fn run(
     edge: Client,
     cluster: ClusterName,
     options: SessionOptions,
+    unsettled: &mut Unsettled,
     shutdown: CancellationToken,
 ) -> Result<(), SessionError> {
     for (name, value) in [
@@ -221,7 +224,7 @@ pub(crate) async fn run(
             patience: resync,
             retry_max: watching.retry_max,
         };
-        let mut reconciler = Reconciler::new(hub, edge, surroundings);
+        let mut reconciler = Reconciler::new(hub, edge, surroundings, unsettled);
         loop {
             if edge_reach.listed() && node_reach.listed() {
                 options.readiness.set(true);

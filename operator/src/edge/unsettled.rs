@@ -2,12 +2,14 @@
 //!
 //! Owns what a node's spec *may* hold: a write that got no answer may have been taken, and then its place is
 //! taken too. Every write names the version that it was planned on, so one thing settles it: a later version.
+//! It outlives a session that begins anew in the same process. What an earlier process may have written is presumed.
 //! Pure: time is handed in. Must never make anybody wait.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use kube::ResourceExt as _;
+use rimward_core::cluster::Hearing;
 use rimward_crds::{EdgeNode, NodeModel};
 
 use super::session::REQUEST_SECONDS_MAX;
@@ -21,9 +23,21 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(60 + REQUEST_SECONDS_MAX);
 /// Different specs that one node may have. No further one is tried before they are settled.
 const SPECS_MAX: usize = 4;
 
+/// A read that settles a write, and was not done or did not tell, is tried again after this at the earliest.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+/// Nodes that are read in one round at most: the plan waits for them.
+const READS_MAX: usize = 16;
+
 /// By node, what was written without an answer.
-#[derive(Debug, Default)]
-pub(crate) struct Unsettled(BTreeMap<String, Open>);
+#[derive(Debug)]
+pub(crate) struct Unsettled {
+    open: BTreeMap<String, Open>,
+    /// A write that began and did not end: with its session it is one without an answer.
+    begun: Option<(String, Open)>,
+    /// No session of this process has looked yet at what one of another process may have left.
+    inherits: bool,
+}
 
 #[derive(Debug)]
 struct Open {
@@ -33,21 +47,59 @@ struct Open {
     may_be: Vec<Vec<NodeModel>>,
     /// When the last of them began.
     asked: Instant,
+    /// Nobody knows of such a write; an earlier process may have begun one.
+    presumed: bool,
 }
 
 impl Unsettled {
-    /// Notes a write of `models`, planned on `node`, that began at `asked` and of which nothing is known.
-    pub(crate) fn note(&mut self, node: &EdgeNode, models: Vec<NodeModel>, asked: Instant) {
-        let new = Open {
-            uid: node.uid(),
-            version: objects::version(node),
-            may_be: Vec::new(),
-            asked,
+    /// What a process that begins to run sessions knows: nothing, least of all what another one left.
+    pub(crate) const fn new() -> Self {
+        Self {
+            open: BTreeMap::new(),
+            begun: None,
+            inherits: true,
+        }
+    }
+
+    /// Whether an earlier process may have left something; asked once.
+    pub(crate) const fn inherits(&mut self) -> bool {
+        std::mem::replace(&mut self.inherits, false)
+    }
+
+    /// Presumes that an earlier process began to write `models` to `node`, before `now`.
+    pub(crate) fn presume(&mut self, node: &EdgeNode, models: Vec<NodeModel>, now: Instant) {
+        let open = Open {
+            presumed: true,
+            ..Open::new(node, models, now)
         };
-        let open = self.0.entry(node.name_any()).or_insert(new);
-        open.asked = asked;
-        if !open.may_be.contains(&models) {
-            open.may_be.push(models);
+        self.open.entry(node.name_any()).or_insert(open);
+    }
+
+    /// A write of `models`, planned on `node`, begins at `asked`.
+    pub(crate) fn begin(&mut self, node: &EdgeNode, models: Vec<NodeModel>, asked: Instant) {
+        self.begun = Some((node.name_any(), Open::new(node, models, asked)));
+    }
+
+    /// It was answered, and was taken or was not.
+    pub(crate) fn answered(&mut self) {
+        self.begun = None;
+    }
+
+    /// Nothing is known of what became of it, as of a write that began and whose session ended.
+    pub(crate) fn unanswered(&mut self) {
+        let Some((name, new)) = self.begun.take() else {
+            return;
+        };
+        let open = self.open.entry(name).or_insert(Open {
+            may_be: Vec::new(),
+            ..new
+        });
+        open.asked = new.asked;
+        open.presumed = false;
+        for models in new.may_be {
+            if !open.may_be.contains(&models) {
+                open.may_be.push(models);
+            }
         }
     }
 
@@ -56,19 +108,18 @@ impl Unsettled {
     pub(crate) fn settle(&mut self, node: &EdgeNode) {
         let name = node.name_any();
         let settled = self
-            .0
+            .open
             .get(&name)
             .is_some_and(|open| open.uid != node.uid() || objects::version(node) > open.version);
         if settled {
-            self.0.remove(&name);
+            self.open.remove(&name);
         }
     }
 
     /// A read of a node that began at `asked` has shown `node`.
     pub(crate) fn read(&mut self, name: &str, node: Option<&EdgeNode>, asked: Instant) {
-        let late = |open: &Open| asked.saturating_duration_since(open.asked) >= TAKEN_WITHIN;
-        if node.is_none() || self.0.get(name).is_some_and(late) {
-            self.0.remove(name);
+        if node.is_none() || self.open.get(name).is_some_and(|open| open.is_due(asked)) {
+            self.open.remove(name);
         }
         if let Some(node) = node {
             self.settle(node);
@@ -76,57 +127,87 @@ impl Unsettled {
     }
 
     /// The specs that a node may have instead of the one that is seen.
-    pub(crate) fn may_be(&self, name: &str) -> &[Vec<NodeModel>] {
-        self.0.get(name).map_or(&[], |open| open.may_be.as_slice())
+    ///
+    /// What is only presumed counts until the node is heard, or is known to be silent: sessions give places in one
+    /// order, so one that is heard gets its own again before another gets it, and that write settles it.
+    pub(crate) fn may_be(&self, name: &str, hearing: Hearing) -> &[Vec<NodeModel>] {
+        let open = self.open.get(name);
+        let open = open.filter(|open| !open.presumed || hearing == Hearing::Unheard);
+        open.map_or(&[], |open| open.may_be.as_slice())
     }
 
     /// Whether `models` may be tried: the same again, or one of a few.
     pub(crate) fn may_try(&self, name: &str, models: &Vec<NodeModel>) -> bool {
-        let may_be = self.may_be(name);
-        may_be.len() < SPECS_MAX || may_be.contains(models)
+        let open = self.open.get(name);
+        open.is_none_or(|open| open.may_be.len() < SPECS_MAX || open.may_be.contains(models))
     }
 
-    /// Nodes that a read would settle now.
+    /// Nodes that a read would settle now: some of them, those first that wait longest.
     pub(crate) fn to_read(&self, now: Instant) -> Vec<String> {
-        let due = |open: &Open| now.saturating_duration_since(open.asked) >= TAKEN_WITHIN;
-        let all = self.0.iter().filter(|(_, open)| due(open));
-        all.map(|(name, _)| name.clone()).collect()
+        let due = self.open.iter().filter(|(_, open)| open.is_due(now));
+        let mut due: Vec<_> = due.map(|(name, open)| (open.asked, name)).collect();
+        due.sort();
+        due.truncate(READS_MAX);
+        due.into_iter().map(|(_, name)| name.clone()).collect()
     }
 
-    /// How long until a read settles the next.
+    /// How long until a read may settle the next; never at once, since one that is due now was just tried.
     pub(crate) fn next_read(&self, now: Instant) -> Option<Duration> {
         let left = |open: &Open| (open.asked + TAKEN_WITHIN).saturating_duration_since(now);
-        self.0.values().map(left).min()
+        self.open
+            .values()
+            .map(left)
+            .min()
+            .map(|left| left.max(READ_AGAIN))
     }
 
     /// Drops notes of nodes that are gone: with them, their places are free.
     pub(crate) fn keep(&mut self, exists: impl Fn(&str) -> bool) {
-        self.0.retain(|name, _| exists(name));
+        self.open.retain(|name, _| exists(name));
+    }
+}
+
+impl Open {
+    fn new(node: &EdgeNode, models: Vec<NodeModel>, asked: Instant) -> Self {
+        Self {
+            uid: node.uid(),
+            version: objects::version(node),
+            may_be: vec![models],
+            asked,
+            presumed: false,
+        }
+    }
+
+    /// No server takes it any more.
+    fn is_due(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.asked) >= TAKEN_WITHIN
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rimward_crds::EdgeNodeSpec;
+    use crate::testing::edge_node;
 
-    fn node(uid: &str, version: &str) -> EdgeNode {
-        let mut node = EdgeNode::new("n1", EdgeNodeSpec::default());
-        node.metadata.uid = Some(uid.to_owned());
-        node.metadata.resource_version = Some(version.to_owned());
-        node
+    fn note(unsettled: &mut Unsettled, models: Vec<NodeModel>, now: Instant) {
+        unsettled.begin(&edge_node("a", "10"), models, now);
+        unsettled.unanswered();
     }
 
     fn unsettled(now: Instant) -> Unsettled {
-        let mut unsettled = Unsettled::default();
-        unsettled.note(&node("a", "10"), Vec::new(), now);
+        let mut unsettled = Unsettled::new();
+        note(&mut unsettled, Vec::new(), now);
         unsettled
+    }
+
+    fn holds(unsettled: &Unsettled) -> bool {
+        !unsettled.may_be("n1", Hearing::Heard).is_empty()
     }
 
     fn check(seen: (&str, &str)) -> bool {
         let mut unsettled = unsettled(Instant::now());
-        unsettled.settle(&node(seen.0, seen.1));
-        unsettled.may_be("n1").is_empty()
+        unsettled.settle(&edge_node(seen.0, seen.1));
+        !holds(&unsettled)
     }
 
     #[test]
@@ -138,16 +219,66 @@ mod tests {
     }
 
     #[test]
+    fn a_write_whose_session_ended_before_its_answer_is_one_without() {
+        let now = Instant::now();
+        let mut unsettled = Unsettled::new();
+        unsettled.begin(&edge_node("a", "10"), Vec::new(), now);
+        unsettled.answered();
+        unsettled.unanswered();
+        assert!(!holds(&unsettled), "it was answered");
+        unsettled.begin(&edge_node("a", "10"), Vec::new(), now);
+        unsettled.unanswered();
+        assert!(holds(&unsettled));
+    }
+
+    #[test]
     fn a_read_settles_it_once_no_server_can_take_it_any_more() {
         let now = Instant::now();
         let mut unsettled = unsettled(now);
-        let old = node("a", "10");
+        let old = edge_node("a", "10");
         unsettled.read("n1", Some(&old), now + TAKEN_WITHIN / 2);
-        assert_eq!(unsettled.may_be("n1").len(), 1, "it may still be taken");
+        assert!(holds(&unsettled), "it may still be taken");
         let late = now + TAKEN_WITHIN;
         assert_eq!(unsettled.to_read(late), ["n1"]);
         unsettled.read("n1", Some(&old), late);
-        assert!(unsettled.may_be("n1").is_empty());
+        assert!(!holds(&unsettled));
+    }
+
+    #[test]
+    fn a_read_that_is_due_and_was_not_done_is_not_asked_for_at_once() {
+        let now = Instant::now();
+        let unsettled = unsettled(now);
+        assert_eq!(unsettled.next_read(now), Some(TAKEN_WITHIN));
+        let late = now + TAKEN_WITHIN * 2;
+        assert_eq!(unsettled.next_read(late), Some(READ_AGAIN));
+    }
+
+    #[test]
+    fn a_round_reads_a_few_nodes() {
+        let now = Instant::now();
+        let mut unsettled = Unsettled::new();
+        for number in 0..=READS_MAX {
+            let mut node = edge_node("a", "10");
+            node.metadata.name = Some(format!("n{number}"));
+            unsettled.presume(&node, Vec::new(), now);
+        }
+        assert_eq!(unsettled.to_read(now + TAKEN_WITHIN).len(), READS_MAX);
+    }
+
+    #[test]
+    fn what_another_process_may_have_written_counts_until_the_node_is_heard() {
+        let now = Instant::now();
+        let mut unsettled = Unsettled::new();
+        assert!(unsettled.inherits());
+        assert!(!unsettled.inherits(), "once");
+        unsettled.presume(&edge_node("a", "10"), vec![model()], now);
+        assert_eq!(unsettled.may_be("n1", Hearing::Unheard).len(), 1);
+        for hearing in [Hearing::Heard, Hearing::Silent] {
+            assert!(unsettled.may_be("n1", hearing).is_empty());
+        }
+        // This one is known.
+        note(&mut unsettled, Vec::new(), now);
+        assert!(holds(&unsettled));
     }
 
     #[test]
@@ -155,20 +286,20 @@ mod tests {
         let now = Instant::now();
         let mut gone = unsettled(now);
         gone.read("n1", None, now);
-        assert!(gone.may_be("n1").is_empty());
+        assert!(!holds(&gone));
         let mut gone = unsettled(now);
         gone.keep(|_| false);
-        assert!(gone.may_be("n1").is_empty());
+        assert!(!holds(&gone));
     }
 
     #[test]
     fn what_a_node_may_have_is_bounded() {
         let now = Instant::now();
-        let mut unsettled = Unsettled::default();
+        let mut unsettled = Unsettled::new();
         let models = |count: usize| vec![model(); count];
         for count in 0..SPECS_MAX {
             assert!(unsettled.may_try("n1", &models(count)));
-            unsettled.note(&node("a", "10"), models(count), now);
+            note(&mut unsettled, models(count), now);
         }
         assert!(!unsettled.may_try("n1", &models(SPECS_MAX)));
         assert!(unsettled.may_try("n1", &models(0)), "the same again");

@@ -30,6 +30,7 @@ use super::{expiry, kubeconfig};
 use crate::cache::{Cache, Guarded};
 use crate::edge::pace::{Pace, random};
 use crate::edge::session::{self, SessionOptions};
+use crate::edge::unsettled::Unsettled;
 use crate::metrics::{Category, Kind, Metrics};
 use crate::objects::ObjectKey;
 use crate::pages::Pages;
@@ -330,9 +331,12 @@ async fn keep_up(
     reference: SecretKeyReference,
     stop: CancellationToken,
 ) {
+    let mut unsettled = Unsettled::new();
     loop {
-        // What a panic may have left half done is dropped with the session, which owns all it touches.
-        let session = AssertUnwindSafe(keep(&hub, &cluster, &reference, &stop));
+        // What a panic may have left half done is dropped with the session, which owns all it touches; only its writes
+        // without an answer outlive it.
+        let session = keep(&hub, &cluster, &reference, &mut unsettled, &stop);
+        let session = AssertUnwindSafe(session);
         if session.catch_unwind().await.is_ok() {
             return;
         }
@@ -350,6 +354,7 @@ async fn keep(
     hub: &Hub,
     cluster: &ClusterName,
     reference: &SecretKeyReference,
+    unsettled: &mut Unsettled,
     stop: &CancellationToken,
 ) {
     let name = cluster.as_str();
@@ -378,6 +383,7 @@ async fn keep(
                     edge.clone(),
                     cluster.clone(),
                     hub.options.clone(),
+                    unsettled,
                     ending.clone(),
                 );
                 let mut watching = Credential {
