@@ -1,7 +1,8 @@
 //! The way to the API server: what its client is made from, and when it must be made anew.
 //!
 //! Owns reading credentials. They are read again when a file of theirs changes (a mounted Secret is swapped beneath
-//! a running process, a certificate is renewed), and when the server refuses them. Must never keep what was refused.
+//! a running process, a certificate is renewed), and when the server refuses them. A client is given up only for one
+//! that the server takes: half a file, or a lasting refusal, must never cost what still works.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -12,11 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use kube::Client;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client};
 use rimward_crds::direct;
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::cluster::LEASE_NAMESPACE;
 
 /// What a pod's own account is made of.
 const POD_FILES: [&str; 2] = [
@@ -27,6 +31,12 @@ const POD_FILES: [&str; 2] = [
 const PERIOD: Duration = Duration::from_secs(2);
 /// Refused credentials are read again so often at most.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// After credentials that could not be used.
+const RETRY: Duration = Duration::from_secs(3);
+/// How long a server may take to say whether it takes credentials.
+const ANSWER_SECONDS_MAX: u64 = 20;
+/// The same trouble is told so often.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// More than any of the files has.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -34,7 +44,13 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Clone)]
 pub(super) struct Access {
     kubeconfig: Option<PathBuf>,
+    node_name: String,
     refused: Arc<Notify>,
+    /// How often the files are looked at, how long after a client is made a refusal of it counts, and when what could
+    /// not be used is read again.
+    period: Duration,
+    refused_pause: Duration,
+    retry: Duration,
 }
 
 /// What the files were when a client was made.
@@ -66,11 +82,27 @@ impl Refusals {
 }
 
 impl Access {
-    /// Reads them from there, or from the pod.
-    pub(super) fn new(kubeconfig: Option<PathBuf>) -> Self {
+    /// Reads them from there, or from the pod. `node_name` is whose Lease is asked for to see whether they are taken.
+    pub(super) fn new(kubeconfig: Option<PathBuf>, node_name: &str) -> Self {
         Self {
             kubeconfig,
+            node_name: node_name.to_owned(),
             refused: Arc::default(),
+            period: PERIOD,
+            refused_pause: REFUSED_PAUSE,
+            retry: RETRY,
+        }
+    }
+
+    /// The same, many times as fast.
+    #[cfg(test)]
+    pub(super) fn hasty(self) -> Self {
+        let soon = Duration::from_millis(50);
+        Self {
+            period: soon,
+            refused_pause: soon,
+            retry: soon,
+            ..self
         }
     }
 
@@ -79,8 +111,55 @@ impl Access {
         Refusals(Arc::clone(&self.refused))
     }
 
+    /// Makes the first client, as soon as there is something to make it of. The server need not answer.
+    pub(super) async fn first(&self) -> (Client, Made) {
+        let mut told = Told::default();
+        loop {
+            match self.connect().await {
+                Ok(made) => return made,
+                Err(error) => told.tell("no way to the API server yet", &error),
+            }
+            sleep(self.retry).await;
+        }
+    }
+
+    /// Ends when a client made from `made` is to be replaced, with one that the server takes. What changed and cannot be
+    /// used is looked at again, and so is what is refused.
+    pub(super) async fn next(&self, made: &Made) -> (Client, Made) {
+        let mut told = Told::default();
+        loop {
+            let why = self.stale(made).await;
+            match self.accepted().await {
+                Ok(next) => {
+                    tracing::info!(why, "credentials for the API server were read again");
+                    return next;
+                }
+                Err(error) => {
+                    let what = format!("{why}, and what is there now does not work");
+                    told.tell(&format!("credentials for the API server: {what}"), &error);
+                }
+            }
+            sleep(self.retry).await;
+        }
+    }
+
+    /// A client that the server has answered; what it may do is another matter.
+    async fn accepted(&self) -> anyhow::Result<(Client, Made)> {
+        let (client, made) = self.connect().await?;
+        let leases: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
+        let asked = leases.get_opt(&self.node_name);
+        let answer = timeout(Duration::from_secs(ANSWER_SECONDS_MAX), asked).await;
+        match answer.context("the API server does not answer")? {
+            Err(kube::Error::Api(status)) if status.code == 403 => {}
+            answer => {
+                answer.context("a first request")?;
+            }
+        }
+        Ok((client, made))
+    }
+
     /// Makes a client of what the files say now.
-    pub(super) async fn connect(&self) -> anyhow::Result<(Client, Made)> {
+    async fn connect(&self) -> anyhow::Result<(Client, Made)> {
         // First: what changes while it is read is read again.
         let made = self.made();
         let mut config = match &self.kubeconfig {
@@ -102,11 +181,11 @@ impl Access {
         Ok((client, made))
     }
 
-    /// Ends when a client made from that must be made anew; says why.
-    pub(super) async fn stale(&self, made: &Made) -> &'static str {
+    /// Ends when a client made from that may be good no more; says why.
+    async fn stale(&self, made: &Made) -> &'static str {
         let changed = async {
             loop {
-                sleep(PERIOD).await;
+                sleep(self.period).await;
                 if self.made() != *made {
                     return;
                 }
@@ -114,7 +193,7 @@ impl Access {
         };
         let refused = async {
             // What was refused before this client was there says nothing about it.
-            sleep(REFUSED_PAUSE).await;
+            sleep(self.refused_pause).await;
             self.refused.notified().await;
         };
         tokio::select! {
@@ -136,6 +215,22 @@ impl Access {
             files,
             contents: hasher.finish(),
         }
+    }
+}
+
+/// Trouble that lasts, told now and then.
+#[derive(Default)]
+struct Told(Option<(String, Instant)>);
+
+impl Told {
+    fn tell(&mut self, what: &str, error: &anyhow::Error) {
+        let error = format!("{error:#}");
+        let known = self.0.as_ref();
+        if known.is_some_and(|(before, at)| *before == error && at.elapsed() < TELL_EVERY) {
+            return;
+        }
+        tracing::warn!(error, "{what}");
+        self.0 = Some((error, Instant::now()));
     }
 }
 
@@ -184,7 +279,7 @@ mod tests {
             "apiVersion: v1\nkind: Config\nclusters:\n- name: c\n  cluster: {server: 'https://h', certificate-authority: ca.crt}\n\
              users:\n- name: u\n  user: {client-certificate: client.crt, client-key: client.key, tokenFile: token}\n",
         );
-        let access = Access::new(Some(path.join("kubeconfig")));
+        let access = Access::new(Some(path.join("kubeconfig")), "n");
         let mut before = access.made();
         assert_eq!(before, access.made());
         for name in names {
@@ -206,7 +301,7 @@ mod tests {
             };
             anyhow::Error::new(kube::Error::Api(Box::new(answer))).context("status of EdgeNode n")
         };
-        let access = Access::new(None);
+        let access = Access::new(None, "n");
         let heard = async || {
             let wait = Duration::from_millis(20);
             let notified = access.refused.notified();

@@ -47,29 +47,29 @@ pub struct Cluster {
     pub lease_seconds: u32,
 }
 
-/// Reports, and feeds orders to the supervisor, until the agent stops; with another client whenever the credentials
-/// are others.
+/// Reports, and feeds orders to the supervisor, until the agent stops; with another client once there are other
+/// credentials that the server takes.
 pub async fn run(
     cluster: Cluster,
     pictures: watch::Receiver<Picture>,
     events: mpsc::Sender<Event>,
 ) {
-    let access = Access::new(cluster.kubeconfig.clone());
+    let access = Access::new(cluster.kubeconfig.clone(), &cluster.node_name);
+    through(access, cluster, pictures, events).await;
+}
+
+async fn through(
+    access: Access,
+    cluster: Cluster,
+    pictures: watch::Receiver<Picture>,
+    events: mpsc::Sender<Event>,
+) {
+    let (mut client, mut made) = access.first().await;
     loop {
-        match access.connect().await {
-            Ok((client, made)) => {
-                let refusals = access.refusals();
-                tokio::select! {
-                    why = access.stale(&made) => {
-                        tracing::info!(why, "credentials for the API server are read again");
-                    }
-                    () = serve(client, &cluster, pictures.clone(), events.clone(), refusals) => return,
-                }
-            }
-            Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "no way to the API server yet");
-                sleep(RETRY).await;
-            }
+        let refusals = access.refusals();
+        tokio::select! {
+            next = access.next(&made) => (client, made) = next,
+            () = serve(client.clone(), &cluster, pictures.clone(), events.clone(), refusals) => return,
         }
     }
 }

@@ -122,14 +122,24 @@ async fn labels_that_are_gone_from_the_node_go_and_nothing_is_written_twice() {
 
 /// A whole report, with a kubeconfig that shows this token.
 async fn reports(api: &FakeApi, token: &str, steps: impl Future<Output = ()>) {
+    reports_through(api, token, |access| access, steps).await;
+}
+
+async fn reports_through(
+    api: &FakeApi,
+    token: &str,
+    how: impl FnOnce(Access) -> Access,
+    steps: impl Future<Output = ()>,
+) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kubeconfig");
     api.write_kubeconfig(&path, token);
     api.lock().kubeconfig = Some(path.clone());
     let (_pictures, pictures) = watch::channel(Picture::blank());
     let (events, _kept) = mpsc::channel(64);
+    let access = how(Access::new(Some(path.clone()), "node-1"));
     tokio::select! {
-        () = run(cluster(&[], Some(path)), pictures, events) => unreachable!("it reports for ever"),
+        () = through(access, cluster(&[], Some(path)), pictures, events) => unreachable!("it reports for ever"),
         () = steps => {}
     }
 }
@@ -180,6 +190,51 @@ async fn a_token_that_is_replaced_under_a_running_agent_is_used_before_and_after
         api.lock().tokens = vec!["third"];
         api.until(|state| state.refused >= 2).await;
         api.rewrite_kubeconfig("third");
+        let before = api.lock().leases;
+        api.until(|state| state.leases > before).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_cannot_be_used_for_a_moment_costs_no_beat() {
+    let api = FakeApi::start().await;
+    api.lock().tokens = vec!["first", "second"];
+    reports_through(&api, "first", Access::hasty, async {
+        api.until(|state| state.leases >= 1).await;
+        let path = api.lock().kubeconfig.clone().unwrap();
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let half = &whole[..whole.len() / 2];
+        let nowhere = whole.replace("http://127.0.0.1:", "http://127.0.0.1:1");
+        api.write_kubeconfig(&path, "unknown");
+        let refused = std::fs::read_to_string(&path).unwrap();
+        for broken in [Some(half), None, Some(&nowhere), Some(&refused)] {
+            match broken {
+                Some(text) => std::fs::write(&path, text).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            // The first is under way perhaps.
+            let before = api.lock().leases;
+            api.until(|state| state.leases >= before + 2).await;
+        }
+        assert_eq!(api.lock().refused_lists, 0);
+        api.rewrite_kubeconfig("second");
+        api.until(|state| state.shown == "second").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_lasts_lists_nothing_anew() {
+    let api = FakeApi::start().await;
+    api.lock().tokens = vec!["first"];
+    reports_through(&api, "first", Access::hasty, async {
+        api.until(|state| state.leases >= 1 && state.lists >= 1)
+            .await;
+        api.lock().tokens = vec!["another"];
+        api.until(|state| state.refused >= 20).await;
+        assert_eq!(api.lock().refused_lists, 0);
+        api.lock().tokens = vec!["first"];
         let before = api.lock().leases;
         api.until(|state| state.leases > before).await;
     })

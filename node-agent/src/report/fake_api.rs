@@ -35,6 +35,8 @@ pub(crate) struct State {
     pub(crate) shown: String,
     /// Requests that showed something else.
     pub(crate) refused: usize,
+    /// Of these, lists of EdgeNodes.
+    pub(crate) refused_lists: usize,
     /// Renewals of Leases.
     pub(crate) leases: usize,
     /// The Node that owns the EdgeNode.
@@ -137,6 +139,9 @@ impl State {
             }
             (200, body)
         } else if path.contains("/leases/") {
+            if method == Method::GET {
+                return Some((404, Value::Null));
+            }
             self.leases += 1;
             (200, body)
         } else if path == "/api/v1/nodes" && watch {
@@ -197,6 +202,7 @@ impl FakeApi {
             tokens: Vec::new(),
             shown: String::new(),
             refused: 0,
+            refused_lists: 0,
             leases: 0,
             owner: None,
             kubeconfig: None,
@@ -276,6 +282,9 @@ async fn answer(
         state.shown = shown.unwrap_or_default().replace("Bearer ", "");
         if !state.tokens.is_empty() && !state.tokens.contains(&state.shown.as_str()) {
             state.refused += 1;
+            let lists = uri.path().ends_with("/edgenodes")
+                && !uri.query().is_some_and(|it| it.contains("watch=true"));
+            state.refused_lists += usize::from(lists);
             Some((401, Value::Null))
         } else {
             state.serve(&method, &uri, body)
