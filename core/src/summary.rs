@@ -229,6 +229,8 @@ pub enum Severity {
     TimedOut,
     /// The node cannot go on for now: fetch, space, a missing signature.
     Blocked,
+    /// The node waits for something that only comes from outside: requests to be judged by.
+    Waiting,
     /// The node is held.
     Held,
     /// The node is silent.

@@ -374,6 +374,8 @@ reasons! {
         TooManyErrors,
         /// Answers came too slowly in trial.
         TooSlow,
+        /// The probation is over and too few requests were judged; the trial goes on, and condemns nobody.
+        TooFewSamples,
         /// The host process died while the version was in trial.
         HostDied,
         /// Agent or device went down in many starts in a row, before the version had shown anything in trial.

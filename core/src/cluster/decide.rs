@@ -239,6 +239,8 @@ impl<E: Clone + PartialEq> View<'_, E> {
             Some(model) => NodeWaiting::Updating {
                 revision,
                 state: model.state,
+                reason: model.reason.clone(),
+                message: model.message.clone(),
             },
         }
     }

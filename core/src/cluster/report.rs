@@ -155,6 +155,9 @@ fn problem<E: PartialEq>(
             reason, message, ..
         } => told(Severity::Blocked, reason, message),
         NodeWaiting::Refused { .. } => own(Severity::Blocked),
+        NodeWaiting::Updating {
+            reason, message, ..
+        } if !reason.is_empty() => told(Severity::Waiting, reason, message),
         NodeWaiting::Held { reason } => told(Severity::Held, because.reason(), reason),
         NodeWaiting::Silent { .. } => own(Severity::Silent),
         NodeWaiting::Unheard

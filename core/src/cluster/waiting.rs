@@ -76,12 +76,16 @@ pub enum NodeWaiting {
         nodes: Vec<NodeName>,
     },
     /// It has its go-ahead and works on it.
-    #[error("on its way to revision {revision} ({state})")]
+    #[error("on its way to revision {revision} ({state}{})", Words(message))]
     Updating {
         /// The revision.
         revision: RevisionName,
         /// How far it is.
         state: NodeState,
+        /// The device's reason why that takes long; mostly empty.
+        reason: String,
+        /// The device's sentence; mostly empty.
+        message: String,
     },
     /// Its agent has not yet read the go-ahead.
     #[error("its agent has not reported on its entry yet")]

@@ -222,7 +222,7 @@ impl State {
 
     /// Adds the time since the last look to what the candidate has shown.
     pub(super) fn add_up(&mut self, now: Millis) {
-        if let Phase::Trial { since, notes: _ } = &mut self.phase {
+        if let Phase::Trial { since, .. } = &mut self.phase {
             let watched = now.saturating_sub(*since);
             *since = now;
             self.shown.watched_milliseconds =
@@ -233,7 +233,7 @@ impl State {
     /// Judges the trial; while it goes on, notes what was shown where that is due.
     pub(super) fn look(&mut self, now: Millis) -> Vec<Effect> {
         let effects = self.judge(now);
-        let Phase::Trial { since, notes } = self.phase else {
+        let Phase::Trial { since, notes, .. } = self.phase else {
             return effects;
         };
         if !self.note_is_due(now.saturating_sub(since), notes) {
@@ -340,7 +340,7 @@ impl State {
     }
 
     fn judge(&mut self, now: Millis) -> Vec<Effect> {
-        let (Phase::Trial { since, notes: _ }, Some(attempt)) = (&self.phase, &self.record.attempt)
+        let (Phase::Trial { since, .. }, Some(attempt)) = (&self.phase, &self.record.attempt)
         else {
             return Vec::new();
         };
@@ -351,8 +351,14 @@ impl State {
         let watched = watched_milliseconds.saturating_add(now.saturating_sub(*since));
         let target = &attempt.target;
         let judged = |passed| Judged::new(target.revision.clone(), passed, samples);
-        match judge(&target.health, samples, watched) {
-            Verdict::Watching | Verdict::TooFewSamples => Vec::new(),
+        let verdict = judge(&target.health, samples, watched);
+        match verdict {
+            Verdict::Watching | Verdict::TooFewSamples => {
+                if let Phase::Trial { too_few, .. } = &mut self.phase {
+                    *too_few = verdict == Verdict::TooFewSamples;
+                }
+                Vec::new()
+            }
             Verdict::Passed => {
                 let mut record = self.record.clone();
                 record.commit(attempt);

@@ -169,13 +169,15 @@ impl Reason {
     pub const TOO_MANY_ERRORS: Self = Self::new("TooManyErrors");
     /// Answers came too slowly in trial.
     pub const TOO_SLOW: Self = Self::new("TooSlow");
+    /// The probation is over and too few requests were judged: the trial goes on.
+    pub const TOO_FEW_SAMPLES: Self = Self::new("TooFewSamples");
     /// The attempt wrote its state too often: a loop.
     pub const TOO_MANY_WRITES: Self = Self::new("TooManyWrites");
     /// Agent or device went down in many starts in a row, before the version had shown anything in trial.
     pub const STARTS_USED_UP: Self = Self::new("StartsUsedUp");
 
     /// The machine's own words, all of them.
-    pub const OWN: [Self; 12] = [
+    pub const OWN: [Self; 13] = [
         Self::FETCH_FAILED,
         Self::NO_SPACE,
         Self::TRUST_UNREADABLE,
@@ -186,6 +188,7 @@ impl Reason {
         Self::HOST_DIED,
         Self::TOO_MANY_ERRORS,
         Self::TOO_SLOW,
+        Self::TOO_FEW_SAMPLES,
         Self::TOO_MANY_WRITES,
         Self::STARTS_USED_UP,
     ];

@@ -3,7 +3,7 @@
 //! Owns the mapping from state to report. Must never say of anything that it is done before it is
 //! durable.
 
-use super::record::{Attempt, AttemptStage, Judged, Problem};
+use super::record::{Attempt, AttemptStage, Judged, Problem, Reason};
 use super::state::{Order, Phase, State};
 use crate::ids::RevisionName;
 
@@ -102,7 +102,8 @@ impl State {
             Phase::Staging(_) => (Standing::Staging, None),
             Phase::Waiting { problem, .. } => (Standing::Blocked, Some(problem.clone())),
             Phase::Preflight => (Standing::Preflight, None),
-            Phase::Starting | Phase::Trial { .. } => (Standing::Trial, None),
+            Phase::Trial { too_few: true, .. } => (Standing::Trial, self.too_few_samples()),
+            Phase::Starting | Phase::Trial { too_few: false, .. } => (Standing::Trial, None),
             Phase::Saving {
                 failed: Some((_, problem)),
                 ..
@@ -123,6 +124,17 @@ impl State {
                 Some(AttemptStage::Trial { .. }) => (Standing::Trial, None),
             },
         }
+    }
+
+    /// Why a trial goes on past its probation. Says no running number: each request would make it another status.
+    fn too_few_samples(&self) -> Option<Problem> {
+        let health = &self.candidate()?.target.health;
+        let message = format!(
+            "its probation of {} s is over, but of at least {} requests that its policy wants to see fewer were judged: \
+             the trial goes on until there are as many",
+            health.probation_seconds, health.samples_min
+        );
+        Some(Problem::new(Reason::TOO_FEW_SAMPLES, message))
     }
 
     fn settled(&self, revision: Option<&RevisionName>) -> (Standing, Option<Problem>) {

@@ -124,6 +124,8 @@ pub enum Phase {
         since: Millis,
         /// How often that was noted in this start.
         notes: u32,
+        /// Its probation is over, and it still waits for requests to be judged by.
+        too_few: bool,
     },
 }
 

@@ -254,6 +254,7 @@ impl State {
                 self.phase = Phase::Trial {
                     since: now,
                     notes: 0,
+                    too_few: false,
                 };
                 Vec::new()
             }

@@ -135,11 +135,19 @@ fn device(phase: &str) -> State {
         }
         "trial" => {
             state.record.attempt = Some(attempt("v2", trial(4, 1)));
-            state.phase = Phase::Trial { since: 0, notes: 0 };
+            state.phase = Phase::Trial {
+                since: 0,
+                notes: 0,
+                too_few: false,
+            };
         }
         "last try" => {
             state.record.attempt = Some(attempt("v2", trial(0, LOST_STARTS_MAX)));
-            state.phase = Phase::Trial { since: 0, notes: 0 };
+            state.phase = Phase::Trial {
+                since: 0,
+                notes: 0,
+                too_few: false,
+            };
         }
         "committing" => {
             state.record.attempt = Some(attempt("v2", trial(4, 0)));

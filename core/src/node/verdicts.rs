@@ -91,3 +91,44 @@ fn a_record_of_before_attempts_and_samples_were_kept_is_read() {
         serde_json::from_str(&serde_json::to_string(state.record()).unwrap()).unwrap();
     assert_eq!(&again, state.record());
 }
+
+#[test]
+fn a_trial_without_traffic_says_too_few_samples_and_goes_on() {
+    let record = Record {
+        good: vec![super::table::version("v1")],
+        attempt: Some(Attempt {
+            target: target("v2"),
+            install: super::table::install("v2"),
+            stage: AttemptStage::Staged,
+            writes: 0,
+        }),
+        ..Record::default()
+    };
+    let order = Observation::Ordered(Order::Run(target("v2")));
+    let state = driven(State::recover(record, "boot"), order, 0);
+    let state = driven(state, Observation::PreflightPassed(revision("v2")), 0);
+    let state = driven(state, Observation::Loaded(revision("v2")), 0);
+    let state = driven(state, Observation::Tick, 9_999);
+    assert_eq!(state.report().problem, None, "its probation goes on");
+    let state = driven(state, Observation::Tick, 10_000);
+    let first = state.report();
+    assert_eq!(first.standing, Standing::Trial);
+    let problem = first.problem.clone().unwrap();
+    assert_eq!(problem.reason, Reason::TOO_FEW_SAMPLES);
+    assert_eq!(
+        problem.message,
+        "its probation of 10 s is over, but of at least 10 requests that its policy wants to see fewer were judged: the \
+         trial goes on until there are as many"
+    );
+    // A day later, and with a request: the same words, so that nothing is written for it.
+    let few = |count| Observation::Sampled(revision("v2"), super::table::samples(count, 0));
+    let state = driven(state, few(1), 86_400_000);
+    let state = driven(state, Observation::Tick, 86_400_000);
+    assert_eq!(state.report(), first);
+    let state = driven(state, few(9), 86_401_000);
+    let state = driven(state, Observation::Tick, 86_401_000);
+    assert_eq!(
+        (state.report().standing, state.report().problem),
+        (Standing::Ready, None)
+    );
+}

@@ -286,28 +286,6 @@ fn progressive_rollouts_do_not_count_what_cannot_be_reached_as_failed() {
 }
 
 #[test]
-fn a_canary_without_traffic_condemns_nobody() {
-    let mut hub = hub(canary(true));
-    hub.turn();
-    let mut waits = timed_out("r2");
-    waits.phase = Phase::Trial;
-    waits.reason = "TooFewSamples".to_owned();
-    hub.says("c0", waits);
-    for _ in 0..100 {
-        hub.later(60);
-        hub.beat_all(&[]);
-        hub.turn();
-    }
-    assert_eq!(hub.told("r2"), ["c0"]);
-    assert_eq!(hub.answer().clusters.failed, 0);
-    assert!(hub.answer().outcomes.is_empty());
-    assert_eq!(
-        hub.desired.deployments[&crate::fixtures::key("digits")].revisions[&rev("r2")].outcome,
-        Outcome::Pending
-    );
-}
-
-#[test]
 fn a_release_condemned_late_goes_back_everywhere_at_once() {
     let mut it = canary(true);
     it.policy.stages[1].bake_seconds = 36_000;
