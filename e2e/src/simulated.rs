@@ -10,6 +10,7 @@
 mod device;
 mod faults;
 mod hub;
+mod noted;
 mod session;
 mod site;
 mod sites;
@@ -17,4 +18,5 @@ mod words;
 
 pub use faults::{Faults, Reach, Timing};
 pub use hub::{Hub, Parts, QUICK, TEAM, object};
-pub use sites::{Counted, Plan, SeenOrder, Sites};
+pub use noted::{Came, Noted, SeenOrder};
+pub use sites::{Counted, Plan, Sites};

@@ -87,8 +87,14 @@ impl Device {
         self.silent_since.is_none()
     }
 
-    /// Gives it power, or takes it.
+    /// Gives it power, or takes it. What was in trial begins anew: a release that it died of does the same again.
     pub(super) fn power(&mut self, on: bool, now: u64) {
+        if on {
+            let tried = self.models.values_mut();
+            for release in tried.filter(|it| it.state == NodeState::Trial) {
+                release.enter(NodeState::Staging, now);
+            }
+        }
         self.silent_since = if on {
             None
         } else {

@@ -4,7 +4,7 @@
 //! merge patch of its Lease, a forced apply of its status under `rimward-sync`, growing waits after a failure.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,9 @@ pub(super) struct Session {
     wake: Notify,
     beat_now: Notify,
     began: Instant,
+    /// How often its watch has listed everything, and how many heartbeats were taken.
+    pub(super) lists: AtomicU64,
+    pub(super) beaten: AtomicU64,
     shared: Arc<Shared>,
 }
 
@@ -68,6 +71,8 @@ impl Session {
             wake: Notify::new(),
             beat_now: Notify::new(),
             began: Instant::now(),
+            lists: AtomicU64::new(0),
+            beaten: AtomicU64::new(0),
             shared,
         }
     }
@@ -123,6 +128,7 @@ impl Session {
             let wait = match self.renew().await {
                 Ok(()) => {
                     self.shared.counted.beats.fetch_add(1, Ordering::Relaxed);
+                    self.beaten.fetch_add(1, Ordering::Relaxed);
                     pace.succeeded();
                     self.shared.timing.heartbeat
                 }
@@ -194,12 +200,13 @@ impl Session {
         match event {
             Event::Apply(assignment) | Event::InitApply(assignment) => {
                 if self.lock().order(assignment) {
-                    self.shared.saw(self.index, assignment);
+                    self.shared.notes.saw(self.index, assignment);
                     self.wake();
                 }
             }
             Event::InitDone => {
                 self.shared.counted.lists.fetch_add(1, Ordering::Relaxed);
+                self.lists.fetch_add(1, Ordering::Relaxed);
             }
             // What is gone is no order.
             Event::Delete(_) | Event::Init => {}
@@ -220,10 +227,13 @@ impl Session {
                 let (round, generation, nodes) = {
                     let mut site = self.lock();
                     let round = site.round(now, &self.shared.timing, &faults);
+                    if round.dies {
+                        self.reach.send_replace(Reach::Dead);
+                    }
                     (round, site.generation, site.count())
                 };
+                self.shared.notes.gave(self.index, &round.given);
                 if round.dies {
-                    self.reach.send_replace(Reach::Dead);
                     continue;
                 }
                 wait = round

@@ -40,6 +40,8 @@ pub(super) struct Round {
     pub(super) report: BTreeMap<ModelKey, ModelReport>,
     /// When something happens next, in milliseconds.
     pub(super) next: Option<u64>,
+    /// What nodes were told to run.
+    pub(super) given: Vec<(ModelKey, RevisionName)>,
     /// It is dead now.
     pub(super) dies: bool,
 }
@@ -75,10 +77,10 @@ impl Site {
         (number(answer), number(self.nodes.len()))
     }
 
-    /// All nodes answer again.
-    pub(super) fn revive(&mut self) {
+    /// All nodes have power again.
+    pub(super) fn revive(&mut self, now: u64) {
         let nodes = self.nodes.values_mut();
-        nodes.for_each(|node| node.power(true, 0));
+        nodes.for_each(|node| node.power(true, now));
     }
 
     /// Takes the power of a node, or gives it back.
@@ -106,6 +108,7 @@ impl Site {
         let mut round = Round {
             report: BTreeMap::new(),
             next: None,
+            given: Vec::new(),
             dies: false,
         };
         for _ in 0..ROUNDS_MAX {
@@ -130,7 +133,8 @@ impl Site {
                     && node.order(entries)
                 {
                     changed = true;
-                    for entry in entries.values() {
+                    for (key, entry) in entries {
+                        round.given.push((key.clone(), entry.revision.clone()));
                         if !self.exposed.contains(&entry.revision) {
                             self.exposed.push(entry.revision.clone());
                         }

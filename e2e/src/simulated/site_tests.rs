@@ -110,3 +110,33 @@ fn what_is_blocked_goes_on_once_it_is_not() {
     live(&mut site, 20_000, &Faults::default());
     assert_eq!(site.serves(&key()).unwrap().as_str(), "digits-1");
 }
+
+#[test]
+fn what_died_of_a_release_dies_of_it_again_when_it_has_power() {
+    let mut site = site();
+    told(&mut site, 1, "digits-1");
+    let kills_site = Faults {
+        silences_site: vec!["digits-1".to_owned()],
+        ..Faults::default()
+    };
+    let (first, _) = live(&mut site, 0, &kills_site);
+    site.revive(first + 50_000);
+    let (again, round) = live(&mut site, first + 50_000, &kills_site);
+    assert!(round.dies, "{round:?}");
+    assert_eq!(again, first + 52_000, "staged once more");
+    assert_eq!(site.serves(&key()), None);
+
+    // A node by itself, in a site that was never dead.
+    let kills_node = Faults {
+        silences_node: vec!["digits-1".to_owned()],
+        ..Faults::default()
+    };
+    site.revive(100_000);
+    live(&mut site, 100_000, &kills_node);
+    assert_eq!(site.count(), (1, 2));
+    site.power(0, true, 200_000).unwrap();
+    assert_eq!(site.count(), (2, 2));
+    live(&mut site, 200_000, &kills_node);
+    assert_eq!(site.count(), (1, 2), "it died of it again");
+    assert_eq!(site.serves(&key()), None);
+}

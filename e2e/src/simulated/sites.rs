@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures::future::BoxFuture;
@@ -16,12 +16,12 @@ use kube::client::Body;
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use rimward_core::ids::DeploymentKey;
-use rimward_crds::ClusterAssignment;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::faults::{Faults, Reach, Timing};
+use super::noted::{Noted, Notes};
 use super::session::{CLUSTERS_NAMESPACE, Session};
 use super::site::Site;
 use crate::control_plane::ControlPlane;
@@ -74,24 +74,13 @@ pub struct Counted {
     pub failures: AtomicU64,
 }
 
-/// An assignment as a session saw it change.
-#[derive(Clone, Debug)]
-pub struct SeenOrder {
-    /// The site's place.
-    pub site: usize,
-    /// Namespace, name and revision of each entry.
-    pub entries: Vec<(String, String, String)>,
-    /// When.
-    pub at: Instant,
-}
-
 /// What all sessions share.
 pub(super) struct Shared {
     pub(super) timing: Timing,
     pub(super) turns: Semaphore,
     pub(super) counted: Counted,
     faults: RwLock<Arc<Faults>>,
-    seen: Mutex<Option<Vec<SeenOrder>>>,
+    pub(super) notes: Notes,
     last_failure: Mutex<String>,
 }
 
@@ -108,24 +97,6 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         *last = format!("{site}: {what}: {error:#}");
-    }
-
-    pub(super) fn saw(&self, site: usize, assignment: &ClusterAssignment) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(seen) = seen.as_mut() {
-            let entries = assignment.spec.models.iter().map(|model| {
-                (
-                    model.namespace.clone(),
-                    model.name.clone(),
-                    model.revision.clone(),
-                )
-            });
-            seen.push(SeenOrder {
-                site,
-                entries: entries.collect(),
-                at: Instant::now(),
-            });
-        }
     }
 }
 
@@ -157,7 +128,7 @@ impl Sites {
             turns: Semaphore::new(TURNS),
             counted: Counted::default(),
             faults: RwLock::default(),
-            seen: Mutex::default(),
+            notes: Notes::default(),
             last_failure: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
@@ -212,11 +183,14 @@ impl Sites {
         Ok(&session.with_context(|| format!("no site {index}"))?.name)
     }
 
-    /// Cuts the line of some, or connects them again. Those that come back from the dead have all their nodes.
+    /// Cuts the line of some, or connects them again. Those that come back from the dead have all their nodes, and what
+    /// these died of in a trial is tried again; a node that lies dead in a site that was only offline stays so.
     pub fn reach(&self, which: impl Fn(usize) -> bool, reach: Reach) {
         for session in self.sessions.iter().filter(|it| which(it.index)) {
-            if reach == Reach::Connected {
-                session.lock().revive();
+            // Under the lock: a round that is under way could still find that it dies.
+            let mut site = session.lock();
+            if *session.reach.borrow() == Reach::Dead && reach != Reach::Dead {
+                site.revive(session.now());
             }
             session.reach.send_replace(reach);
         }
@@ -312,15 +286,22 @@ impl Sites {
             .collect()
     }
 
-    /// From now on keeps each order as it is seen, and gives those kept so far.
+    /// Begins to note each order as it comes. One at a time: a second one takes over from the first.
     #[must_use]
-    pub fn take_seen(&self) -> Vec<SeenOrder> {
-        let mut seen = self
-            .shared
-            .seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        seen.replace(Vec::new()).unwrap_or_default()
+    pub fn note_orders(&self) -> Noted<'_> {
+        self.shared.notes.begin()
+    }
+
+    /// How often a site's watch has listed everything, and how many of its heartbeats were taken.
+    ///
+    /// # Errors
+    /// When there is no such site.
+    pub fn listed_and_beat(&self, index: usize) -> Result<(u64, u64)> {
+        let session = self.sessions.get(index).context("no such site")?;
+        Ok((
+            session.lists.load(Ordering::Relaxed),
+            session.beaten.load(Ordering::Relaxed),
+        ))
     }
 
     /// Waits until every site's watch has listed its assignment, and every site sent a heartbeat.

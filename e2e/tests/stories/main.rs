@@ -20,6 +20,7 @@ mod killed_at_random;
 mod largest;
 mod leader;
 mod prober;
+mod pull_credential;
 mod pull_secret;
 mod releases;
 mod sandbox;

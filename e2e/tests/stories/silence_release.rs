@@ -2,31 +2,23 @@
 //! first place, whichever way the canary is chosen.
 
 use anyhow::{Result, ensure};
-use rimward_e2e::simulated::Hub;
-use rimward_e2e::{Story, story};
 use serde_json::json;
 
-use crate::silence_world::{CALM, Scene, by_label, canary_first, scene};
+use crate::silence_world::{CALM, Scene, by_label, canary_first, on_the_shared_hub};
 
 /// So long that no stage passes by it within a story.
 const HOUR_SECONDS: u32 = 3600;
 
 #[test]
 fn a_release_that_silences_every_site_it_reaches_stops_at_its_canary_chosen_by_count() {
-    story("silencer-count", async |_: &Story| {
-        let policy = canary_first(&json!({"count": 1}), HOUR_SECONDS);
-        let hub = Hub::shared().await?;
-        scene(&hub, "silencer-count", (10, 1), &policy, stops_at_one).await
-    });
+    let policy = canary_first(&json!({"count": 1}), HOUR_SECONDS);
+    on_the_shared_hub("silencer-count", (10, 1), &policy, stops_at_one);
 }
 
 #[test]
 fn a_release_that_silences_every_site_it_reaches_stops_at_its_canary_chosen_by_label() {
-    story("silencer-label", async |_: &Story| {
-        let policy = canary_first(&by_label(), HOUR_SECONDS);
-        let hub = Hub::shared().await?;
-        scene(&hub, "silencer-label", (10, 1), &policy, stops_at_one).await
-    });
+    let policy = canary_first(&by_label(), HOUR_SECONDS);
+    on_the_shared_hub("silencer-label", (10, 1), &policy, stops_at_one);
 }
 
 /// Each site that gets the release is never heard again.
@@ -45,11 +37,7 @@ async fn stops_at_one(scene: &Scene<'_>) -> Result<()> {
         "says what it waits for, and what to type: {waits}"
     );
     tokio::time::sleep(CALM).await;
-    let exposed = scene.sites.exposed_to(&revision);
-    ensure!(
-        exposed == [0],
-        "sites that were told to run it: {exposed:?}"
-    );
+    scene.only(&[0], &revision).await?;
     let status = scene.status().await?;
     ensure!(status["stage"]["name"] == "canary", "{status}");
     ensure!(
@@ -61,31 +49,23 @@ async fn stops_at_one(scene: &Scene<'_>) -> Result<()> {
 
 #[test]
 fn a_release_that_silences_every_node_it_reaches_stops_at_the_first_node_of_the_first_site() {
-    story("silencer-nodes", async |_: &Story| {
-        let policy = canary_first(&by_label(), HOUR_SECONDS);
-        let hub = Hub::shared().await?;
-        scene(&hub, "silencer-nodes", (3, 3), &policy, async |scene| {
-            scene
-                .sites
-                .change_faults(|faults| faults.silences_node.push("deadly".to_owned()));
-            scene.release("deadly").await?;
-            let revision = scene.update().await?;
-            scene
-                .wait("a suspect node", |status| status["nodes"]["suspect"] == 1)
-                .await?;
-            tokio::time::sleep(CALM).await;
-            let exposed = scene.sites.exposed_to(&revision);
-            ensure!(
-                exposed == [0],
-                "sites that were told to run it: {exposed:?}"
-            );
-            let status = scene.status().await?;
-            ensure!(
-                status["nodes"]["suspect"] == 1,
-                "one node of nine is lost, no more: {status}"
-            );
-            Ok(())
-        })
-        .await
+    let policy = canary_first(&by_label(), HOUR_SECONDS);
+    on_the_shared_hub("silencer-nodes", (3, 3), &policy, async |scene| {
+        scene
+            .sites
+            .change_faults(|faults| faults.silences_node.push("deadly".to_owned()));
+        scene.release("deadly").await?;
+        let revision = scene.update().await?;
+        scene
+            .wait("a suspect node", |status| status["nodes"]["suspect"] == 1)
+            .await?;
+        tokio::time::sleep(CALM).await;
+        scene.only(&[0], &revision).await?;
+        let status = scene.status().await?;
+        ensure!(
+            status["nodes"]["suspect"] == 1,
+            "one node of nine is lost, no more: {status}"
+        );
+        Ok(())
     });
 }

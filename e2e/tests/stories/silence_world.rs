@@ -1,11 +1,12 @@
 //! What the stories of silence share: simulated sites on a real hub, policies with short graces, actions, and the
 //! words of a status.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rimward_e2e::simulated::{Hub, Plan, Reach, Sites, TEAM, Timing, object};
-use rimward_e2e::{Seen, wait_for};
+use rimward_e2e::{Seen, Story, story, wait_for};
 use serde_json::{Value, json};
 
 pub(crate) const WITHIN: Duration = Duration::from_secs(120);
@@ -20,6 +21,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) sites: Sites,
     /// Of the deployment, its policy and its sites.
     pub(crate) name: &'static str,
+    /// How many actions were asked for: each has a name of its own.
+    acted: AtomicUsize,
 }
 
 /// Tells `body` on `count` sites of `nodes` nodes, of which the first is the canary, that run a first release. In the
@@ -39,6 +42,19 @@ pub(crate) async fn scene(
     let outcome = told.await;
     let left = scene.leave().await;
     outcome.and(left)
+}
+
+/// A story of a scene on the hub that the stories of silence share.
+pub(crate) fn on_the_shared_hub(
+    name: &'static str,
+    shape: (usize, usize),
+    policy: &Value,
+    body: impl AsyncFnOnce(&Scene<'_>) -> Result<()>,
+) {
+    story(name, async |_: &Story| {
+        let hub = Hub::shared().await?;
+        scene(&hub, name, shape, policy, body).await
+    });
 }
 
 impl<'a> Scene<'a> {
@@ -63,7 +79,12 @@ impl<'a> Scene<'a> {
         };
         let sites = Sites::start(&hub.plane, &plan).await?;
         sites.wait_until_joined(WITHIN).await?;
-        Ok(Self { hub, sites, name })
+        Ok(Self {
+            hub,
+            sites,
+            name,
+            acted: AtomicUsize::new(0),
+        })
     }
 
     /// The first release goes everywhere without a bake; then the policy stands as it is meant.
@@ -175,6 +196,38 @@ impl<'a> Scene<'a> {
         .await
     }
 
+    /// Sites that the hub has ordered to run a revision, by what stands in their assignments: what they know of it or
+    /// not.
+    pub(crate) async fn ordered(&self, revision: &str) -> Result<Vec<usize>> {
+        let list = self.hub.kubectl.get_json(["clusterassignments"]).await?;
+        let items = list["items"].as_array().context("no list")?;
+        let told = |assignment: &Value| {
+            let models = assignment["spec"]["models"].as_array();
+            let mut models = models.into_iter().flatten();
+            models.any(|it| {
+                it["name"] == self.name && it["revision"] == revision && it["action"] == "Run"
+            })
+        };
+        let mut sites = Vec::new();
+        for index in 0..self.sites.len() {
+            let name = self.sites.name(index)?;
+            let mut its = items.iter().filter(|it| it["metadata"]["name"] == name);
+            if its.any(told) {
+                sites.push(index);
+            }
+        }
+        Ok(sites)
+    }
+
+    /// Nobody but these was ordered to run a revision, nor came to run it.
+    pub(crate) async fn only(&self, sites: &[usize], revision: &str) -> Result<()> {
+        let ordered = self.ordered(revision).await?;
+        ensure!(ordered == sites, "sites that are ordered it: {ordered:?}");
+        let exposed = self.sites.exposed_to(revision);
+        ensure!(exposed == sites, "sites that were told it: {exposed:?}");
+        Ok(())
+    }
+
     /// What became of a revision.
     pub(crate) async fn outcome(&self, revision: &str) -> Result<String> {
         let get = ["modelrevision", revision, "-n", TEAM];
@@ -184,7 +237,8 @@ impl<'a> Scene<'a> {
 
     /// Asks for an action as a person does, and waits for its outcome.
     pub(crate) async fn act(&self, action: &str, more: &Value) -> Result<Value> {
-        let name = format!("{}-{}", self.name, action.to_lowercase());
+        let number = self.acted.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{}-{number}", self.name, action.to_lowercase());
         let mut spec = json!({"deploymentName": self.name, "action": action, "by": "admin"});
         if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
             spec.extend(more.clone());

@@ -78,6 +78,23 @@ impl Bench {
         .await
     }
 
+    /// Waits until the device says that the candidate is still on trial, for want of requests.
+    async fn waits_for_samples(&self, revision: &str) -> Result<()> {
+        let what = format!("{revision} to wait for requests");
+        wait_for(&what, WITHIN, async || {
+            let model = self.device.status("digits")?;
+            let waits = model["revision"] == revision
+                && model["state"] == "Trial"
+                && model["reason"] == "TooFewSamples";
+            Ok(if waits {
+                Seen::Done(())
+            } else {
+                Seen::NotYet(model.to_string())
+            })
+        })
+        .await
+    }
+
     /// Waits until the candidate of that name has the traffic.
     async fn is_in_trial(&self, revision: &str) -> Result<()> {
         let path = format!(
@@ -191,9 +208,18 @@ fn ten_ignitions_in_a_trial_lose_neither_the_release_nor_its_samples() {
                 bench.answers("digits-2", &body).await?;
                 tokio::time::sleep(Duration::from_millis(1_800)).await;
             }
+            // Its probation is long over: what it waits for is said, up to the last drive.
+            if ignition == 8 {
+                bench.waits_for_samples("digits-2").await?;
+            }
+            if ignition == 9 {
+                let model = bench.wait("digits-2", "Trial").await?;
+                ensure!(model["servingRevision"] == "digits-2", "{model}");
+            }
             bench.ignition()?;
         }
         bench.is_in_trial("digits-2").await?;
+        bench.waits_for_samples("digits-2").await?;
         // Not enough by themselves: what the drives before showed counts too.
         for _ in 0..37 {
             bench.ask(&body).await?;

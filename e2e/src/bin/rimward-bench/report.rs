@@ -68,6 +68,23 @@ impl Row {
         });
         self
     }
+
+    /// As a line of a table.
+    pub(crate) fn line(&self) -> String {
+        let Self {
+            what,
+            measured,
+            beside,
+            ratio,
+            aim,
+        } = self;
+        let (aim, verdict) = match aim {
+            None => ("", ""),
+            Some(aim) if aim.is_met => (aim.words, "met"),
+            Some(aim) => (aim.words, "**missed**"),
+        };
+        format!("| {what} | {measured} | {beside} | {ratio} | {aim} | {verdict} |")
+    }
 }
 
 impl Section {
@@ -77,22 +94,7 @@ impl Section {
         let _ = writeln!(page, "| | Rimward | {} | ratio | aim | |", self.beside);
         page += "|---|---:|---:|---:|---|---|\n";
         for row in &self.rows {
-            let (aim, verdict) = match &row.aim {
-                None => ("", ""),
-                Some(aim) if aim.is_met => (aim.words, "met"),
-                Some(aim) => (aim.words, "**missed**"),
-            };
-            let Row {
-                what,
-                measured,
-                beside,
-                ratio,
-                aim: _,
-            } = row;
-            let _ = writeln!(
-                page,
-                "| {what} | {measured} | {beside} | {ratio} | {aim} | {verdict} |"
-            );
+            let _ = writeln!(page, "{}", row.line());
         }
         for note in self.missed().iter().chain(&self.notes) {
             let _ = write!(page, "\n{note}\n");

@@ -1,4 +1,5 @@
-//! From a spec that is applied to the order that its site sees, beside an object that is written and seen.
+//! From a spec that is applied to the order that its site sees, and to the go-ahead of its node, beside an object that
+//! is written and seen.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +12,15 @@ use crate::report::Row;
 use crate::rollout::watch_latency;
 use crate::stats::{quantile, spread, time};
 
-const RELEASES: usize = 60;
-/// So that p99 means something on either side.
-const RAW_EACH: usize = 5;
+/// So many that two of them are above the p99, on either side.
+const RELEASES: usize = 200;
+const RAW_EACH: usize = 1;
 /// The deployment that is released again and again, on one site.
 const CALM: &str = "calm";
 
 const WHY_SLOW: &str = "A release is several writes, each waiting for the one before: the spec, its ModelRevision, the \
-    record of the stage, the order. The raw side is one write.";
+    record of the stage, the order; a session then waits 50 ms for more news before it plans, and gives the go-ahead. \
+    The raw side is one write.";
 
 pub(super) async fn run(rig: &Rig) -> Result<Vec<Row>> {
     let mut raw = Vec::new();
@@ -27,17 +29,26 @@ pub(super) async fn run(rig: &Rig) -> Result<Vec<Row>> {
         raw.extend(watch_latency(&rig.hub.client, RAW_EACH).await?);
         releases.one_more().await?;
     }
-    let took = &releases.took;
-    let (ours, theirs) = (quantile(took, 990), quantile(&raw, 990));
-    Ok(vec![
-        Row::new("spec to order, median", spread(took, time)).beside(
-            format!("raw watch {}", spread(&raw, time)),
-            Some(quantile(took, 500) / quantile(&raw, 500)),
-        ),
-        Row::new(format!("spec to order, p99 of {RELEASES}"), time(ours))
-            .beside(format!("raw watch {}", time(theirs)), Some(ours / theirs))
-            .aim("≤ 100 ms", ours <= 1e5, WHY_SLOW),
-    ])
+    let theirs = quantile(&raw, 990);
+    let mut rows = Vec::new();
+    for (what, took) in [
+        ("spec to order", &releases.took),
+        ("spec to go-ahead", &releases.took_to_node),
+    ] {
+        let ours = quantile(took, 990);
+        rows.push(
+            Row::new(format!("{what}, median"), spread(took, time)).beside(
+                format!("raw watch {}", spread(&raw, time)),
+                Some(quantile(took, 500) / quantile(&raw, 500)),
+            ),
+        );
+        let row = Row::new(format!("{what}, p99 of {RELEASES}"), time(ours)).beside(
+            format!("raw watch, p99 of {}: {}", raw.len(), time(theirs)),
+            Some(ours / theirs),
+        );
+        rows.push(row.aim("≤ 100 ms", ours <= 1e5, WHY_SLOW));
+    }
+    Ok(rows)
 }
 
 /// Releases of a deployment of its own on one site.
@@ -48,6 +59,8 @@ pub(super) struct Releases<'a> {
     number: usize,
     /// Microseconds from before each spec was sent until its order was seen.
     pub(super) took: Vec<f64>,
+    /// The same until the node had it: in memory, so no edge's API server is in it.
+    pub(super) took_to_node: Vec<f64>,
 }
 
 impl<'a> Releases<'a> {
@@ -61,6 +74,7 @@ impl<'a> Releases<'a> {
             revision,
             number: 0,
             took: Vec::new(),
+            took_to_node: Vec::new(),
         })
     }
 
@@ -74,10 +88,11 @@ impl<'a> Releases<'a> {
             .hub
             .deploy(CALM, &release, &only_on(self.site))
             .await?;
-        let seen = orders.until(1).await?;
-        let seen = seen.first().context("nothing was seen")?;
-        self.took
-            .push(seen.duration_since(began).as_secs_f64() * 1e6);
+        let ways = orders.through(1).await?;
+        let way = ways.first().context("nothing was seen")?;
+        let since = |at: Instant| at.duration_since(began).as_secs_f64() * 1e6;
+        self.took.push(since(way.seen));
+        self.took_to_node.push(since(way.given));
         self.revision = served(self.rig, self.site, Some(&self.revision)).await?;
         self.rig.hub.promoted(CALM, 1, WITHIN).await?;
         tokio::time::sleep(Duration::from_millis(100)).await;

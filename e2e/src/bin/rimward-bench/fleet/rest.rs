@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rimward_e2e::fleet::ACCOUNTS;
 
-use super::rig::{Rig, everywhere};
+use super::rig::{Rig, WITHIN, everywhere};
 use crate::processes::{memory, processor_microseconds};
 use crate::report::Row;
 use crate::stats::{count, megabytes, time};
@@ -17,6 +17,9 @@ const DEPLOYMENTS: usize = 20;
 const WINDOW: Duration = Duration::from_secs(32);
 /// After a restart: longer than a heartbeat, so that every site was heard by the new leader.
 const CALM: Duration = Duration::from_secs(35);
+
+/// Between two looks whether a hub that was started anew has planned.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 const WHY_WRITES: &str = "Something is written again, or turns and turns back, while a new leader gets to know the \
     fleet.";
@@ -91,7 +94,11 @@ pub(super) async fn restart(rig: &Rig) -> Result<Vec<Row>> {
     let mark = audit.mark()?;
     let began = Instant::now();
     service.resume()?;
-    rig.leads().await?;
+    // Until it listens there is no answer.
+    while !rig.has_planned().await.unwrap_or(false) {
+        ensure!(began.elapsed() < WITHIN, "the hub does not lead");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
     let took = began.elapsed().as_secs_f64();
     tokio::time::sleep(CALM).await;
     let writes = audit.writes_since(mark, ACCOUNTS)?;
@@ -124,6 +131,13 @@ pub(super) async fn restart(rig: &Rig) -> Result<Vec<Row>> {
         Row::new(
             format!("{what}: started anew to its first plan"),
             time(took * 1e6),
+        )
+        .beside(
+            format!(
+                "by its metrics page, asked every {} ms",
+                LOOK_EVERY.as_millis()
+            ),
+            None,
         ),
         Row::new(
             format!("{what}: writes in the {} s after", CALM.as_secs()),

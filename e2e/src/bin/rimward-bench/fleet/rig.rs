@@ -115,15 +115,20 @@ impl Rig {
     pub(super) async fn leads(&self) -> Result<()> {
         wait_for("the hub to lead", WITHIN, async || {
             self.hub.operator.service().check_running()?;
-            let metrics = self.hub.operator.metrics().await?;
-            let leads = metrics.lines().any(|line| line == "rimward_leader 1");
-            Ok(if leads && value(&metrics, "rimward_plans_total ") > 0.0 {
+            Ok(if self.has_planned().await? {
                 Seen::Done(())
             } else {
                 Seen::NotYet("it does not lead, or has not planned".to_owned())
             })
         })
         .await
+    }
+
+    /// Whether the hub leads and has planned once.
+    pub(super) async fn has_planned(&self) -> Result<bool> {
+        let metrics = self.hub.operator.metrics().await?;
+        let leads = metrics.lines().any(|line| line == "rimward_leader 1");
+        Ok(leads && value(&metrics, "rimward_plans_total ") > 0.0)
     }
 
     /// The hub operator's process.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
-use rimward_core::fleet::{self, Cluster, Deployment, Desired, DoubtLimits, Fleet, Observed, Plan};
+use rimward_core::fleet::{
+    self, Cluster, ConnectionState, Deployment, Desired, DoubtLimits, Fleet, Observed, Plan,
+};
 use rimward_core::ids::{ClusterName, DeploymentKey};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +19,8 @@ const SPECS: usize = 9;
 const WHOLE: usize = 3;
 const PAGE_BYTES: f64 = 4096.0;
 const GRACE_SECONDS: u32 = 300;
+/// From one heartbeat to the next, as by default.
+const BEAT_SECONDS: u32 = 30;
 
 /// What was found, in microseconds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,7 +31,9 @@ pub(super) struct Found {
     pub(super) reports: Vec<f64>,
     /// One spec that asks for another release, and the plan that follows.
     pub(super) specs: Vec<f64>,
-    /// A plan of the whole fleet from nothing, as one event cost before.
+    /// One plain heartbeat, and the plan that follows.
+    pub(super) beat: f64,
+    /// A plan of the whole fleet from nothing.
     pub(super) whole: Vec<f64>,
     /// Resident memory of the planner for each cluster × deployment.
     pub(super) bytes_per_unit: f64,
@@ -81,11 +87,13 @@ pub(super) fn measure(clusters: usize, deployments: usize) -> Result<Found> {
     for number in 1..deployments.min(SPECS) {
         specs.push(world.release(number)?.0);
     }
+    let beat = world.beats(clusters)?;
     drop(world);
     Ok(Found {
         start,
         reports,
         specs,
+        beat,
         whole: whole(clusters, deployments)?,
         bytes_per_unit,
     })
@@ -124,6 +132,22 @@ impl World {
             }
         }
         Ok(took)
+    }
+
+    /// Every cluster beats once: how long one beat took, as a mean, since the clock's grain is coarser than one.
+    fn beats(&mut self, clusters: usize) -> Result<f64> {
+        let names = (0..clusters).map(cluster_name);
+        let names = names.collect::<Result<Vec<_>>>()?;
+        let at = NOW.plus_seconds(BEAT_SECONDS);
+        // What the time brings by itself is no beat's cost.
+        drop(self.planner.plan(at));
+        let began = Used::now();
+        for name in &names {
+            self.planner.hear(name, ConnectionState::Heard { at });
+            let plan = self.planner.plan(at);
+            ensure!(plan.clusters.is_empty(), "a heartbeat orders something");
+        }
+        Ok(microseconds(began) / clusters as f64)
     }
 
     /// What the hub does with a plan, and what its own watches tell it of that: not measured.
