@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use rimward_core::fleet::Decided;
@@ -16,12 +15,12 @@ use rimward_crds::reasons::{HubReason, condition};
 use rimward_crds::rollout_action::{ActionOutcome, RolloutActionStatus};
 use rimward_crds::{ModelDeployment, RolloutAction};
 
-use super::apply::{Target, Writer};
+use super::apply::{Outcome, Target, Writer};
 use super::index::{Named, Work, is_open, key};
 use super::observe::Caches;
 use super::parse;
-use super::reconcile::{WRITES_MAX, delete};
 use super::status::{Says, conditions, whole_seconds};
+use super::steps::{delete, side_by_side};
 use crate::events::clip;
 use crate::metrics::Kind;
 
@@ -60,10 +59,8 @@ pub(super) async fn statuses(
         let target = Target::of(Kind::RolloutAction, object);
         writer.status(&target, &status(object, told, now)).await
     });
-    let _: Vec<_> = futures::stream::iter(writes)
-        .buffer_unordered(WRITES_MAX)
-        .collect()
-        .await;
+    let keys = tells.keys().map(|named| key(Kind::RolloutAction, named));
+    let _: Vec<Outcome> = side_by_side(&caches.feed, keys.zip(writes)).await;
 }
 
 /// One that has no outcome yet.
@@ -106,7 +103,7 @@ impl Sweep {
                     over.push(Target::of(Kind::RolloutAction, object));
                 }
             }
-            delete(writer, &over).await;
+            delete(writer, &caches.feed, &over).await;
             self.at = Some(now + pause);
         }
         let left = self.at.map(|at| at.saturating_duration_since(now));

@@ -4,20 +4,21 @@
 
 use std::collections::BTreeMap;
 
-use futures::StreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 use rimward_core::fleet::Plan;
 use rimward_core::ids::DeploymentKey;
 use rimward_crds::{ClusterAssignment, ClusterAssignmentSpec, EdgeCluster};
 
-use super::apply::{Target, Writer};
+use super::apply::{Outcome, Target, Writer};
 use super::entries::{self, Content};
 use super::index::{Work, key};
 use super::observe::Caches;
-use super::reconcile::{WRITES_MAX, assignment_key, delete};
+use super::reconcile::assignment_key;
+use super::steps::{delete, side_by_side};
 use super::view::View;
 use crate::metrics::Kind;
+use crate::objects::ObjectKey;
 
 /// Step 4. An assignment is first made empty, so that a cluster can watch it before it gets anything.
 pub(super) async fn assignments(
@@ -72,21 +73,17 @@ pub(super) async fn assignments(
             applies.push((Target::of(Kind::ClusterAssignment, assignment), spec));
         }
     }
-    let creates = creates
-        .iter()
-        .map(|assignment| writer.create(Kind::ClusterAssignment, assignment));
-    let _: Vec<_> = futures::stream::iter(creates)
-        .buffer_unordered(WRITES_MAX)
-        .collect()
-        .await;
+    // Orders first: they may be rollbacks.
     let applies = applies
         .iter()
-        .map(|(target, spec)| writer.entries(target, spec));
-    let _: Vec<_> = futures::stream::iter(applies)
-        .buffer_unordered(WRITES_MAX)
-        .collect()
-        .await;
-    delete(writer, &orphans).await;
+        .map(|(target, spec)| (target.key.clone(), writer.entries(target, spec)));
+    let _: Vec<Outcome> = side_by_side(&caches.feed, applies).await;
+    let creates = creates.iter().map(|assignment| {
+        let key = ObjectKey::of(Kind::ClusterAssignment, assignment);
+        (key, writer.create(Kind::ClusterAssignment, assignment))
+    });
+    let _: Vec<Outcome> = side_by_side(&caches.feed, creates).await;
+    delete(writer, &caches.feed, &orphans).await;
 }
 
 /// Entries are a set, keyed by namespace and name.

@@ -7,7 +7,7 @@
 //! | observe | `observe.rs`, `heartbeats.rs`, `feed.rs`, and off the loop `models.rs` (registries) |
 //! | parse | `parse/`, `revisions.rs`, `kubeconfig.rs` |
 //! | plan | `view.rs` tells core's planner what is there; `index.rs` says what a change touches |
-//! | apply | `reconcile.rs` has the order, `record.rs` the records of rollouts, `assign.rs` the assignments and `entries.rs` their words, `apply.rs` the requests, `debts.rs` what is not known of them |
+//! | apply | `reconcile.rs` has the order, `record.rs` the records of rollouts, `assign.rs` the assignments and `entries.rs` their words, `steps.rs` how many at once, `apply.rs` the requests, `debts.rs` what is not known of them |
 //! | status | `status/` what it shall say, `report.rs` what differs, `others.rs` of which objects, `actions.rs` what became of RolloutActions |
 //! | push | `push.rs`: sessions of Push clusters |
 
@@ -47,6 +47,7 @@ mod record;
 mod report;
 mod revisions;
 mod status;
+mod steps;
 mod view;
 
 /// Field manager of everything that the hub writes.

@@ -14,14 +14,14 @@
 //!
 //! A deployment for which a write of 1 to 3 failed keeps its entries as they stand in 4; others go on. The order holds
 //! within a deployment: writes of different ones are under way side by side, and events wait in a queue of their own.
-//! The cost of a turn grows with what changed, but for one that plans everything again (`--resync-seconds`) and one
-//! that looks finished actions through. Must never decide a rollout.
+//! A step begins no further writes after a while (`steps.rs`): the next turn goes on, with a new plan.
+//! The cost of a turn grows with what changed, but for a look at each heartbeat once a second, one turn that plans
+//! everything again (`--resync-seconds`) and one that looks finished actions through. Must never decide a rollout.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
 use kube::Resource as _;
 use rimward_core::fleet::{DeploymentPlan, DoubtLimits, Fleet, OutcomeChange, Plan, Transition};
 use rimward_core::ids::{ClusterName, DeploymentKey, RevisionName};
@@ -37,7 +37,7 @@ use super::parse::Graces;
 use super::push::PushSessions;
 use super::report::{Reporter, Statuses};
 use super::view::View;
-use super::{actions, assign, others, record, revisions};
+use super::{actions, assign, others, record, revisions, steps};
 use crate::events::Events;
 use crate::metrics::{Kind, Metrics};
 use crate::objects::ObjectKey;
@@ -50,8 +50,6 @@ const RETRY: Duration = Duration::from_secs(2);
 const HEAR: Duration = Duration::from_secs(1);
 /// How often it is looked whether a credential ends soon.
 const CREDENTIALS: Duration = Duration::from_secs(3_600);
-/// Writes at once within one step.
-pub(super) const WRITES_MAX: usize = 8;
 
 /// The leader's work.
 pub(crate) struct Hub {
@@ -158,7 +156,7 @@ impl Hub {
             work.clusters.extend(all);
         }
         let touched = memory.take_in(&plan, &work);
-        let failed = record::write(&self.writer, memory, &touched).await;
+        let failed = record::write(&self.writer, &self.caches.feed, memory, &touched).await;
         let unsettled = self.unsettled(&plan);
         for key in &failed {
             memory.view.fleet.revert(key, &unsettled);
@@ -290,7 +288,9 @@ impl Hub {
             push: &self.push,
         };
         others::statuses(&seen, work, &mut self.reporter, &mut changes);
-        let (told, _) = changes.write(&self.writer, &self.events).await;
+        let (told, _) = changes
+            .write(&self.writer, &self.caches.feed, &self.events)
+            .await;
         self.reporter.note(told);
     }
 
@@ -326,7 +326,7 @@ impl Hub {
                 needless.extend(revision.map(|it| Target::of(Kind::ModelRevision, it)));
             }
         }
-        delete(&self.writer, &needless).await;
+        steps::delete(&self.writer, &self.caches.feed, &needless).await;
     }
 }
 
@@ -380,15 +380,6 @@ fn in_use(memory: &Memory, key: &DeploymentKey, object: &ModelDeployment) -> BTr
         .chain(status.and_then(|status| status.current_revision.clone()))
         .chain(status.and_then(|status| status.update_revision.clone()))
         .collect()
-}
-
-/// Deletes objects side by side. One that could not be deleted is found again.
-pub(super) async fn delete(writer: &Writer, targets: &[Target]) {
-    let deletes = targets.iter().map(|target| writer.delete(target));
-    let _: Vec<_> = futures::stream::iter(deletes)
-        .buffer_unordered(WRITES_MAX)
-        .collect()
-        .await;
 }
 
 /// The key of a cluster's assignment.

@@ -5,15 +5,17 @@
 
 use std::collections::BTreeSet;
 
-use futures::StreamExt as _;
 use kube::ResourceExt;
 use rimward_core::fleet::OutcomeChange;
 use rimward_core::ids::{DeploymentKey, RevisionName};
 use rimward_crds::{ModelDeployment, ModelDeploymentStatus, ModelRevision};
 
 use super::apply::{Outcome, Target, Writer};
-use super::reconcile::{Memory, WRITES_MAX};
+use super::feed::Feed;
+use super::index::key;
+use super::reconcile::Memory;
 use super::status;
+use super::steps::side_by_side;
 use super::view::Known;
 use crate::metrics::Kind;
 
@@ -26,24 +28,32 @@ struct Recorded<'a> {
     whole: bool,
 }
 
-/// Writes the records of deployments. Gives those of which a write failed.
+/// Writes the records of deployments. Gives those whose record does not stand.
 pub(super) async fn write(
     writer: &Writer,
+    feed: &Feed,
     memory: &mut Memory,
     touched: &BTreeSet<DeploymentKey>,
 ) -> BTreeSet<DeploymentKey> {
+    let deployments = &memory.view.deployments;
+    let known = touched.iter().filter(|key| deployments.contains_key(*key));
+    // Those that were not begun in time have no record either.
+    let mut failed: BTreeSet<DeploymentKey> = known.cloned().collect();
     let records: Vec<Recorded<'_>> = {
         let memory = &*memory;
         let known = touched
             .iter()
             .filter_map(|key| Some((key, memory.view.deployments.get(key)?)));
-        let records = known.map(|(key, known)| record(writer, memory, key, known));
-        futures::stream::iter(records)
-            .buffer_unordered(WRITES_MAX)
-            .collect()
-            .await
+        let records = known.map(|(deployment, known)| {
+            let named = (
+                deployment.namespace.to_string(),
+                deployment.name.to_string(),
+            );
+            let of = key(Kind::ModelDeployment, &named);
+            (of, record(writer, memory, deployment, known))
+        });
+        side_by_side(feed, records).await
     };
-    let mut failed = BTreeSet::new();
     for Recorded {
         key,
         outcomes,
@@ -54,8 +64,8 @@ pub(super) async fn write(
             owed.outcomes
                 .retain(|changed, _| !outcomes.iter().any(|it| it == changed.as_str()));
         }
-        if !whole {
-            failed.insert(key.clone());
+        if whole {
+            failed.remove(key);
         }
     }
     failed

@@ -12,7 +12,8 @@ use crate::election::Leadership;
 use crate::hub::apply::Writer;
 use crate::hub::observe::Caches;
 use crate::hub::parse::Graces;
-use crate::hub::reconcile::{Memory, WRITES_MAX};
+use crate::hub::reconcile::Memory;
+use crate::hub::steps::WRITES_MAX;
 use crate::metrics::{Kind, Metrics};
 use crate::testing;
 
@@ -55,8 +56,8 @@ async fn deployments_do_not_wait_for_each_others_records() {
     let (mut memory, touched) = memory(&caches, 2 * WRITES_MAX);
     let client = testing::client(&uri);
     let (metrics, leadership) = (Arc::new(Metrics::default()), Leadership::endless());
-    let writer = Writer::new(client, metrics, caches, leadership);
-    let write = super::write(&writer, &mut memory, &touched);
+    let writer = Writer::new(client, metrics, caches.clone(), leadership);
+    let write = super::write(&writer, &caches.feed, &mut memory, &touched);
     let hung = async {
         let mut of = BTreeSet::new();
         while of.len() < WRITES_MAX {

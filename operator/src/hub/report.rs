@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
@@ -16,18 +15,17 @@ use rimward_crds::{ClusterAssignmentStatus, Condition, EdgeCluster, Model, Rollo
 use serde_json::{Value, json};
 
 use super::apply::{Outcome, Target, Writer};
+use super::feed::Feed;
 use super::models::{ModelId, Resolver};
 use super::parse::Invalid;
 use super::push::Known;
 use super::status::cluster::Link;
 use super::status::{self, Says};
+use super::steps::side_by_side;
 use crate::cache::Guarded;
 use crate::events::{Events, Notice};
 use crate::metrics::{Category, Kind, Metrics};
 use crate::objects::ObjectKey;
-
-/// Status writes at once.
-const WRITES_MAX: usize = 8;
 
 /// Remembers what cannot be read back: an object that does not parse keeps its status to itself.
 #[derive(Default)]
@@ -223,7 +221,13 @@ impl Statuses {
     }
 
     /// Writes them, and tells of those that were written: events, and what [`Reporter::note`] is to know.
-    pub(crate) async fn write(self, writer: &Writer, events: &Events) -> (Told, Vec<Outcome>) {
+    pub(crate) async fn write(
+        self,
+        writer: &Writer,
+        feed: &Feed,
+        events: &Events,
+    ) -> (Told, Vec<Outcome>) {
+        let keys: Vec<ObjectKey> = self.0.iter().map(|it| it.target.key.clone()).collect();
         let writes = self.0.into_iter().map(|change| async move {
             let outcome = writer.status(&change.target, &change.status).await;
             if !outcome.is_done() {
@@ -234,10 +238,8 @@ impl Statuses {
             }
             Ok(change.said.map(|said| (change.target.key, said)))
         });
-        let results: Vec<Result<_, Outcome>> = futures::stream::iter(writes)
-            .buffer_unordered(WRITES_MAX)
-            .collect()
-            .await;
+        let results: Vec<Result<_, Outcome>> =
+            side_by_side(feed, keys.into_iter().zip(writes)).await;
         let (mut told, mut failed) = (Told::new(), Vec::new());
         for result in results {
             match result {
