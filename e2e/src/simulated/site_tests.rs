@@ -124,6 +124,7 @@ fn what_died_of_a_release_dies_of_it_again_when_it_has_power() {
     let (again, round) = live(&mut site, first + 50_000, &kills_site);
     assert!(round.dies, "{round:?}");
     assert_eq!(again, first + 52_000, "staged once more");
+    assert_eq!(round.report[&key()].nodes.updated, 0);
     assert_eq!(site.serves(&key()), None);
 
     // A node by itself, in a site that was never dead.

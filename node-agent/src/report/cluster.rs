@@ -312,24 +312,29 @@ fn applied_labels(there: &ObjectMeta) -> BTreeSet<&str> {
         .collect()
 }
 
+/// The node's Lease as of `now`, by whatever the clock says: its readers look whether it changes, not what it says.
+fn lease(cluster: &Cluster, now: Timestamp) -> Lease {
+    Lease {
+        metadata: ObjectMeta {
+            name: Some(cluster.node_name.clone()),
+            namespace: Some(LEASE_NAMESPACE.to_owned()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: Some(cluster.node_name.clone()),
+            lease_duration_seconds: i32::try_from(cluster.lease_seconds.saturating_mul(4)).ok(),
+            renew_time: Some(MicroTime(now)),
+            ..LeaseSpec::default()
+        }),
+    }
+}
+
 /// Renews the node's Lease for ever. Readers judge it by when it last changed, by their own clock.
 async fn renew(leases: Api<Lease>, cluster: &Cluster, refusals: &Refusals) {
     let period = Duration::from_secs(cluster.lease_seconds.into());
     let mut last_warning: Option<Instant> = None;
     loop {
-        let lease = Lease {
-            metadata: ObjectMeta {
-                name: Some(cluster.node_name.clone()),
-                namespace: Some(LEASE_NAMESPACE.to_owned()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(LeaseSpec {
-                holder_identity: Some(cluster.node_name.clone()),
-                lease_duration_seconds: i32::try_from(cluster.lease_seconds.saturating_mul(4)).ok(),
-                renew_time: Some(MicroTime(Timestamp::now())),
-                ..LeaseSpec::default()
-            }),
-        };
+        let lease = lease(cluster, Timestamp::now());
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let patch = Patch::Apply(&lease);
         let renewed = timeout(

@@ -240,3 +240,21 @@ async fn a_refusal_that_lasts_lists_nothing_anew() {
     })
     .await;
 }
+
+#[test]
+fn a_clock_that_jumps_ten_years_either_way_renews_a_lease_like_any_other() {
+    let cluster = cluster(&[], None);
+    let said = [0, -10, 10, 0].map(|years: i64| {
+        let seconds = 1_800_000_000 + years * 365 * 86_400;
+        lease(&cluster, Timestamp::from_second(seconds).unwrap())
+    });
+    for pair in said.windows(2) {
+        assert_ne!(pair[0], pair[1], "its readers see that it changes");
+        let without_time = |lease: &Lease| {
+            let mut spec = lease.spec.clone().unwrap();
+            spec.renew_time = None;
+            spec
+        };
+        assert_eq!(without_time(&pair[0]), without_time(&pair[1]));
+    }
+}

@@ -68,4 +68,20 @@ mod tests {
             .collect();
         assert_eq!(times, [10, 30]);
     }
+
+    #[test]
+    fn a_clock_that_jumps_ten_years_either_way_turns_nothing_and_writes_nothing() {
+        const YEARS_10: i64 = 10 * 365 * 86_400;
+        let mut picture = Picture::blank();
+        let now = 1_800_000_000;
+        let first = status(&picture, &[], at(now));
+        for clock in [now - YEARS_10, now + YEARS_10, 0, -YEARS_10] {
+            assert_eq!(status(&picture, &first.conditions, at(clock)), first);
+        }
+        // What turns while the clock is wrong says the wrong time, and keeps it once the clock is right.
+        picture.held = Some("harvest".into());
+        let turned = status(&picture, &first.conditions, at(now - YEARS_10));
+        let later = status(&picture, &turned.conditions, at(now));
+        assert_eq!(turned, later);
+    }
 }

@@ -3,7 +3,7 @@
 //! Owns the order in which effects are done. A write whose outcome is unknown ends the process.
 
 use std::collections::BTreeSet;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use rimward_artifact::manifest::Manifest;
@@ -123,9 +123,7 @@ impl Supervisor {
     /// # Errors
     /// Where it is not known what is durable.
     pub(super) async fn put_device(&mut self) -> anyhow::Result<Option<Problem>> {
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH);
-        let seconds = clock.map_or(0, |since| since.as_secs());
-        self.record.time_floor_seconds = self.record.time_floor_seconds.max(seconds);
+        self.record.saw_clock(SystemTime::now());
         let bytes = self.record.encode().context("state record")?;
         let mut slots = self.slots.take().context("state slots are in use")?;
         let (slots, result) = tokio::task::spawn_blocking(move || {

@@ -4,6 +4,7 @@
 //! means.
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rimward_core::ids::Digest;
 use rimward_core::node::Record;
@@ -55,6 +56,13 @@ impl DeviceRecord {
         Ok(record)
     }
 
+    /// Takes what the wall clock says. It may be years off either way: what was seen once is not taken back.
+    pub(super) fn saw_clock(&mut self, now: SystemTime) {
+        let since = now.duration_since(UNIX_EPOCH);
+        let seconds = since.map_or(0, |since| since.as_secs());
+        self.time_floor_seconds = self.time_floor_seconds.max(seconds);
+    }
+
     /// The bytes to put.
     ///
     /// # Errors
@@ -93,6 +101,8 @@ impl DeviceRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
     use rimward_core::node::{Bad, Problem, Reason};
 
     fn rejected(revision: &str) -> Record {
@@ -136,5 +146,21 @@ mod tests {
         record.raise_floor("digits", 7);
         record.raise_floor("digits", 3);
         assert_eq!(record.release_floors.get("digits"), Some(&7));
+    }
+
+    #[test]
+    fn a_clock_that_is_ten_years_off_either_way_only_raises_the_floor() {
+        let years = |years: u64| Duration::from_secs(years * 365 * 86_400);
+        let today = UNIX_EPOCH + years(56);
+        let floor_after = |clocks: &[SystemTime]| {
+            let mut record = DeviceRecord::default();
+            clocks.iter().for_each(|clock| record.saw_clock(*clock));
+            record.time_floor_seconds
+        };
+        let seconds = |years_since: u64| years(years_since).as_secs();
+        assert_eq!(floor_after(&[today, today - years(10)]), seconds(56));
+        assert_eq!(floor_after(&[today, today + years(10), today]), seconds(66));
+        // A device that wakes up before 1970 goes on.
+        assert_eq!(floor_after(&[UNIX_EPOCH - years(10)]), 0);
     }
 }

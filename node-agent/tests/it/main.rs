@@ -16,3 +16,4 @@ mod host_rest;
 mod host_room;
 mod host_support;
 mod host_traffic;
+mod host_trial;
