@@ -118,7 +118,9 @@ fn sites_that_are_dead_from_the_start_delay_nobody_and_condemn_nothing() {
             for name in names.iter().skip(1).filter(|_| dead) {
                 if world.choices.chance(40) {
                     world.sites.get_mut(name).unwrap().alive = false;
-                    world.objects.get_mut(name).unwrap().called_silent = true;
+                    let object = world.objects.get_mut(name).unwrap();
+                    // Since long before, whoever leads.
+                    (object.called_silent, object.beat_at) = (true, None);
                 }
             }
             world.kill_hub();
