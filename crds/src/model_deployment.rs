@@ -196,7 +196,8 @@ pub struct StageStatus {
     /// Seconds of the attempt, as leaders of the hub counted them, where a hold has a deadline.
     #[serde(skip_serializing_if = "is_zero")]
     pub elapsed_seconds: u32,
-    /// Stages that a person went on past, and past whom: whoever falls silent or fails there later counts all the same.
+    /// Stages that a person went on past, and past how many of their clusters: whoever falls silent or fails there later
+    /// counts all the same.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 17), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["stage"]))]
     pub passed: Vec<PassedStage>,

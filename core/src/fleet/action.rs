@@ -130,7 +130,7 @@ pub(super) enum Applied {
 pub(super) struct Ground<'a> {
     /// At least one living proof anywhere.
     pub(super) proven: bool,
-    /// Somebody was not heard by this leader yet.
+    /// This leader has not heard everybody yet whom it waits to hear.
     pub(super) unheard: bool,
     /// Somewhere clusters fell silent after they were given the revision, past which nobody went on yet.
     pub(super) suspects: bool,
@@ -144,16 +144,6 @@ pub(super) struct Ground<'a> {
     pub(super) doubt: bool,
 }
 
-impl ActionRefused {
-    /// Hangs on who is heard: a leader that has not listened to everybody yet may say otherwise when it has.
-    const fn hangs_on_ears(&self) -> bool {
-        matches!(
-            self,
-            Self::NothingProven { .. } | Self::PromotedAlready { .. }
-        )
-    }
-}
-
 /// Decides one action: changes `deployment.standing`, or refuses. None: not yet.
 pub(super) fn decide(
     key: &DeploymentKey,
@@ -161,9 +151,12 @@ pub(super) fn decide(
     request: &ActionRequest,
     ground: Ground<'_>,
 ) -> Option<(Decided, Option<Applied>)> {
+    // What it goes past, a doubt, a suspect or a stage, hangs on who is silent.
+    if ground.unheard && matches!(request.kind, ActionKind::Promote { .. }) {
+        return None;
+    }
     let (applied, message, effect) = match apply(key, deployment, request, ground) {
         Ok((message, effect)) => (true, message, Some(effect)),
-        Err(refused) if ground.unheard && refused.hangs_on_ears() => return None,
         Err(refused) => (false, refused.to_string(), None),
     };
     let decided = Decided {

@@ -4,14 +4,14 @@
 //! give: it judges what was seen, so that planning again says the same.
 
 use super::class::Flag;
-use super::context::{Context, Course, Motion, Past};
+use super::context::{Context, Course, Motion};
 use super::doubt::Doubt;
 use super::gate::{self, Failure, Gate, GateWait, Seen, evidence};
 use super::ledger::Ledgers;
 use super::outcome::{OutcomeChange, PassedBecause, Transition};
-use super::rollout::{Group, Rollout};
+use super::rollout::Rollout;
 use super::stages::locate;
-use super::types::{Outcome, Passed, StagePhase, StageRecord};
+use super::types::{Outcome, StagePhase, StageRecord};
 use crate::ids::{ClusterName, RevisionName, StageName};
 use crate::summary::Problem;
 use crate::time::Timestamp;
@@ -104,8 +104,11 @@ impl Rollout {
             }
             self.begin(&update);
         }
-        self.forget_past();
         self.count_hold(now, &mut context);
+        // Counts made by another word on holds say nothing of who failed.
+        if context.hold_over == self.context.hold_over {
+            self.forget_past();
+        }
         let outcome = self.outcome(&update);
         if outcome == Outcome::Failed {
             let known = self.deployment.revisions.get(&update);
@@ -150,50 +153,6 @@ impl Rollout {
             });
         }
         context
-    }
-
-    /// By stage: what a person went on past, by the record.
-    pub(super) fn past(&self, record: &StageRecord) -> Vec<Past> {
-        let past = |group: &Group| {
-            let name = &group.divided.stage.name;
-            let passed = record.passed.iter().find(|passed| &passed.stage == name);
-            passed.map_or(Past::default(), |passed| Past {
-                suspects: passed.suspects,
-                failed: passed.failed,
-            })
-        };
-        if record.passed.is_empty() {
-            return Vec::new();
-        }
-        self.stages.iter().map(past).collect()
-    }
-
-    /// Whoever came back, or is done after all, is no longer one of those that a person went on past. That is known
-    /// once this leader has heard a stage's clusters.
-    fn forget_past(&mut self) {
-        let Some(record) = &self.deployment.standing.stage else {
-            return;
-        };
-        if record.passed.is_empty() {
-            return;
-        }
-        let now = self.to_go_past(self.stages.len().saturating_sub(1));
-        let listened = |name: &StageName| {
-            let group = self.stages.iter().find(|it| &it.divided.stage.name == name);
-            group.is_some_and(|group| group.tally.of(Flag::Unheard) == 0)
-        };
-        let least = |passed: &Passed| match now.iter().find(|it| it.stage == passed.stage) {
-            Some(now) if listened(&passed.stage) => Passed {
-                stage: passed.stage.clone(),
-                suspects: passed.suspects.min(now.suspects),
-                failed: passed.failed.min(now.failed),
-            },
-            _ => passed.clone(),
-        };
-        let passed = record.passed.iter().map(least).collect();
-        if let Some(record) = &mut self.deployment.standing.stage {
-            record.passed = passed;
-        }
     }
 
     pub(super) fn standing_undo_is_over(&self) -> bool {
@@ -429,7 +388,7 @@ impl Rollout {
             tally: &group.tally,
             policy: &self.deployment.policy,
             deployment: &self.key.name,
-            past: self.context.past(at.index),
+            past: self.past_at(at.index),
         });
         if gate != Gate::Pass {
             let anew = group.tally.of(Flag::Regressed) > 0;

@@ -38,15 +38,8 @@ impl Rollout {
         }
     }
 
-    /// Whether any stage stands, or is slow, for clusters that fell silent after they were given the revision.
-    fn has_suspects(&self) -> bool {
-        let stages = self.stages.iter().enumerate();
-        let mut suspects = stages.map(|(place, it)| (it.tally.of(Flag::Suspect), place));
-        suspects.any(|(suspects, place)| suspects > self.context.past(place).suspects)
-    }
-
     /// Decides the actions that people asked for, in the order in which they did.
-    pub(super) fn act(&mut self, doubt: Option<Doubt>) -> bool {
+    pub(super) fn act(&mut self, doubt: Option<Doubt>, listening: bool) -> bool {
         let pending = &self.deployment.actions;
         self.deployment
             .standing
@@ -70,7 +63,7 @@ impl Rollout {
             let past = self.to_go_past(index);
             let ground = Ground {
                 proven: total.of(Flag::Proven) > 0,
-                unheard: total.of(Flag::Unheard) > 0,
+                unheard: listening || total.of(Flag::Unheard) > 0,
                 suspects: self.has_suspects(),
                 past: &past,
                 last_stage: index + 1 >= self.stages.len(),
@@ -88,6 +81,7 @@ impl Rollout {
                 && let Some(update) = self.deployment.effective_update().cloned()
             {
                 self.pass(&update, index, PassedBecause::ByPerson);
+                self.carry_past(index);
             }
             any |= applied.is_some();
             self.transitions.push(Transition::ActionDecided {

@@ -33,6 +33,15 @@ impl Rollout {
         {
             return None;
         }
+        let mut reached = self.stages.iter().take(at.index.saturating_add(1));
+        if !reached.any(|it| it.tally.of(Flag::Proven) > 0) {
+            // Nobody lives on whom it could bake.
+            self.interrupt_bake(at, false);
+            return Some(GateWait::NoneHeard {
+                stage: stage.name,
+                deployment: self.key.name.clone(),
+            });
+        }
         let baked = self.record(|record| record.baked_seconds).unwrap_or(0);
         if self.record(|record| record.phase) != Some(StagePhase::Baking) {
             if baked == 0 {

@@ -2,7 +2,6 @@
 //!
 //! Owns that only condemned content fails. Must never look at time.
 
-use super::advance::wide;
 use super::class::{Flag, Tally};
 use super::context::{Context, Course, Motion};
 use super::gate::{Failure, failures};
@@ -10,7 +9,7 @@ use super::outcome::{FAILURES_MAX, Transition};
 use super::policy::OnFailure;
 use super::rollout::Rollout;
 use super::target::condemns;
-use super::types::{Outcome, Passed, StagePhase};
+use super::types::{Outcome, StagePhase};
 use crate::ids::{ClusterName, RevisionName, StageName};
 use crate::summary::Problem;
 
@@ -22,13 +21,13 @@ impl Rollout {
             .take(index.saturating_add(1))
             .find_map(|(place, group)| {
                 let tally = self.failing(place, index);
-                failures(&group.divided.stage, &tally, self.context.past(place))
+                failures(&group.divided.stage, &tally, self.past_at(place))
             })
     }
 
     /// The counts by which a stage's failures are judged: those of clusters that got the revision and now belong to
     /// a later stage count for the current one.
-    fn failing(&self, place: usize, index: usize) -> Tally {
+    pub(super) fn failing(&self, place: usize, index: usize) -> Tally {
         let own = self.stages.get(place);
         let own = own.map_or_else(Tally::default, |group| group.tally.clone());
         if place != index {
@@ -36,22 +35,6 @@ impl Rollout {
         }
         let later = self.stages.iter().skip(index.saturating_add(1));
         later.fold(own, |sum, group| sum.plus(&group.tally))
-    }
-
-    /// Whom a person goes on past now, in each stage up to this one.
-    pub(super) fn to_go_past(&self, index: usize) -> Vec<Passed> {
-        let current = self.record(|record| wide(record.index)).unwrap_or(0);
-        let stages = self.stages.iter().enumerate();
-        let past = stages.take(index.saturating_add(1)).map(|(place, group)| {
-            let failing = self.failing(place, current).of(Flag::Failing);
-            let stage = &group.divided.stage;
-            Passed {
-                stage: stage.name.clone(),
-                suspects: group.tally.of(Flag::Suspect),
-                failed: failing.saturating_sub(stage.max_failures),
-            }
-        });
-        past.collect()
     }
 
     /// The content was condemned: final.

@@ -10,7 +10,7 @@
 //! | `stages` | which cluster belongs to which stage |
 //! | `gate` | what a stage needs before the next begins |
 //! | `advance`, `bake`, `blame` | how far a rollout is, which time counts, and what follows from failures |
-//! | `action`, `asked` | what people ask of it |
+//! | `action`, `asked`, `past` | what people ask of it, and past whom they went on |
 //! | `context`, `queue`, `entry`, `give`, `decision` | where each cluster should be, who gets an order now, and why not |
 //! | `rollout` | counts and queues over a deployment's clusters |
 //! | `strays` | entries of a deployment that is gone, or that cannot be read |
@@ -41,6 +41,7 @@ mod hearing;
 mod intake;
 mod ledger;
 mod outcome;
+mod past;
 mod plan;
 mod planner;
 mod policy;

@@ -284,7 +284,7 @@ impl Fleet {
                 rollout.judge(name, ledgers, now);
             }
         }
-        if rollout.act(self.doubt) {
+        if rollout.act(self.doubt, self.listening) {
             rollout.aim();
             rollout.divide(ledgers, now);
             rollout.judge_all(ledgers, now);

@@ -146,7 +146,7 @@ pub struct StageRecord {
 }
 
 /// That a person went on past a stage, and past how many of its clusters: whoever falls silent or fails later is
-/// waited for, and counted, all the same.
+/// waited for, and counted, all the same (but one that does so while the hub does not look, and another one returns).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passed {
     /// The stage.

@@ -1,6 +1,6 @@
 //! Bakes: time counts that was heard, and no other.
 
-use rimward_core::fleet::{ConnectionState, Members, StagePhase};
+use rimward_core::fleet::{ActionKind, ConnectionState, Members, StagePhase};
 use rimward_core::selector::Selector;
 use rimward_core::time::Timestamp;
 
@@ -202,4 +202,28 @@ fn one_that_comes_late_lets_the_bake_rest_and_loses_nothing_of_it() {
     assert!(baked(&hub) >= before, "{}", baked(&hub));
     hub.run(8, 60, &["c2"]);
     assert_eq!(hub.answer().standing.stage.as_ref().unwrap().index, 1);
+}
+
+/// Its suspect was gone past, and nobody else is there: nothing lives on which the next stage could bake.
+#[test]
+fn a_stage_that_adds_nobody_says_that_nobody_is_heard_before_it() {
+    let mut it = deployment("r2", Some("r1"));
+    it.policy.stages = vec![
+        stage("one", Members::Count(1)),
+        stage("two", Members::Count(1)),
+        stage("all", Members::Percent(100)),
+    ];
+    it.policy.stages[1].bake_seconds = 60;
+    let clusters = ["c0", "c1", "c2"].map(|name| (name, with("r1", all_on("r1"))));
+    let mut hub = Hub::new(one(it), fleet_of(clusters));
+    hub.turn();
+    hub.run(8, 60, &["c0"]);
+    let promote = ActionKind::Promote { stage: None };
+    assert!(hub.ask(promote.clone()).0);
+    hub.run(3, 60, &["c0"]);
+    assert_eq!(hub.told("r2"), ["c0"]);
+    let waits = hub.answer().waiting_for().unwrap();
+    assert!(waits.contains("promote digits"), "{waits}");
+    assert!(hub.ask(promote).0);
+    assert_eq!(hub.told("r2").len(), 3);
 }

@@ -160,3 +160,33 @@ fn a_new_leader_decides_a_promote_once_it_has_listened() {
     let decided = &hub.answer().standing.decided;
     assert!(decided[0].applied, "{}", decided[0].message);
 }
+
+/// It means the doubt, of which the next leader does not know at first: it must not pass the stage instead.
+#[test]
+fn a_promote_past_a_doubt_is_decided_by_a_leader_that_doubts_too() {
+    let silent = ["c5", "c6", "c7", "c8", "c9"];
+    let mut hub = hub(canary(true));
+    hub.turn();
+    pass(&mut hub, 6, &silent);
+    assert!(hub.fleet.doubt().is_some());
+    hub.restart();
+    let request = rimward_core::fleet::ActionRequest {
+        uid: "u".to_owned(),
+        name: "u".to_owned(),
+        created: hub.now,
+        kind: PROMOTE,
+        revision: None,
+        attempt: None,
+    };
+    hub.edit(|it| it.actions.push(request));
+    hub.turn();
+    assert!(hub.answer().standing.decided.is_empty(), "not yet");
+    pass(&mut hub, 8, &silent);
+    let standing = &hub.answer().standing;
+    assert!(standing.decided[0].applied);
+    let record = standing.stage.clone().unwrap();
+    assert!(
+        record.doubt_overruled && record.passed.is_empty(),
+        "{record:?}"
+    );
+}

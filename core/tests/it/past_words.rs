@@ -250,3 +250,89 @@ fn a_floor_of_so_many_clusters_is_one_however_few_are_heard() {
     let known = &hub.desired.deployments[&key("digits")].revisions[&rev("r2")];
     assert_eq!(known.outcome, Outcome::Promoted);
 }
+
+/// What was gone past is known to a new leader from its first look on: it neither stops the rollout nor opens it again.
+#[test]
+fn a_new_leader_does_not_stop_over_what_was_gone_past() {
+    let mut it = canary(true);
+    it.policy.stages[1].bake_seconds = 3600;
+    let mut hub = hub(it);
+    hub.turn();
+    hub.says("c0", timed_out("r2"));
+    hub.turn();
+    assert!(hub.ask(PROMOTE).0);
+    hub.beat_all(&[]);
+    hub.turn();
+    for _ in 0..3 {
+        hub.restart();
+        for _ in 0..3 {
+            let plan = hub.turn();
+            for answer in plan.deployments.values() {
+                assert!(answer.transitions.is_empty(), "{:?}", answer.transitions);
+                assert!(answer.outcomes.is_empty(), "{:?}", answer.outcomes);
+            }
+            hub.later(5);
+            hub.beat_all(&[]);
+        }
+    }
+}
+
+/// The same of a hold whose deadline is over, which only the second look knows.
+#[test]
+fn a_leader_that_stood_by_keeps_what_was_gone_past_though_a_hold_is_over() {
+    let mut it = canary(true);
+    it.policy.hold = Hold {
+        mode: HoldMode::Fail,
+        deadline_seconds: 600,
+    };
+    let mut hub = hub(it);
+    hub.cluster("c0", |it| it.held = Some("harvest".to_owned()));
+    pass(&mut hub, 15, &[]);
+    assert_eq!(phase(&hub), StagePhase::Stopped);
+    assert!(hub.ask(PROMOTE).0);
+    let passed = |hub: &Hub| hub.answer().standing.stage.clone().unwrap().passed;
+    let before = passed(&hub);
+    assert_eq!(before[0].failed, 1);
+    hub.fleet = rimward_core::fleet::fleet(&hub.desired, &hub.observed);
+    hub.turn();
+    assert_eq!(passed(&hub), before);
+    assert_ne!(phase(&hub), StagePhase::Stopped);
+}
+
+/// With Ignore a suspect holds no place, so going past it frees none.
+#[test]
+fn where_suspects_are_ignored_a_promote_widens_no_budget() {
+    let mut it = canary(true);
+    it.policy.offline.after_update = AfterUpdate::Ignore;
+    it.policy.stages[0].bake_seconds = 7200;
+    it.policy.stages[0].members = Members::Count(2);
+    let mut hub = hub(it);
+    hub.turn();
+    pass(&mut hub, 10, &["c0"]);
+    assert_eq!(hub.told("r2").len(), 2, "c1 proved it, and bakes");
+    assert!(hub.ask(PROMOTE).0);
+    assert_eq!(hub.told("r2").len(), 3, "one at a time");
+    let record = hub.answer().standing.stage.clone().unwrap();
+    assert!(record.passed.iter().all(|it| it.suspects == 0));
+}
+
+/// c0 ran out of time as the canary, and lost that label: it counts where the rollout is, and was gone past there.
+#[test]
+fn a_failure_that_belongs_to_a_later_stage_is_gone_past_too() {
+    let mut it = canary(true);
+    it.policy.stages[0].members = Members::Count(1);
+    it.policy.stages[1].max_unavailable = None;
+    let mut hub = hub(it);
+    hub.turn();
+    hub.says("c0", timed_out("r2"));
+    hub.turn();
+    hub.edit(|it| {
+        let canary = rimward_core::selector::Selector::label("tier", "other");
+        it.policy.stages[0].members = Members::Selector(canary);
+        it.policy.stages[0].allow_empty = true;
+    });
+    hub.turn();
+    assert_eq!(phase(&hub), StagePhase::Stopped);
+    assert!(hub.ask(PROMOTE).0);
+    assert_eq!(phase(&hub), StagePhase::Progressing);
+}

@@ -152,7 +152,11 @@ fn the_largest_policy_and_deployment_that_their_schemas_allow_are_stored_whole()
         let clusters = selector(clusters, bound(clusters, values));
         let nodes = selector(nodes, bound(nodes, values));
         let waiting = "<".repeat(bound(status, "/waitingFor/maxLength"));
-        let passed: Vec<String> = (0..17).map(|stage| format!("{stage:063}")).collect();
+        let passed: Vec<Value> = (0..17)
+            .map(|stage| {
+                json!({"stage": format!("{stage:063}"), "suspects": u32::MAX, "failed": u32::MAX})
+            })
+            .collect();
         let revision = "<".repeat(63);
         stored_whole::<ModelDeployment>(
             &client,
