@@ -270,7 +270,7 @@ impl<'a> Sight<'a> {
 
     /// By a report on its order it was there, and is not as it should be any more.
     pub(super) fn fell_back(&self, revision: &RevisionName) -> bool {
-        let there = |report: &ModelReport| report.phase == Phase::Passed && !is_complete(report);
+        let there = |report: &ModelReport| report.nodes.settled() && !is_complete(report);
         self.runs(revision) && self.about_order().is_some_and(there)
     }
 

@@ -2,6 +2,7 @@
 
 use rimward_core::fleet::{ActionKind, ConnectionState, Members, StagePhase};
 use rimward_core::selector::Selector;
+use rimward_core::summary::Phase;
 use rimward_core::time::Timestamp;
 
 use crate::fixtures::{NOW, all_on, cluster, deployment, fleet_of, one, stage, with};
@@ -72,6 +73,8 @@ fn a_cluster_that_is_no_longer_ready_starts_the_bake_again() {
     hub.turn();
     let mut limping = all_on("r1");
     limping.nodes.ready = 1;
+    // So a cluster says that a node of it has the revision and does not serve.
+    limping.phase = Phase::Pending;
     hub.says("c0", limping);
     hub.turn();
     let record = hub.answer().standing.stage.clone().unwrap();
@@ -199,6 +202,11 @@ fn one_that_comes_late_lets_the_bake_rest_and_loses_nothing_of_it() {
     hub.beat("c1");
     hub.turn();
     assert!(hub.told("r2").contains(&"c1".to_owned()));
+    let mut on_its_way = all_on("r2");
+    (on_its_way.phase, on_its_way.nodes.updated) = (Phase::Trial, 1);
+    on_its_way.nodes.pending = 1;
+    hub.says("c1", on_its_way);
+    hub.turn();
     assert!(baked(&hub) >= before, "{}", baked(&hub));
     hub.run(8, 60, &["c2"]);
     assert_eq!(hub.answer().standing.stage.as_ref().unwrap().index, 1);

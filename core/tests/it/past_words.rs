@@ -136,6 +136,7 @@ fn a_held_cluster_that_is_silent_fails_nothing() {
         mode: HoldMode::Fail,
         deadline_seconds: 600,
     };
+    it.policy.stages[1].bake_seconds = 1200;
     let mut hub = hub(it);
     hub.cluster("c3", |it| {
         it.held = Some("harvest".to_owned());
