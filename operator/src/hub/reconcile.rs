@@ -161,7 +161,15 @@ impl Hub {
         for key in &failed {
             memory.view.fleet.revert(key, &unsettled);
         }
-        assign::assignments(&self.writer, &self.caches, &memory.view, &plan, &work).await;
+        assign::assignments(
+            &self.writer,
+            &self.caches,
+            &memory.view,
+            &plan,
+            &work,
+            began,
+        )
+        .await;
         self.transitions(memory, &touched, &failed);
         let said = touched.iter().filter(|key| !failed.contains(*key));
         let said = said.filter_map(|key| Some((key, memory.said.get(key)?)));

@@ -17,17 +17,35 @@ pub(super) const WRITES_MAX: usize = 8;
 /// by then which of them not to try; a rollback that is due meanwhile goes with it.
 const STEP: Duration = Duration::from_secs(WRITE_SECONDS_MAX);
 
+/// For so long a step of many orders begins further ones, at least: what is news meanwhile waits for that.
+const ORDERS_STEP: Duration = Duration::from_secs(1);
+/// So many times as long as it took to prepare them: what is prepared anew each turn is a small part of it then.
+const PREPARED_TIMES: u32 = 4;
+
 /// Carries writes out. Those that were not begun in time are not among the answers, and are looked at again at once.
 pub(super) async fn side_by_side<F: Future>(
     feed: &Feed,
     writes: impl IntoIterator<Item = (ObjectKey, F)>,
 ) -> Vec<F::Output> {
-    within(STEP, feed, writes).await
+    within(STEP, feed, usize::MAX, writes).await
 }
 
+/// Carries orders out, of which there may be as many as clusters; `prepared` is how long the turn took up to here. The
+/// planner still has those that were not begun in time: another turn is all that they need.
+pub(super) async fn orders<F: Future>(
+    feed: &Feed,
+    prepared: Duration,
+    writes: impl IntoIterator<Item = (ObjectKey, F)>,
+) -> Vec<F::Output> {
+    let step = prepared.saturating_mul(PREPARED_TIMES);
+    within(step.clamp(ORDERS_STEP, STEP), feed, 1, writes).await
+}
+
+/// `marks`: so many of those that were not begun are looked at again.
 async fn within<F: Future>(
     step: Duration,
     feed: &Feed,
+    marks: usize,
     writes: impl IntoIterator<Item = (ObjectKey, F)>,
 ) -> Vec<F::Output> {
     let began = Instant::now();
@@ -40,7 +58,7 @@ async fn within<F: Future>(
         .buffer_unordered(WRITES_MAX)
         .collect()
         .await;
-    feed.mark(writes.map(|(key, _)| key));
+    feed.mark(writes.map(|(key, _)| key).take(marks));
     answers
 }
 
@@ -73,7 +91,7 @@ mod tests {
             };
             (key, tokio::time::sleep(Duration::from_millis(100)))
         });
-        let done = within(step, &feed, writes).await.len();
+        let done = within(step, &feed, usize::MAX, writes).await.len();
         let Dirty::Keys(left) = feed.take() else {
             panic!("everything");
         };
