@@ -22,8 +22,8 @@ const PROMOTED_WITHIN: Duration = Duration::from_secs(180);
 /// How much longer an unrelated release may take in a storm.
 const STORM_RATIO_MAX: f64 = 3.0;
 
-const WHY_WAITS: &str = "The hub writes all orders of one plan before it makes the next, so what is applied meanwhile \
-    waits for as long as the big rollout's orders take.";
+const WHY_WAITS: &str = "Orders are written for a second at a time, deployments in turns, so what is applied meanwhile \
+    waits for about that; and everything shares this machine's cores.";
 const WHY_SLOW: &str = "All sessions, the API server and the hub share this machine's cores.";
 
 pub(super) async fn run(rig: &Rig) -> Result<Vec<Row>> {
