@@ -17,6 +17,7 @@
 //! | `explain`, `conditions` | why each cluster is where it is, and the conditions that follow |
 //! | `ledger`, `doubt` | what clusters share, when to doubt one's ears |
 //! | `planner`, `intake`, `hearing`, `answers` | the planner: its plans, what it is told, time, what it can be asked |
+//! | `turns` | in which order assignments are written |
 //! | `plan`, `audit` | the whole fleet planned at once, and books that must balance: what tests compare with |
 
 mod action;
@@ -50,10 +51,11 @@ mod rollout;
 mod stages;
 mod strays;
 mod target;
+mod turns;
 mod types;
 
 pub use action::{ActionKind, ActionRequest, DECIDED_MAX, Decided};
-pub use because::Because;
+pub use because::{Because, SuspectPlace};
 pub use context::Motion;
 pub use decision::Decision;
 pub use doubt::{Doubt, DoubtLimits};
@@ -70,6 +72,7 @@ pub use policy::{
     Offline, OnFailure, Policy, Stage,
 };
 pub use rollout::StageGroup;
+pub use turns::in_turns;
 pub use types::{
     Action, Cluster, ConnectionState, Deployment, Desired, ENTRIES_MAX, Entry, Hearing,
     ModelReport, Observed, Outcome, Passed, Placement, Report, Revision, StagePhase, StageRecord,

@@ -2,12 +2,12 @@
 //!
 //! Owns their making and deleting. Must never decide entries: the planner's are spelled out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
-use rimward_core::fleet::Plan;
+use rimward_core::fleet::{Plan, in_turns};
 use rimward_core::ids::DeploymentKey;
 use rimward_crds::{AssignedModel, ClusterAssignment, ClusterAssignmentSpec, EdgeCluster};
 
@@ -94,36 +94,21 @@ pub(super) async fn assignments(
 
 /// Whose entries differ. They are a set, keyed by namespace and name.
 fn changes(one: &ClusterAssignmentSpec, other: &ClusterAssignmentSpec) -> Vec<(String, String)> {
-    let keyed = |spec: &ClusterAssignmentSpec| -> BTreeMap<(String, String), AssignedModel> {
-        let models = spec.models.iter();
-        let keyed = models.map(|it| ((it.namespace.clone(), it.name.clone()), it.clone()));
-        keyed.collect()
-    };
     let (one, other) = (keyed(one), keyed(other));
-    let names: BTreeSet<_> = one.keys().chain(other.keys()).collect();
-    let differ = |key: &&&(String, String)| one.get(**key) != other.get(**key);
-    names
+    let there = one
         .iter()
-        .filter(differ)
-        .map(|key| (*key).clone())
-        .collect()
+        .filter(|(key, model)| other.get(*key) != Some(model));
+    let gone = other.keys().filter(|key| !one.contains_key(*key));
+    let keys = there.map(|(key, _)| key).chain(gone);
+    let owned = |(namespace, name): &(&str, &str)| ((*namespace).to_owned(), (*name).to_owned());
+    keys.map(owned).collect()
 }
 
-/// In which order assignments are written: deployments take turns, so that one that goes to thousands of clusters keeps
-/// none waiting that goes to a few. Pure: by assignment whose entries change, places in that list out.
-fn in_turns<K: Ord>(changed: &[Vec<K>]) -> Vec<usize> {
-    let mut before: BTreeMap<&K, usize> = BTreeMap::new();
-    let mut ranked: Vec<(usize, usize)> = Vec::new();
-    for (at, keys) in changed.iter().enumerate() {
-        let ranks = keys.iter().map(|key| {
-            let rank = before.entry(key).or_default();
-            *rank += 1;
-            *rank
-        });
-        ranked.push((ranks.min().unwrap_or(usize::MAX), at));
-    }
-    ranked.sort_unstable();
-    ranked.into_iter().map(|(_, at)| at).collect()
+fn keyed(spec: &ClusterAssignmentSpec) -> BTreeMap<(&str, &str), &AssignedModel> {
+    let models = spec.models.iter();
+    models
+        .map(|it| ((it.namespace.as_str(), it.name.as_str()), it))
+        .collect()
 }
 
 fn empty_assignment(cluster: &EdgeCluster) -> ClusterAssignment {
@@ -141,16 +126,32 @@ fn empty_assignment(cluster: &EdgeCluster) -> ClusterAssignment {
 
 #[cfg(test)]
 mod tests {
-    use super::in_turns;
+    use rimward_crds::ClusterAssignmentSpec;
+
+    use super::changes;
+
+    fn spec(models: &[(&str, &str)]) -> ClusterAssignmentSpec {
+        let models: Vec<_> = models
+            .iter()
+            .map(|(name, revision)| {
+                serde_json::json!({
+                    "namespace": "team", "name": name, "revision": revision, "endpointName": name,
+                    "package": {"repository": "r", "digest": format!("sha256:{}", "0".repeat(64))},
+                    "runtime": {}, "health": {}, "maxUnavailable": 1, "action": "Run",
+                    "progressDeadlineSeconds": 600,
+                })
+            })
+            .collect();
+        serde_json::from_value(serde_json::json!({ "models": models })).unwrap()
+    }
 
     #[test]
-    fn a_deployment_that_goes_to_many_clusters_keeps_none_waiting_that_goes_to_a_few() {
-        let mut changed = vec![vec!["everywhere"]; 1000];
-        changed.push(vec!["small"]);
-        changed[500].push("other");
-        let order = in_turns(&changed);
-        assert_eq!(order[..3], [0, 500, 1000]);
-        assert_eq!(order.len(), 1001);
-        assert_eq!(in_turns::<&str>(&[vec![], vec!["a"]]), [1, 0]);
+    fn what_comes_what_goes_and_what_is_another_is_a_change_and_order_is_none() {
+        let stands = spec(&[("a", "1"), ("b", "1"), ("c", "1")]);
+        let same = spec(&[("c", "1"), ("b", "1"), ("a", "1")]);
+        assert_eq!(changes(&same, &stands), []);
+        let next = spec(&[("a", "1"), ("b", "2"), ("d", "1")]);
+        let names: Vec<_> = changes(&next, &stands).into_iter().map(|it| it.1).collect();
+        assert_eq!(names, ["b", "d", "c"]);
     }
 }
