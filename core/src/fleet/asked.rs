@@ -1,4 +1,5 @@
-//! What people asked of a rollout, decided in the order in which they did.
+//! What people asked of a rollout, decided in the order in which they did, but for what this leader cannot judge before
+//! it has listened: that waits, and later things do not wait for it.
 //!
 //! Owns that each action is decided once, and noted with its effect. What each does is `action`'s.
 

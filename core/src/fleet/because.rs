@@ -5,8 +5,20 @@
 
 use thiserror::Error;
 
+use super::policy::AfterUpdate;
 use crate::ids::{DeploymentKey, DeploymentName, RevisionName, StageName};
 use crate::summary::Problem;
+
+/// How a rollout stands to the stage of a suspect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SuspectPlace {
+    /// It is in it, or all stages are released.
+    Present,
+    /// It is past it.
+    Passed,
+    /// A person went on past so many suspects of it.
+    GonePast(u32),
+}
 
 /// Why a cluster is not where the deployment's spec wants it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -34,14 +46,14 @@ pub enum Because {
         deployment: DeploymentName,
     },
     /// It fell silent after the revision may have reached it.
-    #[error("fell silent after it was given revision {revision}; {}", suspect(*after, *stands, deployment))]
+    #[error("fell silent after it was given revision {revision}; {}", suspect(*after, *place, deployment))]
     Suspect {
         /// The revision.
         revision: RevisionName,
         /// What the policy says of such.
-        after: super::AfterUpdate,
-        /// The rollout is in its stage, and nobody went on past such clusters there.
-        stands: bool,
+        after: AfterUpdate,
+        /// How the rollout stands to its stage.
+        place: SuspectPlace,
         /// What a person types.
         deployment: DeploymentName,
     },
@@ -249,16 +261,19 @@ pub enum Because {
     NotResolved,
 }
 
-fn suspect(after: super::AfterUpdate, stands: bool, deployment: &DeploymentName) -> String {
-    let means = match after {
-        super::AfterUpdate::Ignore => return "the policy ignores that".to_owned(),
-        super::AfterUpdate::Wait => "its stage waits for it",
-        super::AfterUpdate::Fail => "it counts as failed",
+fn suspect(after: AfterUpdate, place: SuspectPlace, deployment: &DeploymentName) -> String {
+    let means = match (after, place) {
+        (AfterUpdate::Ignore, _) => return "the policy ignores that".to_owned(),
+        (AfterUpdate::Fail, SuspectPlace::Present | SuspectPlace::Passed) => "it counts as failed",
+        (AfterUpdate::Wait, SuspectPlace::Present) => "its stage waits for it",
+        (AfterUpdate::Wait, SuspectPlace::Passed) => {
+            return "its stage is passed, and no longer waits for it".to_owned();
+        }
+        (AfterUpdate::Wait | AfterUpdate::Fail, SuspectPlace::GonePast(count)) => {
+            return format!("a person went on past {count} such clusters of its stage");
+        }
     };
-    match stands {
-        true => format!("{means}; to go on without it type: kubectl rimward promote {deployment}"),
-        false => "its stage is passed, and no longer waits for it".to_owned(),
-    }
+    format!("{means}; to go on without it type: kubectl rimward promote {deployment}")
 }
 
 fn words(reason: &str, problem: Option<&Problem>) -> String {
@@ -277,7 +292,11 @@ impl Because {
     pub const fn rank(&self) -> u8 {
         match self {
             Self::Failed { .. } => 0,
-            Self::TimedOut { .. } | Self::Suspect { stands: true, .. } => 1,
+            Self::TimedOut { .. }
+            | Self::Suspect {
+                place: SuspectPlace::Present,
+                ..
+            } => 1,
             Self::NothingToRun { .. } | Self::Paused { .. } | Self::Stopped { .. } => 2,
             Self::Doubt { .. } => 3,
             Self::EndpointNameTaken { .. } | Self::AssignmentTooLarge => 4,
@@ -292,7 +311,10 @@ impl Because {
             Self::Silent { .. }
             | Self::NeverJoined
             | Self::NodesAway { .. }
-            | Self::Suspect { stands: false, .. } => 13,
+            | Self::Suspect {
+                place: SuspectPlace::Passed | SuspectPlace::GonePast(_),
+                ..
+            } => 13,
             Self::RolledBack { .. } => 14,
         }
     }

@@ -40,7 +40,7 @@ pub(super) enum Flag {
     Unheard,
     /// Heard within the grace.
     Heard,
-    /// Held or refused: its stage does not wait for it.
+    /// Held or refused, and not silent: its stage does not wait for it.
     KeptBack,
     /// Heard, and not waited for: kept back, or failed within the allowance.
     Excused,

@@ -106,15 +106,17 @@ fn verdict(
         || sight.facts.held.is_some() && context.respects_hold(hold)
         || nodes_held(sight);
     let refused = sight.target.refused.is_some();
-    let kept_back = !settled && (held || refused) && !class.has(Flag::Dark);
+    // A silent one counts as that: nothing can be expected of it, whoever keeps it back.
+    let silent = [Flag::Dark, Flag::Skipped, Flag::Awaited];
+    let silent = silent.into_iter().any(|flag| class.has(flag));
+    let kept_back = !settled && (held || refused) && !silent;
     // What it says of an earlier attempt is over once it is to get another one.
     let today = context.attempted(sight, update);
     class.set(Flag::Condemned, today && sight.condemned(update));
     class.set(Flag::TimedOut, today && sight.timed_out(update));
     class.set(Flag::KeptBack, kept_back);
-    let left_out = class.has(Flag::Skipped) || class.has(Flag::Awaited);
     let expired = context.hold_over && hold == HoldMode::Fail;
-    class.set(Flag::HoldExpired, kept_back && held && expired && !left_out);
+    class.set(Flag::HoldExpired, kept_back && held && expired);
     let dark = class.has(Flag::Dark) && deployment.policy.offline.after_update == AfterUpdate::Fail;
     class.set(
         Flag::Failing,

@@ -2,7 +2,7 @@
 //!
 //! Owns the one place that works a reason out: words, conditions and events are made from it alone.
 
-use super::because::Because;
+use super::because::{Because, SuspectPlace};
 use super::class::Flag;
 use super::classify::{Judged, Want};
 use super::context::{Context, Course, Motion};
@@ -42,7 +42,7 @@ impl Rollout {
             return Some(Because::Suspect {
                 revision: update.clone(),
                 after: self.deployment.policy.offline.after_update,
-                stands: self.stands_for(sight),
+                place: self.suspect_place(sight),
                 deployment: self.key.name.clone(),
             });
         }
@@ -93,13 +93,18 @@ impl Rollout {
         Some(self.not_given(sight, update, judged))
     }
 
-    /// Whether the rollout stands in the cluster's stage, and nobody went on past the suspects there.
-    fn stands_for(&self, sight: &Sight<'_>) -> bool {
-        let released = self.context.released;
-        sight.target.place.is_some_and(|place| {
-            let here = released == usize::MAX || place.saturating_add(1) == released;
-            here && self.context.past(place).suspects == 0
-        })
+    /// How the rollout stands to a suspect's stage.
+    fn suspect_place(&self, sight: &Sight<'_>) -> SuspectPlace {
+        let place = sight.target.place.unwrap_or_default();
+        match self.context.past(place).suspects {
+            0 if place.saturating_add(1) < self.context.released
+                && self.context.released != usize::MAX =>
+            {
+                SuspectPlace::Passed
+            }
+            0 => SuspectPlace::Present,
+            count => SuspectPlace::GonePast(count),
+        }
     }
 
     /// What keeps every cluster where it is.

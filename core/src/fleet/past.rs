@@ -11,27 +11,27 @@ use super::types::{Passed, StageRecord};
 use crate::ids::StageName;
 
 impl Rollout {
-    /// By stage: what a person went on past, by the record.
-    pub(super) fn past(&self, record: &StageRecord) -> Vec<Past> {
-        let past = |group: &Group| {
-            let name = &group.divided.stage.name;
-            let passed = record.passed.iter().find(|passed| &passed.stage == name);
-            passed.map_or(Past::default(), |passed| Past {
-                suspects: passed.suspects,
-                failed: passed.failed,
-            })
-        };
-        if record.passed.is_empty() {
-            return Vec::new();
-        }
-        self.stages.iter().map(past).collect()
-    }
-
-    /// What a person went on past in one stage, by the record as it stands: a new leader's targets are judged by it only
+    /// What a person went on past in a stage, by the record as it stands: a new leader's targets are judged by it only
     /// after the first look.
     pub(super) fn past_at(&self, place: usize) -> Past {
-        let past = self.record(|record| self.past(record)).unwrap_or_default();
-        past.get(place).copied().unwrap_or_default()
+        let name = self.stages.get(place).map(|it| &it.divided.stage.name);
+        let record = self.deployment.standing.stage.iter();
+        let mut passed = record.flat_map(|record| &record.passed);
+        let found = passed.find(|passed| Some(&passed.stage) == name);
+        found.map_or(Past::default(), |passed| Past {
+            suspects: passed.suspects,
+            failed: passed.failed,
+        })
+    }
+
+    /// By stage, what a person went on past; nothing where nobody did.
+    pub(super) fn past(&self, record: &StageRecord) -> Vec<Past> {
+        match record.passed.as_slice() {
+            [] => Vec::new(),
+            _ => (0..self.stages.len())
+                .map(|place| self.past_at(place))
+                .collect(),
+        }
     }
 
     /// Whoever came back, or is done after all, is no longer one of those that a person went on past. That is known

@@ -273,14 +273,7 @@ fn an_action_is_applied_once_wherever_the_hub_dies() {
         hub.turn();
         hub.obey(if fail { &[] } else { &["c0"] });
         hub.turn();
-        let request = ActionRequest {
-            uid: "u".to_owned(),
-            name: "u".to_owned(),
-            created: hub.now,
-            kind,
-            revision: None,
-            attempt: None,
-        };
+        let request = hub.request(kind, None);
         hub.edit(|it| it.actions.push(request));
         // The plan is made, and only what is written first arrives.
         let plan = hub.fleet.plan(hub.now);

@@ -1,6 +1,6 @@
 //! Bakes: time counts that was heard, and no other.
 
-use rimward_core::fleet::{ActionKind, ConnectionState, Members, StagePhase};
+use rimward_core::fleet::{ActionKind, ConnectionState, Deployment, Members, StagePhase};
 use rimward_core::selector::Selector;
 use rimward_core::summary::Phase;
 use rimward_core::time::Timestamp;
@@ -9,11 +9,29 @@ use crate::fixtures::{NOW, all_on, cluster, deployment, fleet_of, one, stage, wi
 use crate::fleet_words::canary_then_rest;
 use crate::hub::Hub;
 
+/// Two clusters without anything, of which the first is the canary and bakes for so long.
+fn empty(bake_seconds: u32) -> Hub {
+    let mut it = canary_then_rest("r1", None);
+    it.policy.stages[0].bake_seconds = bake_seconds;
+    Hub::new(one(it), fleet_of([("c0", cluster()), ("c1", cluster())]))
+}
+
+/// Clusters that all run r1.
+fn on_r1<const N: usize>(it: Deployment, names: [&'static str; N]) -> Hub {
+    let clusters = names.map(|name| (name, with("r1", all_on("r1"))));
+    Hub::new(one(it), fleet_of(clusters))
+}
+
+/// Time goes by in which all are heard.
+fn heard(hub: &mut Hub, seconds: u32) {
+    hub.later(seconds);
+    hub.beat_all(&[]);
+    hub.turn();
+}
+
 #[test]
 fn the_next_stage_waits_until_the_bake_is_over() {
-    let mut it = canary_then_rest("r1", None);
-    it.policy.stages[0].bake_seconds = 60;
-    let mut hub = Hub::new(one(it), fleet_of([("c0", cluster()), ("c1", cluster())]));
+    let mut hub = empty(60);
     hub.turn();
     hub.obey(&[]);
     let baking = hub.turn();
@@ -26,22 +44,16 @@ fn the_next_stage_waits_until_the_bake_is_over() {
     let phase = |hub: &Hub| hub.answer().standing.stage.as_ref().unwrap().phase;
     assert_eq!(phase(&hub), StagePhase::Baking);
     for _ in 0..59 {
-        hub.later(1);
-        hub.beat_all(&[]);
-        hub.turn();
+        heard(&mut hub, 1);
     }
     assert_eq!(hub.told("r1"), ["c0"]);
-    hub.later(1);
-    hub.beat_all(&[]);
-    hub.turn();
+    heard(&mut hub, 1);
     assert_eq!(hub.told("r1"), ["c0", "c1"]);
 }
 
 #[test]
 fn a_bake_counts_only_what_was_heard() {
-    let mut it = canary_then_rest("r1", None);
-    it.policy.stages[0].bake_seconds = 60;
-    let mut hub = Hub::new(one(it), fleet_of([("c0", cluster()), ("c1", cluster())]));
+    let mut hub = empty(60);
     hub.turn();
     hub.obey(&[]);
     hub.turn();
@@ -62,15 +74,11 @@ fn a_bake_counts_only_what_was_heard() {
 
 #[test]
 fn a_cluster_that_is_no_longer_ready_starts_the_bake_again() {
-    let mut it = canary_then_rest("r1", None);
-    it.policy.stages[0].bake_seconds = 60;
-    let mut hub = Hub::new(one(it), fleet_of([("c0", cluster()), ("c1", cluster())]));
+    let mut hub = empty(60);
     hub.turn();
     hub.obey(&[]);
     hub.turn();
-    hub.later(40);
-    hub.beat_all(&[]);
-    hub.turn();
+    heard(&mut hub, 40);
     let mut limping = all_on("r1");
     limping.nodes.ready = 1;
     // So a cluster says that a node of it has the revision and does not serve.
@@ -84,21 +92,15 @@ fn a_cluster_that_is_no_longer_ready_starts_the_bake_again() {
     );
     hub.says("c0", all_on("r1"));
     hub.turn();
-    hub.later(59);
-    hub.beat_all(&[]);
-    hub.turn();
+    heard(&mut hub, 59);
     assert_eq!(hub.told("r1"), ["c0"]);
-    hub.later(1);
-    hub.beat_all(&[]);
-    hub.turn();
+    heard(&mut hub, 1);
     assert_eq!(hub.told("r1"), ["c0", "c1"]);
 }
 
 #[test]
 fn a_hub_that_was_away_has_baked_nothing_and_lost_little() {
-    let mut it = canary_then_rest("r1", None);
-    it.policy.stages[0].bake_seconds = 800;
-    let mut hub = Hub::new(one(it), fleet_of([("c0", cluster()), ("c1", cluster())]));
+    let mut hub = empty(800);
     hub.turn();
     hub.obey(&[]);
     for _ in 0..45 {
@@ -109,9 +111,7 @@ fn a_hub_that_was_away_has_baked_nothing_and_lost_little() {
     hub.later(200_000);
     hub.restart();
     hub.turn();
-    hub.later(30);
-    hub.beat_all(&[]);
-    hub.turn();
+    heard(&mut hub, 30);
     assert_eq!(hub.told("r1"), ["c0"]);
     let baked = hub.answer().standing.stage.as_ref().unwrap().baked_seconds;
     assert!((300..=450).contains(&baked), "{baked}");
@@ -142,8 +142,7 @@ fn a_stage_that_adds_nobody_bakes_on_those_before_it_and_ends() {
         it.policy.stages[1].bake_seconds = 600;
         it.policy.stages[1].allow_empty = true;
         let names = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9"];
-        let clusters = names.map(|name| (name, with("r1", all_on("r1"))));
-        let mut hub = Hub::new(one(it), fleet_of(clusters));
+        let mut hub = on_r1(it, names);
         hub.run(8, 60, &[]);
         assert_eq!(hub.told("r2"), ["c0"], "it bakes");
         hub.run(8, 60, &[]);
@@ -157,7 +156,7 @@ fn a_first_stage_without_anybody_has_nothing_to_bake() {
     it.policy.stages = vec![stage("none", Members::Selector(Selector::Nothing))];
     it.policy.stages[0].bake_seconds = 600;
     it.policy.stages[0].allow_empty = true;
-    let mut hub = Hub::new(one(it), fleet_of([("c0", with("r1", all_on("r1")))]));
+    let mut hub = on_r1(it, ["c0"]);
     hub.run(2, 60, &[]);
     assert_eq!(hub.told("r2"), ["c0"]);
 }
@@ -167,17 +166,12 @@ fn a_first_stage_without_anybody_has_nothing_to_bake() {
 fn a_silence_between_two_plans_is_not_baked() {
     let mut it = canary_then_rest("r2", Some("r1"));
     it.policy.stages[0].bake_seconds = 700;
-    let clusters = ["c0", "c1"].map(|name| (name, with("r1", all_on("r1"))));
-    let mut hub = Hub::new(one(it), fleet_of(clusters));
+    let mut hub = on_r1(it, ["c0", "c1"]);
     hub.turn();
     hub.obey(&[]);
     hub.turn();
-    hub.later(600);
-    hub.beat_all(&[]);
-    hub.turn();
-    hub.later(110);
-    hub.beat_all(&[]);
-    hub.turn();
+    heard(&mut hub, 600);
+    heard(&mut hub, 110);
     assert_eq!(hub.told("r2"), ["c0"], "600 s of those nobody heard");
     hub.run(7, 100, &[]);
     assert_eq!(hub.told("r2"), ["c0", "c1"]);
@@ -189,8 +183,7 @@ fn one_that_comes_late_lets_the_bake_rest_and_loses_nothing_of_it() {
     let mut it = canary_then_rest("r2", Some("r1"));
     it.policy.stages[0].members = Members::Count(2);
     it.policy.stages[0].bake_seconds = 800;
-    let clusters = ["c0", "c1", "c2"].map(|name| (name, with("r1", all_on("r1"))));
-    let mut hub = Hub::new(one(it), fleet_of(clusters));
+    let mut hub = on_r1(it, ["c0", "c1", "c2"]);
     for away in ["c1", "c2"] {
         hub.cluster(away, |it| it.connection = ConnectionState::Silent);
     }
@@ -222,8 +215,7 @@ fn a_stage_that_adds_nobody_says_that_nobody_is_heard_before_it() {
         stage("all", Members::Percent(100)),
     ];
     it.policy.stages[1].bake_seconds = 60;
-    let clusters = ["c0", "c1", "c2"].map(|name| (name, with("r1", all_on("r1"))));
-    let mut hub = Hub::new(one(it), fleet_of(clusters));
+    let mut hub = on_r1(it, ["c0", "c1", "c2"]);
     hub.turn();
     hub.run(8, 60, &["c0"]);
     let promote = ActionKind::Promote { stage: None };

@@ -140,14 +140,7 @@ fn a_new_leader_decides_a_promote_once_it_has_listened() {
     pass(&mut hub, 8, &["c0"]);
     assert!(matches!(hub.why("c0"), Some(Because::Suspect { .. })));
     hub.restart();
-    let request = rimward_core::fleet::ActionRequest {
-        uid: "u".to_owned(),
-        name: "u".to_owned(),
-        created: hub.now,
-        kind: PROMOTE,
-        revision: None,
-        attempt: None,
-    };
+    let request = hub.request(PROMOTE, None);
     // In the last stage, where nothing is proven: only the suspect makes sense of it.
     hub.edit(|it| {
         it.policy.stages.truncate(1);
@@ -170,14 +163,7 @@ fn a_promote_past_a_doubt_is_decided_by_a_leader_that_doubts_too() {
     pass(&mut hub, 6, &silent);
     assert!(hub.fleet.doubt().is_some());
     hub.restart();
-    let request = rimward_core::fleet::ActionRequest {
-        uid: "u".to_owned(),
-        name: "u".to_owned(),
-        created: hub.now,
-        kind: PROMOTE,
-        revision: None,
-        attempt: None,
-    };
+    let request = hub.request(PROMOTE, None);
     hub.edit(|it| it.actions.push(request));
     hub.turn();
     assert!(hub.answer().standing.decided.is_empty(), "not yet");

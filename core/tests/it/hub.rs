@@ -160,21 +160,27 @@ impl Hub {
             .collect()
     }
 
+    /// What a person asks for now.
+    pub(crate) fn request(&self, kind: ActionKind, revision: Option<&str>) -> ActionRequest {
+        let uid = format!("u{}", self.now.0);
+        ActionRequest {
+            name: uid.clone(),
+            uid,
+            created: self.now,
+            kind,
+            revision: revision.map(crate::fixtures::rev),
+            attempt: None,
+        }
+    }
+
     /// A person asks for something; gives what became of it.
     pub(crate) fn ask(&mut self, kind: ActionKind) -> (bool, String) {
         self.ask_of(kind, None)
     }
 
     pub(crate) fn ask_of(&mut self, kind: ActionKind, revision: Option<&str>) -> (bool, String) {
-        let uid = format!("u{}", self.now.0);
-        let request = ActionRequest {
-            uid: uid.clone(),
-            name: uid.clone(),
-            created: self.now,
-            kind,
-            revision: revision.map(crate::fixtures::rev),
-            attempt: None,
-        };
+        let request = self.request(kind, revision);
+        let uid = request.uid.clone();
         self.edit(|it| it.actions.push(request));
         self.turn();
         let standing = &self.desired.deployments[&key("digits")].standing;

@@ -2,7 +2,7 @@
 
 use rimward_core::fleet::{
     ActionKind, AfterUpdate, Amount, Because, ConnectionState, Hold, HoldMode, Members, Outcome,
-    StagePhase,
+    StagePhase, SuspectPlace,
 };
 
 use crate::fixtures::{key, rejecting, rev};
@@ -10,6 +10,10 @@ use crate::hub::Hub;
 use crate::silence_words::{canary, hub, pass, timed_out};
 
 const PROMOTE: ActionKind = ActionKind::Promote { stage: None };
+const FAILS_SOON: Hold = Hold {
+    mode: HoldMode::Fail,
+    deadline_seconds: 600,
+};
 
 fn phase(hub: &Hub) -> StagePhase {
     hub.answer().standing.stage.as_ref().unwrap().phase
@@ -81,7 +85,8 @@ fn a_suspect_of_a_passed_stage_is_not_what_the_rollout_waits_for() {
     );
     assert!(hub.ask(PROMOTE).0);
     let why = hub.why("c0").unwrap();
-    assert!(matches!(why, Because::Suspect { stands: false, .. }));
+    let place = SuspectPlace::GonePast(1);
+    assert!(matches!(why, Because::Suspect { place: it, .. } if it == place));
     assert!(!why.to_string().contains("promote"), "{why}");
     let waits = hub.answer().waiting_for().unwrap();
     assert!(!waits.contains("cluster c0"), "{waits}");
@@ -92,10 +97,7 @@ fn one_cluster_is_one_failure_for_however_many_reasons() {
     let stopped = |change: &dyn Fn(&mut Hub)| {
         let mut it = canary(true);
         it.policy.offline.after_update = AfterUpdate::Fail;
-        it.policy.hold = Hold {
-            mode: HoldMode::Fail,
-            deadline_seconds: 600,
-        };
+        it.policy.hold = FAILS_SOON;
         it.policy.stages[0].max_failures = 1;
         it.policy.stages[0].max_unavailable = None;
         it.policy.stages[0].members = Members::Percent(100);
@@ -132,10 +134,7 @@ fn one_cluster_is_one_failure_for_however_many_reasons() {
 #[test]
 fn a_held_cluster_that_is_silent_fails_nothing() {
     let mut it = canary(true);
-    it.policy.hold = Hold {
-        mode: HoldMode::Fail,
-        deadline_seconds: 600,
-    };
+    it.policy.hold = FAILS_SOON;
     it.policy.stages[1].bake_seconds = 1200;
     let mut hub = hub(it);
     hub.cluster("c3", |it| {
@@ -234,6 +233,30 @@ fn every_share_of_proofs_leaves_out_who_is_held() {
     assert_eq!(hub.answer().standing.current, Some(rev("r2")));
 }
 
+/// It is left out once: twice would ask for one proof less.
+#[test]
+fn who_is_held_and_silent_is_left_out_of_a_share_once() {
+    let mut it = canary(true);
+    it.policy.stages[1].min_proven = Some(Amount::Percent(100));
+    it.policy.stages[1].max_unavailable = None;
+    let mut hub = hub(it);
+    hub.cluster("c3", |it| {
+        it.held = Some("harvest".to_owned());
+        it.connection = ConnectionState::Silent;
+    });
+    hub.turn();
+    for _ in 0..5 {
+        hub.later(60);
+        hub.beat_all(&["c3"]);
+        hub.obey(&["c3", "c5"]);
+        hub.turn();
+    }
+    assert_eq!(hub.told("r2").len(), 9);
+    assert_eq!(hub.answer().standing.current, Some(rev("r1")), "c5 has not");
+    pass(&mut hub, 2, &["c3"]);
+    assert_eq!(hub.answer().standing.current, Some(rev("r2")));
+}
+
 #[test]
 fn a_floor_of_so_many_clusters_is_one_however_few_are_heard() {
     let mut it = canary(true);
@@ -282,10 +305,7 @@ fn a_new_leader_does_not_stop_over_what_was_gone_past() {
 #[test]
 fn a_leader_that_stood_by_keeps_what_was_gone_past_though_a_hold_is_over() {
     let mut it = canary(true);
-    it.policy.hold = Hold {
-        mode: HoldMode::Fail,
-        deadline_seconds: 600,
-    };
+    it.policy.hold = FAILS_SOON;
     let mut hub = hub(it);
     hub.cluster("c0", |it| it.held = Some("harvest".to_owned()));
     pass(&mut hub, 15, &[]);
