@@ -31,17 +31,7 @@ pub(crate) async fn add_cluster(
     ensure!(refused.contains("give --server URL"), "{refused}");
     ensure!(!out.exists());
 
-    let server = hub.server();
-    let more = [
-        "--out",
-        &file,
-        "--server",
-        &server,
-        "--labels",
-        "tier=canary",
-    ];
-    let cli = Line::new(&binary("kubectl-rimward")?);
-    let said = cli.args([&arguments[..], &more[..]].concat()).run().await?;
+    let said = cluster_add(name, hub, &out)?.run().await?;
     let account = account_of(&out)?;
     let token = std::fs::read_to_string(&account)?;
     let token = token.split("token: ").nth(1).context("a token")?;
@@ -53,6 +43,18 @@ pub(crate) async fn add_cluster(
             .await?;
     }
     Kubectl::new(&account)
+}
+
+/// `kubectl rimward cluster add`, with all that it needs.
+pub(crate) fn cluster_add(name: &str, hub: &ControlPlane, out: &Path) -> Result<Line> {
+    let (kubeconfig, server) = (hub.kubeconfig().display().to_string(), hub.server());
+    let out = out.display().to_string();
+    let (from, to) = (["--kubeconfig", &kubeconfig], ["--out", &out]);
+    let cli = Line::new(&binary("kubectl-rimward")?).args(["cluster", "add", name]);
+    Ok(cli
+        .args(from)
+        .args(to)
+        .args(["--server", &server, "--labels", "tier=canary"]))
 }
 
 /// Takes the hub's kubeconfig out of the file for the edge, as a pod gets it from the Secret.

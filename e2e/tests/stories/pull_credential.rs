@@ -4,12 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rimward_e2e::command::Line;
 use rimward_e2e::control_plane::Options;
-use rimward_e2e::rimward::{Operator, binary};
+use rimward_e2e::rimward::Operator;
 use rimward_e2e::{ControlPlane, Fleet, Kubectl, Seen, Story, story, wait_for};
 
-use crate::edge_world::{account_of, add_cluster, apply_assignment, model};
+use crate::edge_world::{account_of, add_cluster, apply_assignment, cluster_add, model};
 
 const WITHIN: Duration = Duration::from_secs(60);
 /// Where heartbeats, and the accounts of clusters, are on the hub.
@@ -72,24 +71,7 @@ fn an_account_that_ends_is_replaced_under_the_running_session() {
 
 /// A new account for the cluster that is there: its kubeconfig.
 async fn renewed(hub: &ControlPlane, out: &Path) -> Result<std::path::PathBuf> {
-    let (kubeconfig, server) = (hub.kubeconfig().display().to_string(), hub.server());
-    let file = out.display().to_string();
-    let line = Line::new(&binary("kubectl-rimward")?);
-    line.args([
-        "cluster",
-        "add",
-        "west",
-        "--kubeconfig",
-        &kubeconfig,
-        "--out",
-        &file,
-        "--server",
-        &server,
-        "--labels",
-        "tier=canary",
-    ])
-    .run()
-    .await?;
+    cluster_add("west", hub, out)?.run().await?;
     account_of(out)
 }
 
