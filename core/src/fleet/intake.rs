@@ -129,18 +129,18 @@ impl Fleet {
             return;
         };
         let selector = &rollout.deployment.placement.clusters;
-        let mut fresh = BTreeMap::new();
+        let mut fresh = Vec::new();
         for (name, ledger, kept) in side_by_side(self.ledgers.iter(), rollout.targets.iter_mut()) {
             let matches = selector.matches(&ledger.labels);
             match kept {
                 Some(kept) => kept.target.matches = matches,
                 None if matches => {
-                    fresh.insert(name.clone(), Kept::matching());
+                    fresh.push((name.clone(), Kept::matching()));
                 }
                 None => {}
             }
         }
-        rollout.targets.append(&mut fresh);
+        rollout.targets.extend(fresh);
         rollout.redivide = true;
     }
 
@@ -151,7 +151,7 @@ impl Fleet {
             let name = rollout.deployment.endpoint_name.clone();
             self.unname(key, &name);
             let mut targets = rollout.targets;
-            for kept in targets.values_mut() {
+            for (_, kept) in &mut targets {
                 kept.target.matches = false;
                 kept.target.place = None;
             }
@@ -197,10 +197,10 @@ impl Fleet {
             self.hear(name, connection);
         }
         let models = report.map(|report| report.models).unwrap_or_default();
-        let told = merged(entries, models);
         let mut gone: Vec<DeploymentKey> = Vec::new();
         if let Some(ledger) = self.ledgers.get(name).filter(|_| known) {
-            let there = |key: &&DeploymentKey| told.binary_search_by(|it| it.0.cmp(key)).is_err();
+            let there =
+                |key: &&DeploymentKey| !entries.contains_key(*key) && !models.contains_key(*key);
             gone.extend(ledger.claims.keys().filter(there).cloned());
             let untold = ledger.untold.iter().filter(there);
             gone.extend(
@@ -209,12 +209,12 @@ impl Fleet {
                     .cloned(),
             );
         }
-        let all = told.into_iter();
-        let gone = gone.into_iter().map(|key| (key, None, None));
-        self.set_targets(name, all.chain(gone), before);
+        let matched = self.set_targets(name, merged(entries, models), before, relabelled);
         if relabelled {
-            self.match_cluster(name);
+            self.match_cluster(name, &matched);
         }
+        let gone = gone.into_iter().map(|key| (key, None, None));
+        self.set_targets(name, gone, before, false);
         if turned {
             let keys: Vec<_> = self.targets_of(name);
             for key in keys {
@@ -231,18 +231,15 @@ impl Fleet {
             .collect()
     }
 
-    /// Notes for every deployment whether its placement takes the cluster.
-    pub(super) fn match_cluster(&mut self, name: &ClusterName) {
+    /// Notes for every deployment but those that `matched` (sorted) has whether its placement takes the cluster.
+    fn match_cluster(&mut self, name: &ClusterName, matched: &[DeploymentKey]) {
         let Some(ledger) = self.ledgers.get(name) else {
             return;
         };
         let mut touched = Vec::new();
-        for (key, rollout) in &mut self.rollouts {
-            let matches = rollout
-                .deployment
-                .placement
-                .clusters
-                .matches(&ledger.labels);
+        let others = |key: &DeploymentKey| matched.binary_search(key).is_err();
+        for (key, rollout) in self.rollouts.iter_mut().filter(|(key, _)| others(key)) {
+            let matches = rollout.takes(ledger);
             let kept = rollout.targets.get_mut(name);
             match kept {
                 Some(kept) => kept.target.matches = matches,
@@ -259,40 +256,66 @@ impl Fleet {
         }
     }
 
-    /// Takes in a cluster's entries and what is said of them.
+    /// Takes in a cluster's entries and what is said of them. `relabelled`: placements look at it anew, and
+    /// those that did are given, in their order.
     fn set_targets(
         &mut self,
         name: &ClusterName,
-        told: impl Iterator<Item = (DeploymentKey, Option<Entry>, Option<ModelReport>)>,
+        told: impl Iterator<Item = Told>,
         reported_before: Option<u64>,
-    ) {
+        relabelled: bool,
+    ) -> Vec<DeploymentKey> {
+        let mut matched = Vec::new();
         let Some(ledger) = self.ledgers.get_mut(name) else {
-            return;
+            return matched;
         };
         let mut news = Vec::new();
         for (key, mut entry, mut report) in told {
             // The key as it is kept already: of one name in ten thousand assignments, one stands in memory.
-            let (key, deployment, targets, shared) = match self.rollouts.get_mut(&key) {
+            let (key, targets, shared, bytes, matches) = match self.rollouts.get_mut(&key) {
                 Some(it) => {
-                    let deployment = Some(&it.deployment);
-                    (it.key.clone(), deployment, &mut it.targets, &mut it.shared)
+                    let entry = entry.as_ref();
+                    let bytes = entry.map(|entry| entry_bytes(&it.deployment, &entry.revision));
+                    let matches = relabelled.then(|| it.takes(ledger));
+                    it.redivide |= relabelled;
+                    (
+                        it.key.clone(),
+                        &mut it.targets,
+                        &mut it.shared,
+                        bytes,
+                        matches,
+                    )
                 }
                 None => {
                     let strays = self.strays.entry(key);
                     let (key, it) = (strays.key().clone(), strays.or_default());
-                    (key, None, &mut it.targets, &mut it.shared)
+                    let bytes = entry.as_ref().map(|_| ENTRY_BYTES_UNKNOWN);
+                    (key, &mut it.targets, &mut it.shared, bytes, None)
                 }
             };
             shared.share(entry.as_mut(), report.as_mut());
-            let target = &mut targets.entry(name.clone()).or_default().target;
-            let bytes = entry.as_ref().map(|entry| match deployment {
-                Some(deployment) => entry_bytes(deployment, &entry.revision),
-                None => ENTRY_BYTES_UNKNOWN,
-            });
+            // At a start clusters come by name, and each is the last: then nothing is searched.
+            let is_last = targets.last().is_none_or(|(last, _)| last < name);
+            let mut fresh = is_last.then(Box::<Kept>::default);
+            let kept = match &mut fresh {
+                Some(fresh) => fresh,
+                None => targets.entry(name.clone()).or_default(),
+            };
+            let target = &mut kept.target;
             let new = target.take_in(&key, entry, report, ledger, reported_before, bytes);
+            target.matches = matches.unwrap_or(target.matches);
+            if let Some(fresh) = fresh {
+                targets.extend([(name.clone(), fresh)]);
+            }
+            if matches.is_some() {
+                matched.push(key.clone());
+            }
             news.extend(new.map(|news| (key, news)));
         }
         let tight = ledger.is_tight();
+        for key in &matched {
+            self.touch_all(key);
+        }
         for (key, News { names, reordered }) in news {
             for endpoint in names.into_iter().flatten() {
                 self.contend(&key, &endpoint, name);
@@ -304,6 +327,7 @@ impl Fleet {
             }
             self.touch(&key, name);
         }
+        matched
     }
 
     /// Takes in that an EdgeCluster is gone.
@@ -332,20 +356,26 @@ impl Fleet {
     }
 }
 
+/// What stands of a deployment in a cluster's assignment, and what is said of it there.
+type Told = (DeploymentKey, Option<Entry>, Option<ModelReport>);
+
 /// What stands and what is said of each deployment, in the order of keys.
 fn merged(
     entries: BTreeMap<DeploymentKey, Entry>,
     models: BTreeMap<DeploymentKey, ModelReport>,
-) -> Vec<(DeploymentKey, Option<Entry>, Option<ModelReport>)> {
-    let mut all = Vec::with_capacity(entries.len().max(models.len()));
+) -> impl Iterator<Item = Told> {
+    let mut entries = entries.into_iter().peekable();
     let mut models = models.into_iter().peekable();
-    for (key, entry) in entries {
-        while let Some((other, report)) = models.next_if(|(other, _)| *other < key) {
-            all.push((other, None, Some(report)));
+    std::iter::from_fn(move || {
+        let only_said = match (entries.peek(), models.peek()) {
+            (Some((stands, _)), Some((said, _))) => said < stands,
+            (stands, _) => stands.is_none(),
+        };
+        if only_said {
+            return models.next().map(|(key, report)| (key, None, Some(report)));
         }
-        let report = models.next_if(|(other, _)| *other == key);
-        all.push((key, Some(entry), report.map(|(_, report)| report)));
-    }
-    all.extend(models.map(|(key, report)| (key, None, Some(report))));
-    all
+        let (key, entry) = entries.next()?;
+        let report = models.next_if(|(said, _)| *said == key);
+        Some((key, Some(entry), report.map(|(_, report)| report)))
+    })
 }

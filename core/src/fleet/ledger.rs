@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use litemap::LiteMap;
+
 use super::policy::Amount;
 use super::target::{Facts, Refused};
 use super::types::{ConnectionState, ENTRIES_MAX, Entry};
@@ -37,7 +39,7 @@ pub(super) struct Ledger {
     pub(super) held: Option<String>,
     pub(super) generation: u64,
     pub(super) reported: Option<u64>,
-    pub(super) claims: BTreeMap<DeploymentKey, Claim>,
+    pub(super) claims: LiteMap<DeploymentKey, Claim>,
     /// What the claims take together.
     bytes: u64,
     /// Deployments whose order is not what stands on the hub.
@@ -55,7 +57,7 @@ impl Ledger {
             held: None,
             generation: 0,
             reported: None,
-            claims: BTreeMap::new(),
+            claims: LiteMap::new(),
             bytes: 0,
             untold: BTreeSet::new(),
             refused: BTreeSet::new(),

@@ -34,14 +34,15 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
 #[must_use]
 pub fn fleet(desired: &Desired, observed: &Observed) -> Fleet {
     let mut fleet = Fleet::default();
-    for (name, cluster) in &observed.clusters {
-        fleet.set_cluster(name, cluster.clone());
-    }
+    // Deployments first: what clusters have and say is then placed once.
     for key in &desired.unreadable {
         fleet.remove_deployment(key, true);
     }
     for (key, deployment) in &desired.deployments {
         fleet.set_deployment(key, deployment.clone());
+    }
+    for (name, cluster) in &observed.clusters {
+        fleet.set_cluster(name, cluster.clone());
     }
     fleet
 }

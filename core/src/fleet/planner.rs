@@ -136,13 +136,14 @@ impl Fleet {
     }
 
     pub(super) fn touch(&mut self, key: &DeploymentKey, cluster: &ClusterName) {
+        if !self.planned {
+            return;
+        }
         match self.touched.get_mut(key) {
             Some(Reach::All) => {}
             Some(Reach::Targets(targets)) => {
                 targets.insert(cluster.clone());
             }
-            // The first plan looks at everything.
-            None if !self.planned => self.touch_all(key),
             None => {
                 let targets = BTreeSet::from([cluster.clone()]);
                 self.touched.insert(key.clone(), Reach::Targets(targets));
@@ -151,6 +152,10 @@ impl Fleet {
     }
 
     pub(super) fn touch_all(&mut self, key: &DeploymentKey) {
+        // The first plan looks at everything.
+        if !self.planned {
+            return;
+        }
         match self.touched.get_mut(key) {
             Some(reach) => *reach = Reach::All,
             None => {
@@ -175,7 +180,9 @@ impl Fleet {
     /// Plans what was touched. `now` is the leader's monotonic time.
     pub fn plan(&mut self, now: Timestamp) -> Plan {
         self.pass_time(now);
-        self.planned = true;
+        if !std::mem::replace(&mut self.planned, true) {
+            self.resync();
+        }
         let mut plan = Plan::default();
         let mut planned: BTreeSet<DeploymentKey> = BTreeSet::new();
         for _ in 0..ROUNDS_MAX {
@@ -233,6 +240,9 @@ impl Fleet {
         endpoint: &EndpointName,
         name: &ClusterName,
     ) {
+        if !self.planned {
+            return;
+        }
         let wanting = self.names.get(endpoint).into_iter().flatten();
         let others: Vec<_> = wanting.filter(|other| *other != key).cloned().collect();
         for other in others {

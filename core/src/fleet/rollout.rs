@@ -5,13 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use litemap::LiteMap;
+
 use super::advance::At;
 use super::because::Because;
 use super::class::{Flag, Tally};
 use super::classify::{Judged, Want, classify};
 use super::context::{Context, Course};
 use super::gate::GateWait;
-use super::ledger::{Ledgers, side_by_side};
+use super::ledger::{Ledger, Ledgers, side_by_side};
 use super::outcome::{OutcomeChange, Transition};
 use super::policy::{AfterUpdate, Members};
 use super::queue::{Cost, Queue, Seat, cost};
@@ -62,8 +64,8 @@ pub(super) struct Clock {
     pub(super) wake_at: Option<Timestamp>,
 }
 
-/// Targets by cluster. Boxed: a tree's nodes are half empty, and are moved about.
-pub(super) type Targets = BTreeMap<ClusterName, Box<Kept>>;
+/// Targets by cluster, as one sorted list. Boxed, since the list is moved when a cluster joins.
+pub(super) type Targets = LiteMap<ClusterName, Box<Kept>>;
 
 /// A target with what it counts as now.
 #[derive(Debug, Default)]
@@ -147,7 +149,7 @@ impl Rollout {
         Self {
             key,
             deployment,
-            targets: BTreeMap::new(),
+            targets: Targets::new(),
             shared: Shared::default(),
             stages: Vec::new(),
             outside: Tally::default(),
@@ -169,6 +171,12 @@ impl Rollout {
 
     pub(super) fn grace_seconds(&self) -> u32 {
         self.deployment.policy.offline.grace_seconds
+    }
+
+    /// The placement's selector takes the cluster.
+    pub(super) fn takes(&self, ledger: &Ledger) -> bool {
+        let selector = &self.deployment.placement.clusters;
+        selector.matches(&ledger.labels)
     }
 
     /// The counts of all members.
@@ -302,19 +310,20 @@ impl Rollout {
 
     /// Judges one target anew.
     pub(super) fn judge(&mut self, name: &ClusterName, ledgers: &Ledgers, now: Timestamp) {
-        let Some((name, mut kept)) = self.targets.remove_entry(name) else {
-            return;
-        };
-        self.unnote(&name, &mut kept);
-        // A target that has nothing and is not meant to have anything is none.
-        let empty = !kept.target.matches
-            && kept.target.order.is_none()
-            && kept.target.told.is_none()
-            && kept.target.report.is_none();
-        if let (Some(ledger), false) = (ledgers.get(&name), empty) {
-            self.note(&name, &mut kept, ledger.facts(self.grace_seconds(), now));
-            self.targets.insert(name, kept);
+        let mut targets = std::mem::take(&mut self.targets);
+        if let Some(kept) = targets.get_mut(name) {
+            self.unnote(name, kept);
+            match ledgers.get_key_value(name) {
+                // The name as it is kept already: most stand in memory once.
+                Some((name, ledger)) if !kept.target.is_empty() => {
+                    self.note(name, kept, ledger.facts(self.grace_seconds(), now));
+                }
+                _ => {
+                    targets.remove(name);
+                }
+            }
         }
+        self.targets = targets;
     }
 
     /// Drops a target whose cluster is gone.

@@ -30,7 +30,8 @@ impl Strays {
         if self.unreadable {
             return;
         }
-        self.targets.retain(|name, kept| {
+        let mut targets = std::mem::take(&mut self.targets).into_tuple_vec();
+        targets.retain_mut(|(name, kept)| {
             let target = &mut kept.target;
             let Some(ledger) = ledgers.get_mut(name) else {
                 return false;
@@ -69,5 +70,6 @@ impl Strays {
             touched.clusters.insert(name.clone());
             true
         });
+        self.targets = targets.into_iter().collect();
     }
 }

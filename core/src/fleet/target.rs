@@ -75,6 +75,11 @@ pub(super) struct News {
 }
 
 impl Target {
+    /// It has nothing and is not meant to have anything: none at all.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.matches && self.order.is_none() && self.told.is_none() && self.report.is_none()
+    }
+
     /// Takes in what stands on the hub and what is said of it, against what the planner believes. `bytes` is the size
     /// of the entry. None: nothing is new.
     pub(super) fn take_in(

@@ -207,11 +207,12 @@ impl Hub {
                 .extend(view.clusters.keys().map(ToString::to_string));
             self.resolver.saw_all(self.caches.all().valid());
         }
-        for name in &work.clusters {
-            view.look_at_cluster(&self.caches, name, at);
-        }
+        // Deployments first: what clusters have and say of them is then placed once.
         for named in &work.deployments {
             view.look_at_deployment(&self.caches, named);
+        }
+        for name in &work.clusters {
+            view.look_at_cluster(&self.caches, name, at);
         }
         for named in &work.models {
             let model = self.caches.get(&key(Kind::Model, named));
