@@ -86,6 +86,17 @@ impl<K: Resource> Cache<K> {
         changed
     }
 
+    /// Whether by an event people ask for something else than before: its object's generation is another one.
+    pub(crate) fn is_asked(&self, event: &Event<DeserializeGuard<K>>) -> bool {
+        let Event::Apply(object) = event else {
+            return false;
+        };
+        let inner = self.lock();
+        let known = inner.objects.get(&ObjectKey::of(self.kind, object));
+        self.kind.is_of_people()
+            && known.is_none_or(|it| it.meta().generation != object.meta().generation)
+    }
+
     /// Takes an object of the watch.
     fn seen(&self, inner: &mut Inner<K>, object: DeserializeGuard<K>) -> Option<ObjectKey> {
         let key = ObjectKey::of(self.kind, &object);
@@ -297,6 +308,24 @@ mod tests {
         });
         let stands: Vec<_> = stands.collect();
         format!("{} changed; {}", changed.join(" "), stands.join(" "))
+    }
+
+    #[test]
+    fn another_generation_of_what_people_write_is_asked_for_and_nothing_else_is() {
+        let object = |generation, version| {
+            let mut object = lease("a", "a", version);
+            object.0.as_mut().unwrap().metadata.generation = Some(generation);
+            Apply(object)
+        };
+        let cache = Cache::new(Kind::ModelDeployment);
+        for (generation, version, asked) in [(1, 1, true), (1, 2, false), (2, 3, true)] {
+            let event = object(generation, version);
+            assert_eq!(cache.is_asked(&event), asked, "version {version}");
+            cache.apply(event);
+        }
+        assert!(!cache.is_asked(&Delete(lease("a", "a", 4))));
+        let own = Cache::new(Kind::ClusterAssignment);
+        assert!(!own.is_asked(&object(1, 1)));
     }
 
     #[test]

@@ -38,6 +38,25 @@ pub(crate) enum Kind {
     Event,
 }
 
+impl Kind {
+    /// People write it to say what they want.
+    pub(crate) fn is_of_people(self) -> bool {
+        match self {
+            Self::EdgeCluster
+            | Self::Model
+            | Self::ModelDeployment
+            | Self::RolloutPolicy
+            | Self::RolloutAction => true,
+            Self::ModelRevision
+            | Self::ClusterAssignment
+            | Self::Secret
+            | Self::EdgeNode
+            | Self::Lease
+            | Self::Event => false,
+        }
+    }
+}
+
 /// What kind of failure something was. The same words stand in logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum Category {

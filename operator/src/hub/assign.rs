@@ -16,7 +16,7 @@ use super::entries::{self, Content};
 use super::index::{Work, key};
 use super::observe::Caches;
 use super::reconcile::assignment_key;
-use super::steps::{delete, orders, side_by_side};
+use super::steps::{delete, fleet_wide, orders};
 use super::view::View;
 use crate::metrics::Kind;
 use crate::objects::ObjectKey;
@@ -88,7 +88,7 @@ pub(super) async fn assignments(
         let key = ObjectKey::of(Kind::ClusterAssignment, assignment);
         (key, writer.create(Kind::ClusterAssignment, assignment))
     });
-    let _: Vec<Outcome> = side_by_side(&caches.feed, creates).await;
+    let _: Vec<Outcome> = fleet_wide(&caches.feed, began.elapsed(), creates).await;
     delete(writer, &caches.feed, &orphans).await;
 }
 

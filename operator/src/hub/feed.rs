@@ -4,6 +4,7 @@
 //! "everything". Must never hold an object.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -27,6 +28,8 @@ pub(crate) enum Dirty {
 pub(crate) struct Feed {
     dirty: Mutex<Dirty>,
     changed: Notify,
+    /// Of what changed, something is what people ask for.
+    asked: AtomicBool,
 }
 
 impl Default for Feed {
@@ -35,6 +38,7 @@ impl Default for Feed {
         Self {
             dirty: Mutex::new(Dirty::Everything),
             changed: Notify::new(),
+            asked: AtomicBool::new(false),
         }
     }
 }
@@ -57,6 +61,17 @@ impl Feed {
         self.changed.notify_one();
     }
 
+    /// Notes objects by which people ask for something else than before: no long step keeps these waiting.
+    pub(crate) fn mark_asked(&self, keys: impl IntoIterator<Item = ObjectKey>) {
+        self.mark(keys);
+        self.asked.store(true, Ordering::Release);
+    }
+
+    /// Whether people asked for something since the feed was last taken.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
     /// A new leader knows nothing.
     pub(crate) fn mark_everything(&self) {
         *self.dirty.lock().unwrap_or_else(PoisonError::into_inner) = Dirty::Everything;
@@ -65,6 +80,7 @@ impl Feed {
 
     /// Takes what changed since this was last asked.
     pub(crate) fn take(&self) -> Dirty {
+        self.asked.store(false, Ordering::Release);
         let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *dirty, Dirty::Keys(BTreeSet::new()))
     }
@@ -104,6 +120,19 @@ mod tests {
         assert_eq!(feed.changed().now_or_never(), None);
         assert_eq!(feed.take(), Dirty::Keys([key(1), key(2)].into()));
         assert_eq!(feed.take(), Dirty::Keys([].into()));
+    }
+
+    #[test]
+    fn what_people_ask_for_is_known_until_it_is_taken() {
+        let feed = Feed::default();
+        feed.take();
+        feed.mark([key(1)]);
+        assert!(!feed.is_asked());
+        feed.mark_asked([key(2)]);
+        feed.mark([key(3)]);
+        assert!(feed.is_asked());
+        assert_eq!(feed.take(), Dirty::Keys([key(1), key(2), key(3)].into()));
+        assert!(!feed.is_asked());
     }
 
     #[test]

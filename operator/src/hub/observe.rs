@@ -298,7 +298,13 @@ impl Watches<'_> {
         let api = Api::all(self.client.clone());
         self.follow(K::KIND, api, move |event: Option<Event<_>>| {
             if let Some(event) = event {
-                feed.mark(kept.apply(event));
+                let asked = kept.is_asked(&event);
+                let changed = kept.apply(event);
+                if asked {
+                    feed.mark_asked(changed);
+                } else {
+                    feed.mark(changed);
+                }
             }
             None
         });

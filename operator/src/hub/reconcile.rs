@@ -289,6 +289,7 @@ impl Hub {
 
     /// Step 5, second half.
     async fn statuses(&mut self, memory: &Memory, work: &Work) {
+        let began = Instant::now();
         let mut changes = Statuses::default();
         let seen = others::Seen {
             caches: &self.caches,
@@ -297,10 +298,16 @@ impl Hub {
             push: &self.push,
         };
         others::statuses(&seen, work, &mut self.reporter, &mut changes);
-        let (told, _) = changes
-            .write(&self.writer, &self.caches.feed, &self.events)
+        let written = changes
+            .write(
+                &self.writer,
+                &self.caches.feed,
+                &self.events,
+                began.elapsed(),
+                self.reporter.left.as_ref(),
+            )
             .await;
-        self.reporter.note(told);
+        self.reporter.note(written);
     }
 
     /// Step 6. Only what nothing names, on the hub as it is seen or as it was just planned; and nothing at all while

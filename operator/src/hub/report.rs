@@ -3,6 +3,7 @@
 //! Owns what differs and is therefore written, and the events that tell of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
@@ -14,14 +15,14 @@ use rimward_crds::reasons::{HubReason, condition};
 use rimward_crds::{ClusterAssignmentStatus, Condition, EdgeCluster, Model, RolloutPolicy};
 use serde_json::{Value, json};
 
-use super::apply::{Outcome, Target, Writer};
+use super::apply::{Target, Writer};
 use super::feed::Feed;
 use super::models::{ModelId, Resolver};
 use super::parse::Invalid;
 use super::push::Known;
 use super::status::cluster::Link;
 use super::status::{self, Says};
-use super::steps::side_by_side;
+use super::steps::fleet_wide;
 use crate::cache::Guarded;
 use crate::events::{Events, Notice};
 use crate::metrics::{Category, Kind, Metrics};
@@ -34,14 +35,24 @@ pub(crate) struct Reporter {
     invalid: BTreeMap<ObjectKey, Said>,
     /// What does not parse now.
     broken: BTreeSet<ObjectKey>,
+    /// The first status for which there was no time in the last turn.
+    pub(super) left: Option<ObjectKey>,
     metrics: Option<std::sync::Arc<Metrics>>,
 }
 
 /// What is said of an invalid object: its UID, generation and error.
 type Said = (Option<String>, Option<i64>, String);
 
-/// What was written of invalid objects. Give it to [`Reporter::note`].
-pub(crate) type Told = Vec<(ObjectKey, Said)>;
+/// What was written of invalid objects.
+type Told = Vec<(ObjectKey, Said)>;
+
+/// What was written. Give it to [`Reporter::note`].
+#[derive(Default)]
+pub(crate) struct Written {
+    told: Told,
+    /// The first for which there was no time.
+    left: Option<ObjectKey>,
+}
 
 /// Statuses that differ from what stands there.
 #[derive(Default)]
@@ -62,6 +73,7 @@ impl Reporter {
         Self {
             invalid: BTreeMap::new(),
             broken: BTreeSet::new(),
+            left: None,
             metrics: Some(metrics),
         }
     }
@@ -131,8 +143,9 @@ impl Reporter {
     }
 
     /// Remembers, counts and logs what was written.
-    pub(crate) fn note(&mut self, told: Told) {
-        for (key, said) in told {
+    pub(crate) fn note(&mut self, written: Written) {
+        self.left = written.left;
+        for (key, said) in written.told {
             if let Some(metrics) = &self.metrics {
                 metrics.failed(Category::Invalid);
             }
@@ -220,34 +233,41 @@ impl Statuses {
         });
     }
 
-    /// Writes them, and tells of those that were written: events, and what [`Reporter::note`] is to know.
+    /// Writes them, as far as there is time, and tells of those that were written by events. `prepared` is how long it
+    /// took to find them; those that were left in an earlier turn go first.
     pub(crate) async fn write(
-        self,
+        mut self,
         writer: &Writer,
         feed: &Feed,
         events: &Events,
-    ) -> (Told, Vec<Outcome>) {
+        prepared: Duration,
+        left: Option<&ObjectKey>,
+    ) -> Written {
+        self.begin_with(left);
         let keys: Vec<ObjectKey> = self.0.iter().map(|it| it.target.key.clone()).collect();
         let writes = self.0.into_iter().map(|change| async move {
             let outcome = writer.status(&change.target, &change.status).await;
             if !outcome.is_done() {
-                return Err(outcome);
+                return None;
             }
             if let Some(notice) = &change.notice {
                 events.tell(&change.about, notice);
             }
-            Ok(change.said.map(|said| (change.target.key, said)))
+            Some((change.target.key, change.said?))
         });
-        let results: Vec<Result<_, Outcome>> =
-            side_by_side(feed, keys.into_iter().zip(writes)).await;
-        let (mut told, mut failed) = (Told::new(), Vec::new());
-        for result in results {
-            match result {
-                Ok(said) => told.extend(said),
-                Err(outcome) => failed.push(outcome),
-            }
+        let results = fleet_wide(feed, prepared, keys.iter().cloned().zip(writes)).await;
+        Written {
+            left: keys.into_iter().nth(results.len()),
+            told: results.into_iter().flatten().collect(),
         }
-        (told, failed)
+    }
+
+    /// Each has its turn, however many come anew before it in every one.
+    fn begin_with(&mut self, left: Option<&ObjectKey>) {
+        let at = |left| self.0.iter().position(|it| &it.target.key == left);
+        if let Some(at) = left.and_then(at) {
+            self.0.rotate_left(at);
+        }
     }
 }
 
@@ -368,7 +388,7 @@ mod tests {
     use rimward_core::selector::Labels;
     use rimward_crds::Model;
 
-    use super::{Broken, Reporter, Statuses, Target, Told, selector_notes};
+    use super::{Broken, Reporter, Statuses, Target, Told, Written, selector_notes};
     use crate::metrics::Kind;
 
     /// What a turn would write of a Model that does not parse; `write` says whether the write succeeds.
@@ -391,7 +411,7 @@ mod tests {
                 .into_iter()
                 .filter_map(|change| Some((change.target.key, change.said?)))
                 .collect();
-            reporter.note(told);
+            reporter.note(Written { told, left: None });
         }
         wanted
     }
@@ -403,6 +423,32 @@ mod tests {
         assert_eq!(turn(&mut reporter, 1, true), 1, "the first write lost");
         assert_eq!(turn(&mut reporter, 1, true), 0, "it was told");
         assert_eq!(turn(&mut reporter, 2, true), 1, "another spec");
+    }
+
+    #[test]
+    fn what_was_left_goes_first_and_none_is_lost() {
+        let model = |name: &str| {
+            let meta = ObjectMeta {
+                name: Some(name.to_owned()),
+                ..ObjectMeta::default()
+            };
+            meta.into_response_partial::<Model>()
+        };
+        let order = |left: &str| {
+            let mut changes = Statuses::default();
+            for name in ["a", "b", "c"] {
+                let (model, about) = (model(name), ObjectReference::default());
+                let target = Target::of(Kind::Model, &model);
+                let broken = Broken::new(target.clone(), about, &model, String::new());
+                let now = Timestamp::now();
+                Reporter::default().untold(target.key, Some(broken), now, &mut changes);
+            }
+            changes.begin_with(Some(&Target::of(Kind::Model, &model(left)).key));
+            let names = changes.0.into_iter().map(|it| it.target.key.name);
+            names.collect::<String>()
+        };
+        assert_eq!(order("b"), "bca");
+        assert_eq!(order("gone"), "abc");
     }
 
     fn check(stages: &str) -> Vec<String> {
