@@ -202,6 +202,12 @@ impl<'a> Sight<'a> {
         self.about_order().filter(|_| self.acted())
     }
 
+    /// What it says of its order, for better or worse. Of one that is silent its last word stands, whatever became of
+    /// the assignment since: a leader that begins then does not know in which generation it was given.
+    fn verdict(&self) -> Option<&'a ModelReport> {
+        self.about_order().filter(|_| self.acted() || self.silent())
+    }
+
     /// The session has confirmed that nothing of the deployment runs there any more.
     pub(super) fn removal_confirmed(&self) -> bool {
         self.target.report.is_none() && self.acted()
@@ -268,9 +274,9 @@ impl<'a> Sight<'a> {
         self.runs(revision) && self.about_order().is_some_and(is_over)
     }
 
-    /// By a report on its order, a device condemned it.
+    /// By its verdict on its order, a device condemned it.
     pub(super) fn condemned(&self, revision: &RevisionName) -> bool {
-        self.runs(revision) && self.fresh().is_some_and(condemns)
+        self.runs(revision) && self.verdict().is_some_and(condemns)
     }
 
     /// By a report on its order it was there, and is not as it should be any more.
@@ -279,12 +285,10 @@ impl<'a> Sight<'a> {
         self.runs(revision) && self.about_order().is_some_and(there)
     }
 
-    /// By a report on its order, its time ran out.
+    /// By its verdict on its order, its time ran out.
     pub(super) fn timed_out(&self, revision: &RevisionName) -> bool {
-        self.runs(revision)
-            && self
-                .fresh()
-                .is_some_and(|report| report.phase == Phase::TimedOut)
+        let timed_out = |report: &ModelReport| report.phase == Phase::TimedOut;
+        self.runs(revision) && self.verdict().is_some_and(timed_out)
     }
 
     /// By its last word it serves something good, whichever revision, on all nodes but as many as may be

@@ -183,6 +183,12 @@ fn what_condemned_the_release_and_fell_silent_keeps_its_place_among_the_unavaila
     pass(&mut hub, 8, &["c0"]);
     assert_eq!(hub.told("r2"), ["c0"], "silent: it still is");
     assert_eq!(hub.answer().clusters.failed, 1);
+    // Another deployment's order, and a leader that did not see in which generation this one was given.
+    hub.cluster("c0", |it| it.generation += 1);
+    hub.restart();
+    pass(&mut hub, 8, &["c0"]);
+    assert_eq!(hub.told("r2"), ["c0"], "and so it is to the next leader");
+    assert_eq!(hub.answer().clusters.failed, 1);
 }
 
 #[test]

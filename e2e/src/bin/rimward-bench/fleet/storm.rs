@@ -9,21 +9,24 @@ use rimward_e2e::{Seen, wait_for};
 use super::latency::Releases;
 use super::rig::{EVERYWHERE, Rig, WITHIN, everywhere};
 use crate::report::Row;
+use crate::rollout::watch_latency;
 use crate::stats::{quantile, spread, time};
 
 /// How long the line is down: less than any grace, so nobody counts as silent.
 const DOWN: Duration = Duration::from_secs(3);
+/// For so long unrelated things are done in the storm.
+const STORM: Duration = Duration::from_secs(10);
 /// Releases of the unrelated deployment during the storm, at most.
 const RELEASES_MAX: usize = 40;
 
 /// For the revision of the storm to be everywhere.
 const PROMOTED_WITHIN: Duration = Duration::from_secs(180);
 
-/// How much longer an unrelated release may take in a storm.
+/// How much longer an unrelated release may take in a storm than one write takes there.
 const STORM_RATIO_MAX: f64 = 3.0;
 
-const WHY_WAITS: &str = "Orders are written for a second at a time, deployments in turns, so what is applied meanwhile \
-    waits for about that; and everything shares this machine's cores.";
+const WHY_WAITS: &str = "A release is several writes, each waiting for the one before, and each waits in line with what \
+    all sessions ask and write as they come back.";
 const WHY_SLOW: &str = "All sessions, the API server and the hub share this machine's cores.";
 
 pub(super) async fn run(rig: &Rig) -> Result<Vec<Row>> {
@@ -64,12 +67,22 @@ pub(super) async fn run(rig: &Rig) -> Result<Vec<Row>> {
         anyhow::Ok((back, promoted.map(|_| began.elapsed().as_secs_f64())))
     };
     let unrelated = async {
-        while releases.took.len() < RELEASES_MAX && began.elapsed() < Duration::from_secs(10) {
+        while releases.took.len() < RELEASES_MAX && began.elapsed() < STORM {
             releases.one_more().await?;
         }
         anyhow::Ok(())
     };
-    let (back, unrelated) = tokio::join!(back, unrelated);
+    // One write after the other beside all that: what the API server itself takes in the storm.
+    let raw = async {
+        let mut raw = Vec::new();
+        while began.elapsed() < STORM {
+            raw.extend(watch_latency(&rig.hub.client, 1).await?);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::Ok(raw)
+    };
+    let (back, unrelated, raw) = tokio::join!(back, unrelated, raw);
+    let raw = raw?;
     unrelated?;
     let (back, whole) = back?;
     // Counted whether or not the hub says that it is promoted.
@@ -78,7 +91,7 @@ pub(super) async fn run(rig: &Rig) -> Result<Vec<Row>> {
     let storm = &releases.took;
     // Too few for a p99: the slowest is told.
     let slowest = quantile(storm, 1000);
-    let slower = slowest / quantile(&calm, 500);
+    let raw_slowest = quantile(&raw, 1000);
     Ok(vec![
         Row::new(
             format!("reconnect storm: {many} sessions back (watch listed, heartbeat taken)"),
@@ -102,16 +115,28 @@ pub(super) async fn run(rig: &Rig) -> Result<Vec<Row>> {
         )
         .aim("0", lost == 0, "An update was lost."),
         Row::new(
-            format!(
-                "reconnect storm: spec to order of an unrelated deployment, the slowest of {}",
-                storm.len()
-            ),
+            "reconnect storm: spec to order of an unrelated deployment, median",
+            spread(storm, time),
+        )
+        .beside(
+            format!("in calm {}", spread(&calm, time)),
+            Some(quantile(storm, 500) / quantile(&calm, 500)),
+        ),
+        Row::new(
+            format!("the same, the slowest of {}", storm.len()),
             time(slowest),
         )
-        .beside(format!("in calm {}", spread(&calm, time)), Some(slower))
+        .beside(
+            format!(
+                "raw watch in the storm, the slowest of {}: {}",
+                raw.len(),
+                time(raw_slowest)
+            ),
+            Some(slowest / raw_slowest),
+        )
         .aim(
-            "≤ 3 × the median in calm",
-            slower <= STORM_RATIO_MAX,
+            "≤ 3 × the raw one",
+            slowest <= STORM_RATIO_MAX * raw_slowest,
             WHY_WAITS,
         ),
     ])

@@ -17,7 +17,6 @@ const REPORTS: usize = 200;
 const SPECS: usize = 9;
 /// Whole plans from nothing.
 const WHOLE: usize = 3;
-const PAGE_BYTES: f64 = 4096.0;
 const GRACE_SECONDS: u32 = 300;
 /// From one heartbeat to the next, as by default.
 const BEAT_SECONDS: u32 = 30;
@@ -35,7 +34,7 @@ pub(super) struct Found {
     pub(super) beat: f64,
     /// A plan of the whole fleet from nothing.
     pub(super) whole: Vec<f64>,
-    /// Resident memory of the planner for each cluster × deployment.
+    /// Anonymous memory of the planner for each cluster × deployment.
     pub(super) bytes_per_unit: f64,
 }
 
@@ -50,7 +49,7 @@ struct World {
 
 /// Measures one size.
 pub(super) fn measure(clusters: usize, deployments: usize) -> Result<Found> {
-    let before = resident()?;
+    let before = anonymous()?;
     let mut planner = Fleet::new(GRACE_SECONDS, DoubtLimits::default());
     let mut start = 0.0;
     let mut kept = BTreeMap::new();
@@ -73,7 +72,7 @@ pub(super) fn measure(clusters: usize, deployments: usize) -> Result<Found> {
     ensure!(plan.clusters.is_empty(), "nothing is to be done at first");
     drop(plan);
     let units = clusters as f64 * deployments as f64;
-    let bytes_per_unit = (resident()? - before) / units;
+    let bytes_per_unit = (anonymous()? - before) / units;
 
     let mut world = World {
         planner,
@@ -215,12 +214,11 @@ fn microseconds(began: Used) -> f64 {
     (after.tv_sec - before.tv_sec) as f64 * 1e6 + (after.tv_nsec - before.tv_nsec) as f64 / 1e3
 }
 
-/// Resident memory of this process, in bytes.
-fn resident() -> Result<f64> {
-    let text = std::fs::read_to_string("/proc/self/statm").context("/proc/self/statm")?;
-    let pages = text
-        .split_whitespace()
-        .nth(1)
-        .context("/proc/self/statm is cut off")?;
-    Ok(pages.parse::<f64>()? * PAGE_BYTES)
+/// Anonymous memory of this process, in bytes: the program's own pages, which come in as it runs, are no part of a
+/// fleet.
+fn anonymous() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next());
+    Ok(kibibytes.context("no RssAnon")?.parse::<f64>()? * 1024.0)
 }
