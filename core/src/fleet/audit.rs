@@ -5,8 +5,6 @@
 use super::context::Course;
 use super::planner::Fleet;
 use super::rollout::Rollout;
-use super::types::Entry;
-use crate::ids::RevisionName;
 
 impl Fleet {
     /// Counts and queues anew, and names the first deployment for which they differ from what is kept.
@@ -18,7 +16,7 @@ impl Fleet {
         for (key, rollout) in &mut self.rollouts {
             let (kept, before) = (Counted::of(rollout), places(rollout));
             // Membership sticks: once anybody has the revision, or it goes back, it depends on what went before.
-            let forward = rollout.context.course == Course::Forward && !any_exposed(rollout);
+            let forward = rollout.context.course == Course::Forward && !rollout.is_named();
             if forward && rollout.membership_follows_hearing() {
                 rollout.divide(&self.ledgers, now);
             }
@@ -41,17 +39,6 @@ impl Fleet {
         }
         Ok(())
     }
-}
-
-/// Whether any cluster has, or may still have, the revision of the rollout.
-fn any_exposed(rollout: &Rollout) -> bool {
-    let names = |entry: &Entry, update: &RevisionName| {
-        &entry.revision == update || entry.replaces.as_ref() == Some(update)
-    };
-    let orders = rollout.targets.values();
-    let mut orders = orders.filter_map(|kept| kept.target.order.as_ref());
-    let update = rollout.context.update.as_ref();
-    update.is_some_and(|update| orders.any(|order| names(&order.entry, update)))
 }
 
 /// The stage of each target.

@@ -52,6 +52,8 @@ pub(super) enum Flag {
     Underway,
     /// Is told to run today's revision.
     Given,
+    /// Its order names today's revision, to run it, to remove it, or as what it replaced.
+    Named,
     /// Holds a place among those unavailable.
     Unavailable,
     /// Serves something good, by its last word.

@@ -7,7 +7,7 @@ use super::class::{Class, Flag};
 use super::context::{Context, Course, Goal};
 use super::policy::{AfterUpdate, BeforeUpdate, HoldMode};
 use super::target::{Refused, Sight};
-use super::types::{Action, Deployment, Hearing};
+use super::types::{Action, Deployment, Entry, Hearing};
 
 /// An order that a target wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +37,8 @@ pub(super) fn classify(deployment: &Deployment, context: &Context, sight: &Sight
     class.set(Flag::Member, member);
     let heard = sight.facts.hearing == Hearing::Heard && !sight.silent();
     class.set(Flag::Heard, heard);
+    let named = |entry: &Entry| context.update.as_ref().is_some_and(|it| entry.names(it));
+    class.set(Flag::Named, sight.entry().is_some_and(named));
     hearing(deployment, context, sight, member, &mut class);
     verdict(deployment, context, sight, member, &mut class);
     if member {

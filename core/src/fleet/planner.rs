@@ -304,6 +304,18 @@ impl Fleet {
             Reach::Targets(targets) => targets.iter().cloned().collect(),
         };
         for _ in 0..STEPS_MAX {
+            if rollout.comes_loose() {
+                let moved = rollout.divide(ledgers, now);
+                let wanting = self.names.get(&rollout.deployment.endpoint_name);
+                for other in wanting.into_iter().flatten() {
+                    let moved = moved.iter().filter(|_| *other != rollout.key);
+                    touched
+                        .freed
+                        .extend(moved.map(|name| (other.clone(), name.clone())));
+                }
+                rollout.judge_all(ledgers, now);
+                names = rollout.out_of_step();
+            }
             let context = rollout.advance(ledgers, self.doubt, self.listening, now);
             if context != rollout.context {
                 rollout.context = context;

@@ -51,6 +51,8 @@ pub(super) struct Rollout {
     pub(super) redivide: bool,
     /// Every target has to be judged again.
     pub(super) rejudge: bool,
+    /// When it was last looked at, some order named the revision.
+    named: bool,
 }
 
 /// What runs between two persisted states of the record. Lost with the leader, and then counted anew.
@@ -166,6 +168,7 @@ impl Rollout {
             transitions: Vec::new(),
             redivide: true,
             rejudge: true,
+            named: false,
         }
     }
 
@@ -266,6 +269,7 @@ impl Rollout {
             };
             self.clock = Clock::default();
             self.rejudge = true;
+            self.named = false;
         }
         let update = self.context.update.as_ref();
         let record = standing.stage.as_ref();
@@ -410,20 +414,32 @@ impl Rollout {
 
     /// Whether a cluster's coming or going may change who is in which stage.
     pub(super) fn membership_follows_hearing(&self) -> bool {
-        let in_progress = self
-            .deployment
-            .standing
-            .stage
-            .as_ref()
-            .is_none_or(|record| {
-                Some(&record.revision) != self.deployment.standing.current.as_ref()
-            });
+        // Asked for already, though its record may not be written yet.
+        let standing = &self.deployment.standing;
+        let record = standing.stage.as_ref().map(|record| &record.revision);
+        let current = standing.current.as_ref();
+        let in_progress =
+            record.is_none() || record != current || self.deployment.effective_update() != current;
         in_progress
             && self.stages.len() > 1
             && self
                 .stages
                 .iter()
                 .any(|group| !matches!(group.divided.stage.members, Members::Selector(_)))
+    }
+
+    /// Whether any order names the revision of the rollout.
+    pub(super) fn is_named(&self) -> bool {
+        let all = self.total().plus(&self.outside);
+        all.of(Flag::Named) > 0
+    }
+
+    /// Says, once, that no order names the revision any more (a write that did not happen, a last removal). Membership
+    /// stuck to those that had it, and is now what it would be from nothing.
+    pub(super) fn comes_loose(&mut self) -> bool {
+        let named = self.is_named();
+        let was = std::mem::replace(&mut self.named, named);
+        was && !named && self.membership_follows_hearing()
     }
 
     /// Until when all were heard whose proof a stage rests on: its own members, or where it has none those of the

@@ -295,6 +295,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether it is about the revision: to run it, to remove it, or as what it took the place of.
+    pub(super) fn names(&self, revision: &RevisionName) -> bool {
+        &self.revision == revision || self.replaces.as_ref() == Some(revision)
+    }
+
     /// Whether both are one order to the cluster; what else differs takes effect by itself.
     #[must_use]
     pub fn same_order(&self, other: &Self) -> bool {

@@ -8,7 +8,7 @@ use rimward_core::selector::Selector;
 use rimward_core::summary::{Counts, Phase};
 
 use crate::fixtures::{
-    all_on, deployment, fleet_of, labels, one, rejecting, report, rev, stage, with,
+    all_on, deployment, fleet_of, key, labels, one, rejecting, report, rev, stage, with,
 };
 use crate::hub::Hub;
 
@@ -474,4 +474,41 @@ fn one_dead_cluster_of_many_leaves_a_deployment_available() {
     hub.edit(|it| it.min_available = Some(Amount::Count(8)));
     hub.turn();
     assert!(hub.answer().conditions.available.status);
+}
+
+/// It never got anything, so nobody waits for it.
+#[test]
+fn a_member_that_was_given_nothing_after_all_and_is_silent_leaves_its_place_to_another() {
+    let mut hub = hub(canary(false));
+    let before = hub.observed.clusters[&crate::fixtures::named("c0")].clone();
+    hub.turn();
+    assert_eq!(hub.told("r2"), ["c0"]);
+    pass(&mut hub, 8, &["c0"]);
+    assert_eq!(hub.told("r2"), ["c0"], "a suspect is waited for");
+    hub.cluster("c0", |it| {
+        it.entries = before.entries;
+        it.generation += 1;
+    });
+    hub.turn();
+    assert_eq!(hub.told("r2"), ["c1"]);
+}
+
+/// Between a spec and its record, which could not be written at first.
+#[test]
+fn a_member_that_falls_silent_before_the_rollout_is_on_record_leaves_its_place_to_another() {
+    let mut it = canary(false);
+    it.update = Some(rev("r1"));
+    let mut hub = hub(it);
+    pass(&mut hub, 3, &[]);
+    let record = hub.answer().standing.stage.clone().unwrap();
+    assert_eq!(record.revision, rev("r1"));
+    hub.edit(|it| it.update = Some(rev("r2")));
+    drop(hub.fleet.plan(hub.now));
+    hub.fleet
+        .revert(&key("digits"), &std::collections::BTreeSet::new());
+    hub.edit(|_| {});
+    hub.later(330);
+    hub.beat_all(&["c0"]);
+    hub.turn();
+    assert_eq!(hub.told("r2"), ["c1"]);
 }
