@@ -165,7 +165,8 @@ fn hearing(checked: Checked<'_>, key: &DeploymentKey, cluster: &Cluster) -> Hear
         .hearing(policy.offline.grace_seconds, checked.now)
 }
 
-/// A living cluster says, of exactly this generation, that it has the revision or that it failed on it.
+/// A living cluster says, of exactly this generation, that it has the revision or that it failed on it. That it was
+/// condemned, in this very attempt, outlives silence and what became of the assignment since.
 fn spoke(
     checked: Checked<'_>,
     key: &DeploymentKey,
@@ -173,24 +174,23 @@ fn spoke(
     revision: &RevisionName,
 ) -> bool {
     let heard = hearing(checked, key, cluster) == Hearing::Heard;
+    let attempt = cluster.entries.get(key).map(|entry| entry.attempt);
     cluster.report.as_ref().is_some_and(|report| {
+        let today = report.observed_generation == cluster.generation;
         let model = report.models.get(key);
-        report.observed_generation == cluster.generation
-            && model.is_some_and(|model| {
-                let nodes = model.nodes;
-                let expected = nodes.desired.saturating_sub(nodes.silent);
-                // That it was condemned outlives silence.
-                let condemned = model.phase == Phase::Failed || nodes.rejected() > 0;
-                // Its session says that no node was heard since the order came.
-                let nobody = nodes.desired > 0 && nodes.silent >= nodes.desired;
-                &model.revision == revision
-                    && (condemned || heard)
-                    && (condemned
-                        || nobody
-                        || model.phase == Phase::TimedOut
-                        || nodes.updated.saturating_add(nodes.held) >= expected
-                            && (expected > 0 || nodes.desired == 0))
-            })
+        model.is_some_and(|model| {
+            let nodes = model.nodes;
+            let expected = nodes.desired.saturating_sub(nodes.silent);
+            let condemned = model.phase == Phase::Failed || nodes.rejected() > 0;
+            let remembered = condemned && !heard && attempt == Some(model.attempt);
+            // Its session says that no node was heard since the order came.
+            let nobody = nodes.desired > 0 && nodes.silent >= nodes.desired;
+            let there = nobody
+                || model.phase == Phase::TimedOut
+                || nodes.updated.saturating_add(nodes.held) >= expected
+                    && (expected > 0 || nodes.desired == 0);
+            &model.revision == revision && (remembered || today && (condemned || heard && there))
+        })
     })
 }
 

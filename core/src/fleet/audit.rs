@@ -16,7 +16,7 @@ impl Fleet {
         for (key, rollout) in &mut self.rollouts {
             let (kept, before) = (Counted::of(rollout), places(rollout));
             // Membership sticks: once anybody has the revision, or it goes back, it depends on what went before.
-            let forward = rollout.context.course == Course::Forward && !rollout.is_named();
+            let forward = rollout.context.course == Course::Forward && rollout.named() == 0;
             if forward && rollout.membership_follows_hearing() {
                 rollout.divide(&self.ledgers, now);
             }

@@ -14,6 +14,8 @@ use crate::summary::Problem;
 pub enum SuspectPlace {
     /// It is in it, or all stages are released.
     Present,
+    /// It is not there yet: the policy was edited after the cluster was given the revision.
+    Ahead,
     /// It is past it.
     Passed,
     /// A person went on past so many suspects of it.
@@ -266,6 +268,9 @@ fn suspect(after: AfterUpdate, place: SuspectPlace, deployment: &DeploymentName)
         (AfterUpdate::Ignore, _) => return "the policy ignores that".to_owned(),
         (AfterUpdate::Fail, SuspectPlace::Present | SuspectPlace::Passed) => "it counts as failed",
         (AfterUpdate::Wait, SuspectPlace::Present) => "its stage waits for it",
+        (AfterUpdate::Wait | AfterUpdate::Fail, SuspectPlace::Ahead) => {
+            return "its stage has not begun, and looks at it then".to_owned();
+        }
         (AfterUpdate::Wait, SuspectPlace::Passed) => {
             return "its stage is passed, and no longer waits for it".to_owned();
         }
@@ -312,7 +317,7 @@ impl Because {
             | Self::NeverJoined
             | Self::NodesAway { .. }
             | Self::Suspect {
-                place: SuspectPlace::Passed | SuspectPlace::GonePast(_),
+                place: SuspectPlace::Ahead | SuspectPlace::Passed | SuspectPlace::GonePast(_),
                 ..
             } => 13,
             Self::RolledBack { .. } => 14,

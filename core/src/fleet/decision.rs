@@ -2,6 +2,8 @@
 //!
 //! Owns the one place that works a reason out: words, conditions and events are made from it alone.
 
+use std::cmp::Ordering;
+
 use super::because::{Because, SuspectPlace};
 use super::class::Flag;
 use super::classify::{Judged, Want};
@@ -96,13 +98,14 @@ impl Rollout {
     /// How the rollout stands to a suspect's stage.
     fn suspect_place(&self, sight: &Sight<'_>) -> SuspectPlace {
         let place = sight.target.place.unwrap_or_default();
+        let released = self.context.released;
         match self.context.past(place).suspects {
-            0 if place.saturating_add(1) < self.context.released
-                && self.context.released != usize::MAX =>
-            {
-                SuspectPlace::Passed
-            }
-            0 => SuspectPlace::Present,
+            0 if released == usize::MAX => SuspectPlace::Present,
+            0 => match place.saturating_add(1).cmp(&released) {
+                Ordering::Less => SuspectPlace::Passed,
+                Ordering::Equal => SuspectPlace::Present,
+                Ordering::Greater => SuspectPlace::Ahead,
+            },
             count => SuspectPlace::GonePast(count),
         }
     }

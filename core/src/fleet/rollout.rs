@@ -51,8 +51,8 @@ pub(super) struct Rollout {
     pub(super) redivide: bool,
     /// Every target has to be judged again.
     pub(super) rejudge: bool,
-    /// When it was last looked at, some order named the revision.
-    named: bool,
+    /// How many orders named the revision when that was last looked at.
+    named: u32,
 }
 
 /// What runs between two persisted states of the record. Lost with the leader, and then counted anew.
@@ -168,7 +168,7 @@ impl Rollout {
             transitions: Vec::new(),
             redivide: true,
             rejudge: true,
-            named: false,
+            named: 0,
         }
     }
 
@@ -269,7 +269,7 @@ impl Rollout {
             };
             self.clock = Clock::default();
             self.rejudge = true;
-            self.named = false;
+            self.named = 0;
         }
         let update = self.context.update.as_ref();
         let record = standing.stage.as_ref();
@@ -428,18 +428,20 @@ impl Rollout {
                 .any(|group| !matches!(group.divided.stage.members, Members::Selector(_)))
     }
 
-    /// Whether any order names the revision of the rollout.
-    pub(super) fn is_named(&self) -> bool {
-        let all = self.total().plus(&self.outside);
-        all.of(Flag::Named) > 0
+    /// How many orders name the revision of the rollout.
+    pub(super) fn named(&self) -> u32 {
+        self.total().plus(&self.outside).of(Flag::Named)
     }
 
-    /// Says, once, that no order names the revision any more (a write that did not happen, a last removal). Membership
-    /// stuck to those that had it, and is now what it would be from nothing.
+    /// Says, once, that an order that named the revision is gone (a write that did not happen, the removal of an earlier
+    /// attempt): whose membership stuck to it is looked at again.
     pub(super) fn comes_loose(&mut self) -> bool {
-        let named = self.is_named();
-        let was = std::mem::replace(&mut self.named, named);
-        was && !named && self.membership_follows_hearing()
+        if self.context.course != Course::Forward {
+            return false;
+        }
+        let now = self.named();
+        let before = std::mem::replace(&mut self.named, now);
+        now < before && self.membership_follows_hearing()
     }
 
     /// Until when all were heard whose proof a stage rests on: its own members, or where it has none those of the

@@ -202,10 +202,11 @@ impl<'a> Sight<'a> {
         self.about_order().filter(|_| self.acted())
     }
 
-    /// What it says of its order, for better or worse. Of one that is silent its last word stands, whatever became of
-    /// the assignment since: a leader that begins then does not know in which generation it was given.
+    /// What it says of its order, for better or worse. Of one that is not heard its last word stands, whatever became
+    /// of the assignment since: a leader that begins then does not know in which generation the order was given.
     fn verdict(&self) -> Option<&'a ModelReport> {
-        self.about_order().filter(|_| self.acted() || self.silent())
+        let stands = self.acted() || self.facts.hearing != Hearing::Heard;
+        self.about_order().filter(|_| stands)
     }
 
     /// The session has confirmed that nothing of the deployment runs there any more.

@@ -63,6 +63,10 @@ impl Leader {
             clock,
         };
         let now = leader.now(world);
+        let keys: Vec<_> = world.deployments.keys().cloned().collect();
+        for key in keys {
+            leader.read_deployment(world, &key);
+        }
         // One that stood by, or led before, has heard the fleet all the while.
         let stood_by = world.hub_choices.chance(35);
         for (name, object) in &mut world.objects {
@@ -86,10 +90,6 @@ impl Leader {
                 (true, false, None) => ConnectionState::Unheard { since: now },
             };
             leader.see(name, cluster);
-        }
-        let keys: Vec<_> = world.deployments.keys().cloned().collect();
-        for key in keys {
-            leader.read_deployment(world, &key);
         }
         leader
     }

@@ -186,9 +186,37 @@ fn what_condemned_the_release_and_fell_silent_keeps_its_place_among_the_unavaila
     // Another deployment's order, and a leader that did not see in which generation this one was given.
     hub.cluster("c0", |it| it.generation += 1);
     hub.restart();
+    hub.turn();
+    assert_eq!(hub.answer().clusters.failed, 1, "at once");
     pass(&mut hub, 8, &["c0"]);
     assert_eq!(hub.told("r2"), ["c0"], "and so it is to the next leader");
     assert_eq!(hub.answer().clusters.failed, 1);
+}
+
+/// Another deployment's order, and a leader that did not see in which generation this one was given.
+#[test]
+fn a_rollout_that_time_stopped_stays_stopped_for_the_next_leader() {
+    let mut it = canary(true);
+    it.policy.stages.truncate(1);
+    it.policy.stages[0].members = Members::Percent(100);
+    it.policy.stages[0].max_concurrency = Amount::Count(2);
+    it.policy.stages[0].max_unavailable = None;
+    let mut hub = hub(it);
+    hub.turn();
+    hub.says("c0", timed_out("r2"));
+    hub.turn();
+    assert_eq!(phase(&hub), StagePhase::Stopped);
+    let told = hub.told("r2");
+    hub.cluster("c0", |it| it.generation += 1);
+    hub.restart();
+    for _ in 0..8 {
+        hub.turn();
+        assert_eq!(phase(&hub), StagePhase::Stopped);
+        hub.later(60);
+        hub.beat_all(&["c0"]);
+        hub.obey(&["c0"]);
+    }
+    assert_eq!(hub.told("r2"), told);
 }
 
 #[test]
