@@ -119,7 +119,7 @@ reasons! {
         /// The cluster's API server does not answer.
         Unreachable,
         /// Another cluster reports under this name than the one that joined.
-        IdentityClash,
+        IdentityConflict,
         /// The site refuses updates for now.
         Held,
         /// The policy can be used.

@@ -62,7 +62,7 @@ fn a_second_cluster_under_one_name_is_named_and_changes_nothing() {
         // Both at once.
         let second = session(south, folder, account.kubeconfig())?;
         let message = world
-            .condition(TWIN, "Stalled", "True", "IdentityClash")
+            .condition(TWIN, "Stalled", "True", "IdentityConflict")
             .await?;
         for uid in [&uids.0, &uids.1] {
             ensure!(message.contains(uid), "{message}");
@@ -73,7 +73,7 @@ fn a_second_cluster_under_one_name_is_named_and_changes_nothing() {
         // The second one alone: nothing new is given to that name, and what is said of it stays the first one's.
         first.service().kill();
         world
-            .condition(TWIN, "Stalled", "True", "IdentityClash")
+            .condition(TWIN, "Stalled", "True", "IdentityConflict")
             .await?;
         wait_for("the second one's report to stand", WITHIN, async || {
             let assignment = world.get("clusterassignment", TWIN.1).await?;
@@ -86,7 +86,7 @@ fn a_second_cluster_under_one_name_is_named_and_changes_nothing() {
         })
         .await?;
         world
-            .condition(TWIN, "Stalled", "True", "IdentityClash")
+            .condition(TWIN, "Stalled", "True", "IdentityConflict")
             .await?;
         let later = format!("{EVERYWHERE}, endpointName: later");
         world.apply(&deployment("later", "good", &later)).await?;

@@ -3,7 +3,7 @@
 //! Owns their making and deleting. Must never decide entries: the planner's are spelled out.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
@@ -28,7 +28,7 @@ pub(super) async fn assignments(
     view: &View,
     plan: &Plan,
     work: &Work,
-    began: Instant,
+    prepared: Duration,
 ) {
     let mut creates = Vec::new();
     let mut orphans = Vec::new();
@@ -83,12 +83,12 @@ pub(super) async fn assignments(
         let (target, spec) = &applies[at];
         (target.key.clone(), writer.entries(target, spec))
     });
-    let _: Vec<Outcome> = orders(&caches.feed, began.elapsed(), applies).await;
+    let _: Vec<Outcome> = orders(&caches.feed, prepared, applies).await;
     let creates = creates.iter().map(|assignment| {
         let key = ObjectKey::of(Kind::ClusterAssignment, assignment);
         (key, writer.create(Kind::ClusterAssignment, assignment))
     });
-    let _: Vec<Outcome> = fleet_wide(&caches.feed, began.elapsed(), creates).await;
+    let _: Vec<Outcome> = fleet_wide(&caches.feed, prepared, creates).await;
     delete(writer, &caches.feed, &orphans).await;
 }
 

@@ -4,8 +4,7 @@
 //! "everything". Must never hold an object.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -26,19 +25,26 @@ pub(crate) enum Dirty {
 /// Collects what changed.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    dirty: Mutex<Dirty>,
+    news: Mutex<News>,
     changed: Notify,
-    /// Of what changed, something is what people ask for.
-    asked: AtomicBool,
+}
+
+#[derive(Debug)]
+struct News {
+    dirty: Dirty,
+    /// Something of it is what people ask for.
+    asked: bool,
 }
 
 impl Default for Feed {
     /// Whoever looks first has to look at everything.
     fn default() -> Self {
         Self {
-            dirty: Mutex::new(Dirty::Everything),
+            news: Mutex::new(News {
+                dirty: Dirty::Everything,
+                asked: false,
+            }),
             changed: Notify::new(),
-            asked: AtomicBool::new(false),
         }
     }
 }
@@ -46,43 +52,51 @@ impl Default for Feed {
 impl Feed {
     /// Notes objects that changed, and wakes the loop if there are any.
     pub(crate) fn mark(&self, keys: impl IntoIterator<Item = ObjectKey>) {
-        let mut keys = keys.into_iter().peekable();
-        if keys.peek().is_none() {
-            return;
-        }
-        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Dirty::Keys(known) = &mut *dirty {
-            known.extend(keys);
-            if known.len() > KEYS_MAX {
-                *dirty = Dirty::Everything;
-            }
-        }
-        drop(dirty);
-        self.changed.notify_one();
+        self.note(keys, false);
     }
 
     /// Notes objects by which people ask for something else than before: no long step keeps these waiting.
     pub(crate) fn mark_asked(&self, keys: impl IntoIterator<Item = ObjectKey>) {
-        self.mark(keys);
-        self.asked.store(true, Ordering::Release);
+        self.note(keys, true);
     }
 
-    /// Whether people asked for something since the feed was last taken.
-    pub(crate) fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
+    fn note(&self, keys: impl IntoIterator<Item = ObjectKey>, asked: bool) {
+        let mut keys = keys.into_iter().peekable();
+        if keys.peek().is_none() {
+            return;
+        }
+        let mut news = self.lock();
+        news.asked |= asked;
+        if let Dirty::Keys(known) = &mut news.dirty {
+            known.extend(keys);
+            if known.len() > KEYS_MAX {
+                news.dirty = Dirty::Everything;
+            }
+        }
+        drop(news);
+        self.changed.notify_one();
     }
 
     /// A new leader knows nothing.
     pub(crate) fn mark_everything(&self) {
-        *self.dirty.lock().unwrap_or_else(PoisonError::into_inner) = Dirty::Everything;
+        self.lock().dirty = Dirty::Everything;
         self.changed.notify_one();
+    }
+
+    /// Whether people asked for something since the feed was last taken.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.lock().asked
     }
 
     /// Takes what changed since this was last asked.
     pub(crate) fn take(&self) -> Dirty {
-        self.asked.store(false, Ordering::Release);
-        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *dirty, Dirty::Keys(BTreeSet::new()))
+        let mut news = self.lock();
+        news.asked = false;
+        std::mem::replace(&mut news.dirty, Dirty::Keys(BTreeSet::new()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns once something changed since the last call. One waiter; changes coalesce.

@@ -126,7 +126,7 @@ fn cluster(seen: &Seen<'_>, name: &str, reporter: &mut Reporter, changes: &mut S
         let report = assignment
             .and_then(|it| it.0.as_ref().ok())
             .and_then(|it| it.status.as_ref());
-        changes.cluster(cluster, report, &site.link, &seen.push.known(name));
+        changes.cluster(cluster, report, &site.connection, &seen.push.known(name));
     }
     let error = seen.view.broken.get(name);
     reporter.check::<EdgeCluster>(key, object.as_ref(), error, changes);

@@ -156,6 +156,7 @@ impl Hub {
             work.clusters.extend(all);
         }
         let touched = memory.take_in(&plan, &work);
+        let prepared = began.elapsed();
         let failed = record::write(&self.writer, &self.caches.feed, memory, &touched).await;
         let unsettled = self.unsettled(&plan);
         for key in &failed {
@@ -167,7 +168,7 @@ impl Hub {
             &memory.view,
             &plan,
             &work,
-            began,
+            prepared,
         )
         .await;
         self.transitions(memory, &touched, &failed);
@@ -181,7 +182,7 @@ impl Hub {
             .sweep
             .turn(&self.writer, &self.caches, &work, retention)
             .await;
-        self.statuses(memory, &work).await;
+        self.statuses(memory, &work, prepared).await;
         self.collect(memory, &touched, &failed).await;
         self.metrics.planned(began.elapsed().as_secs_f64());
         let instant = Instant::now();
@@ -288,7 +289,7 @@ impl Hub {
     }
 
     /// Step 5, second half.
-    async fn statuses(&mut self, memory: &Memory, work: &Work) {
+    async fn statuses(&mut self, memory: &Memory, work: &Work, prepared: Duration) {
         let began = Instant::now();
         let mut changes = Statuses::default();
         let seen = others::Seen {
@@ -303,7 +304,7 @@ impl Hub {
                 &self.writer,
                 &self.caches.feed,
                 &self.events,
-                began.elapsed(),
+                prepared + began.elapsed(),
                 self.reporter.left.as_ref(),
             )
             .await;

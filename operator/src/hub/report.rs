@@ -20,7 +20,7 @@ use super::feed::Feed;
 use super::models::{ModelId, Resolver};
 use super::parse::Invalid;
 use super::push::Known;
-use super::status::cluster::Link;
+use super::status::cluster::Connection;
 use super::status::{self, Says};
 use super::steps::fleet_wide;
 use crate::cache::Guarded;
@@ -191,10 +191,10 @@ impl Statuses {
         &mut self,
         object: &EdgeCluster,
         report: Option<&ClusterAssignmentStatus>,
-        link: &Link,
+        connection: &Connection,
         push: &Known,
     ) {
-        let next = status::cluster::cluster(object, report, link, push, Timestamp::now());
+        let next = status::cluster::cluster(object, report, connection, push, Timestamp::now());
         let old = object.status.clone().unwrap_or_default();
         self.push(
             Kind::EdgeCluster,
@@ -264,7 +264,10 @@ impl Statuses {
 
     /// Each has its turn, however many come anew before it in every one.
     fn begin_with(&mut self, left: Option<&ObjectKey>) {
-        let at = |left| self.0.iter().position(|it| &it.target.key == left);
+        let at = |left: &ObjectKey| {
+            let behind = |key: &ObjectKey| key.kind == left.kind && key >= left;
+            self.0.iter().position(|it| behind(&it.target.key))
+        };
         if let Some(at) = left.and_then(at) {
             self.0.rotate_left(at);
         }
@@ -448,6 +451,7 @@ mod tests {
             names.collect::<String>()
         };
         assert_eq!(order("b"), "bca");
+        assert_eq!(order("aa"), "bca", "it differs no more");
         assert_eq!(order("gone"), "abc");
     }
 

@@ -23,8 +23,8 @@ const STEP: Duration = Duration::from_secs(WRITE_SECONDS_MAX);
 const FLEET_STEP: Duration = Duration::from_secs(1);
 /// So many times as long as it took to prepare them: what is prepared anew each turn is a small part of it then.
 const PREPARED_TIMES: u32 = 4;
-/// For so long such a step begins further writes though people asked for something: what is under way comes to its
-/// end too, however often they ask.
+/// For so long, or as long as it took to prepare them, such a step begins further writes though people asked for
+/// something: what is under way comes to its end too, however often they ask.
 const ASKED_STEP: Duration = Duration::from_millis(100);
 
 /// Carries writes out. Those that were not begun in time are not among the answers, and are looked at again at once.
@@ -42,7 +42,8 @@ pub(super) async fn orders<F: Future>(
     prepared: Duration,
     writes: impl IntoIterator<Item = (ObjectKey, F)>,
 ) -> Vec<F::Output> {
-    within(fleet_step(prepared), ASKED_STEP, feed, 1, writes).await
+    let asked = prepared.max(ASKED_STEP);
+    within(fleet_step(prepared), asked, feed, 1, writes).await
 }
 
 /// Carries writes out of which there may be as many as clusters; `prepared` is how long it took to find them. Those
@@ -52,7 +53,8 @@ pub(super) async fn fleet_wide<F: Future>(
     prepared: Duration,
     writes: impl IntoIterator<Item = (ObjectKey, F)>,
 ) -> Vec<F::Output> {
-    within(fleet_step(prepared), ASKED_STEP, feed, usize::MAX, writes).await
+    let asked = prepared.max(ASKED_STEP);
+    within(fleet_step(prepared), asked, feed, usize::MAX, writes).await
 }
 
 fn fleet_step(prepared: Duration) -> Duration {
@@ -114,7 +116,7 @@ mod tests {
         let feed = Feed::default();
         feed.take();
         if asked {
-            feed.mark_asked([]);
+            feed.mark_asked([key(many)]);
         }
         let writes = (0..many).map(|nth| (key(nth), tokio::time::sleep(ASKED_STEP)));
         let done = within(step, ASKED_STEP, &feed, usize::MAX, writes)
@@ -123,7 +125,7 @@ mod tests {
         let Dirty::Keys(left) = feed.take() else {
             panic!("everything");
         };
-        (done, left.len())
+        (done, left.len() - usize::from(asked))
     }
 
     #[tokio::test]

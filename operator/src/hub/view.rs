@@ -21,7 +21,7 @@ use super::index::{Index, Named, key};
 use super::observe::Caches;
 use super::parse::{self, DeploymentFacts, Graces, Invalid};
 use super::revisions;
-use super::status::cluster::{self, Link};
+use super::status::cluster::{self, Connection};
 use super::status::deployment::Trouble;
 use super::status::find;
 use crate::cache::Guarded;
@@ -32,7 +32,7 @@ pub(crate) struct View {
     pub(crate) fleet: Fleet,
     pub(crate) index: Index,
     pub(crate) deployments: BTreeMap<DeploymentKey, Known>,
-    pub(crate) clusters: BTreeMap<ClusterName, Site>,
+    pub(crate) clusters: BTreeMap<ClusterName, ClusterView>,
     /// EdgeClusters, or their assignments, that do not parse: their entries stay as they stand.
     pub(crate) broken: BTreeMap<String, Invalid>,
     /// Deployments whose very name does not parse.
@@ -60,10 +60,10 @@ pub(crate) struct Known {
 }
 
 /// One cluster.
-pub(crate) struct Site {
+pub(crate) struct ClusterView {
     pub(crate) object: Guarded<EdgeCluster>,
     pub(crate) assignment: Option<Guarded<ClusterAssignment>>,
-    pub(crate) link: Link,
+    pub(crate) connection: Connection,
 }
 
 impl View {
@@ -163,12 +163,12 @@ impl View {
                 Ok((name, site))
             });
         match parsed {
-            Ok((name, (cluster, link))) => {
+            Ok((name, (cluster, connection))) => {
                 self.fleet.set_cluster(&name, cluster);
-                let site = Site {
+                let site = ClusterView {
                     object,
                     assignment,
-                    link,
+                    connection,
                 };
                 self.clusters.insert(name, site);
             }
@@ -190,7 +190,7 @@ impl View {
         object: &Guarded<EdgeCluster>,
         assignment: Option<&Guarded<ClusterAssignment>>,
         at: Instant,
-    ) -> Result<(Cluster, Link), Invalid> {
+    ) -> Result<(Cluster, Connection), Invalid> {
         let object = object
             .0
             .as_ref()
@@ -208,9 +208,12 @@ impl View {
         let doubts = self.fleet.doubt().is_some();
         let doubted = doubts && (!offline || self.fleet.doubts(known_as));
         let grace = self.graces.offline_seconds;
-        let link = cluster::link(object, report, hearing, grace, doubted);
-        let frozen = matches!(link, Link::Clash { .. });
-        Ok((parse::cluster(object, assignment, state, frozen)?, link))
+        let connection = cluster::connection(object, report, hearing, grace, doubted);
+        let frozen = matches!(connection, Connection::IdentityConflict { .. });
+        Ok((
+            parse::cluster(object, assignment, state, frozen)?,
+            connection,
+        ))
     }
 
     /// Looks at one deployment again, with all that it names.

@@ -16,7 +16,7 @@ const EXPIRES_SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// What the hub knows of a cluster's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Link {
+pub(crate) enum Connection {
     /// No session was ever there.
     NeverJoined,
     /// It beats.
@@ -29,7 +29,7 @@ pub(crate) enum Link {
         grace_seconds: u32,
     },
     /// Another cluster reports under this name.
-    Clash {
+    IdentityConflict {
         /// The UID that joined first.
         pinned: String,
         /// The UID that reports now.
@@ -39,13 +39,13 @@ pub(crate) enum Link {
 
 /// Judges a cluster's connection. The first UID that reports is pinned by [`cluster`]. `doubted`: so many clusters fell
 /// silent at once that the hub does not trust its ears.
-pub(crate) fn link(
+pub(crate) fn connection(
     object: &EdgeCluster,
     report: Option<&ClusterAssignmentStatus>,
     hearing: Hearing,
     grace_seconds: u32,
     doubted: bool,
-) -> Link {
+) -> Connection {
     let pinned = object
         .status
         .as_ref()
@@ -54,18 +54,18 @@ pub(crate) fn link(
     if let (Some(pinned), Some(reported)) = (pinned, reported)
         && pinned != reported
     {
-        return Link::Clash {
+        return Connection::IdentityConflict {
             pinned: pinned.clone(),
             reported: reported.clone(),
         };
     }
     match hearing {
-        Hearing::NeverJoined => Link::NeverJoined,
+        Hearing::NeverJoined => Connection::NeverJoined,
         // While the hub doubts its own ears it calls nobody offline: the next leader must doubt too.
-        Hearing::Silent if doubted => Link::Unheard,
-        Hearing::Silent => Link::Offline { grace_seconds },
-        Hearing::Unheard => Link::Unheard,
-        Hearing::Heard => Link::Connected,
+        Hearing::Silent if doubted => Connection::Unheard,
+        Hearing::Silent => Connection::Offline { grace_seconds },
+        Hearing::Unheard => Connection::Unheard,
+        Hearing::Heard => Connection::Connected,
     }
 }
 
@@ -83,7 +83,7 @@ pub(crate) fn was_offline(object: &EdgeCluster) -> bool {
 pub(crate) fn cluster(
     object: &EdgeCluster,
     report: Option<&ClusterAssignmentStatus>,
-    link: &Link,
+    connection: &Connection,
     push: &Known,
     now: Timestamp,
 ) -> EdgeClusterStatus {
@@ -91,7 +91,7 @@ pub(crate) fn cluster(
     let generation = object.metadata.generation;
     let expires = credential_expires(object, push.ends);
     let known = find(&old.conditions, condition::JOINED).is_some();
-    if *link == Link::Unheard
+    if *connection == Connection::Unheard
         && known
         && push.problem.is_none()
         && old.observed_generation == generation
@@ -110,10 +110,10 @@ pub(crate) fn cluster(
             ..old
         };
     }
-    let mut says = says(object, link, push.problem.as_ref());
+    let mut says = says(object, connection, push.problem.as_ref());
     says.extend(expires.map(|expires| expiring(object, expires, now)));
-    // A clashing cluster's words are not believed.
-    let report = report.filter(|_| !matches!(link, Link::Clash { .. }));
+    // The words of one whose identity is in conflict are not believed.
+    let report = report.filter(|_| !matches!(connection, Connection::IdentityConflict { .. }));
     EdgeClusterStatus {
         observed_generation: generation,
         conditions: conditions(&old.conditions, generation, now, says),
@@ -172,27 +172,31 @@ fn expiring(object: &EdgeCluster, expires: Timestamp, now: Timestamp) -> Says {
     Says::new(condition::CREDENTIAL_EXPIRING, true, reason, message)
 }
 
-fn says(object: &EdgeCluster, link: &Link, push: Option<&(HubReason, String)>) -> Vec<Says> {
-    let (joined, reason, message) = match link {
-        Link::NeverJoined => (
+fn says(
+    object: &EdgeCluster,
+    connection: &Connection,
+    push: Option<&(HubReason, String)>,
+) -> Vec<Says> {
+    let (joined, reason, message) = match connection {
+        Connection::NeverJoined => (
             false,
             HubReason::NeverJoined,
             "no session has reported yet".to_owned(),
         ),
-        Link::Unheard => (
+        Connection::Unheard => (
             true,
             HubReason::Unheard,
             "not heard since the hub began to listen".to_owned(),
         ),
-        Link::Connected => (true, HubReason::Connected, "its session reports".to_owned()),
-        Link::Offline { grace_seconds } => (
+        Connection::Connected => (true, HubReason::Connected, "its session reports".to_owned()),
+        Connection::Offline { grace_seconds } => (
             true,
             HubReason::Offline,
             format!("no heartbeat for {grace_seconds} s or more"),
         ),
-        Link::Clash { pinned, reported } => (
+        Connection::IdentityConflict { pinned, reported } => (
             true,
-            HubReason::IdentityClash,
+            HubReason::IdentityConflict,
             format!(
                 "the cluster with UID {reported} reports under this name, but the one with UID {pinned} joined; \
                  delete and add the EdgeCluster to take the new one"
@@ -201,14 +205,14 @@ fn says(object: &EdgeCluster, link: &Link, push: Option<&(HubReason, String)>) -
     };
     let joined_words = (reason, message.clone());
     // Why it cannot be dialled tells more than that it is silent.
-    let (reason, message) = match (link, push) {
-        (Link::Clash { .. }, _) | (_, None) => (reason, message),
+    let (reason, message) = match (connection, push) {
+        (Connection::IdentityConflict { .. }, _) | (_, None) => (reason, message),
         (_, Some((reason, message))) => (*reason, message.clone()),
     };
-    let available = matches!(link, Link::Connected);
+    let available = matches!(connection, Connection::Connected);
     let stalled = matches!(
         reason,
-        HubReason::IdentityClash | HubReason::KubeconfigInvalid
+        HubReason::IdentityConflict | HubReason::KubeconfigInvalid
     );
     let good = available && !stalled && push.is_none();
     let words = reason.as_str();
@@ -233,7 +237,7 @@ fn says(object: &EdgeCluster, link: &Link, push: Option<&(HubReason, String)>) -
         Says::new(condition::READY, good, words, message.clone()),
         Says::new(
             condition::RECONCILING,
-            !good && !stalled && !matches!(link, Link::Offline { .. }),
+            !good && !stalled && !matches!(connection, Connection::Offline { .. }),
             words,
             "",
         ),
@@ -248,7 +252,7 @@ fn says(object: &EdgeCluster, link: &Link, push: Option<&(HubReason, String)>) -
 
 #[cfg(test)]
 mod tests {
-    use super::{Ends, Known, Link, cluster, link, was_offline};
+    use super::{Connection, Ends, Known, cluster, connection, was_offline};
     use crate::hub::status::find;
     use k8s_openapi::jiff::Timestamp;
     use rimward_core::fleet::Hearing;
@@ -270,18 +274,18 @@ mod tests {
         }
     }
 
-    fn after(object: &EdgeCluster, uid: &str, hearing: Hearing) -> (EdgeCluster, Link) {
+    fn after(object: &EdgeCluster, uid: &str, hearing: Hearing) -> (EdgeCluster, Connection) {
         let report = report(uid);
-        let link = link(object, Some(&report), hearing, 300, false);
+        let connection = connection(object, Some(&report), hearing, 300, false);
         let mut next = object.clone();
         next.status = Some(cluster(
             object,
             Some(&report),
-            &link,
+            &connection,
             &Known::default(),
             Timestamp::UNIX_EPOCH,
         ));
-        (next, link)
+        (next, connection)
     }
 
     fn says(object: &EdgeCluster, type_: &str) -> (String, String) {
@@ -299,10 +303,10 @@ mod tests {
         );
         assert_eq!(says(&joined, "Ready"), ("True".into(), "Connected".into()));
         let (clashing, found) = after(&joined, "two", Hearing::Heard);
-        assert!(matches!(found, Link::Clash { .. }));
+        assert!(matches!(found, Connection::IdentityConflict { .. }));
         assert_eq!(
             says(&clashing, "Stalled"),
-            ("True".into(), "IdentityClash".into())
+            ("True".into(), "IdentityConflict".into())
         );
         assert_eq!(says(&clashing, "Available").0, "False");
         assert_eq!(
@@ -330,11 +334,11 @@ mod tests {
      {
         let (joined, _) = after(&object(), "one", Hearing::Heard);
         let (unheard, found) = after(&joined, "one", Hearing::Unheard);
-        assert_eq!(found, Link::Unheard);
+        assert_eq!(found, Connection::Unheard);
         assert_eq!(unheard.status, joined.status);
         let report = report("one");
-        let doubted = link(&joined, Some(&report), Hearing::Silent, 300, true);
-        assert_eq!(doubted, Link::Unheard, "nobody is called offline");
+        let doubted = connection(&joined, Some(&report), Hearing::Silent, 300, true);
+        assert_eq!(doubted, Connection::Unheard, "nobody is called offline");
         let (offline, _) = after(&joined, "one", Hearing::Silent);
         assert!(was_offline(&offline));
         let none = Known::default();
@@ -357,7 +361,7 @@ mod tests {
             problem: Some(problem),
             ends: Ends::Unread,
         };
-        let never = Link::NeverJoined;
+        let never = Connection::NeverJoined;
         let status = cluster(&object(), None, &never, &known, Timestamp::UNIX_EPOCH);
         let stalled = find(&status.conditions, "Stalled").unwrap();
         assert_eq!(stalled.status, "True");
@@ -372,8 +376,8 @@ mod tests {
             problem: None,
             ends,
         };
-        let link = Link::Connected;
-        let status = cluster(object, None, &link, &known, now.parse().unwrap());
+        let connection = Connection::Connected;
+        let status = cluster(object, None, &connection, &known, now.parse().unwrap());
         let found = find(&status.conditions, "CredentialExpiring");
         if let Some(found) = found.filter(|found| found.status == "True") {
             assert!(
