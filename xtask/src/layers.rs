@@ -35,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// its own, a cluster or a sandbox. A list of what is allowed, since what is not has no end.
 const PURE: &[&str] = &[
     "insta",
+    "litemap",
     "proptest",
     "semver",
     "serde",

@@ -207,7 +207,12 @@ impl Caches {
             Kind::RolloutAction => wrote(&self.actions, object),
             Kind::EdgeNode | Kind::Secret | Kind::Lease | Kind::Event => None,
         };
-        self.feed.mark(changed);
+        // A revision is made on the way to what somebody asked for: the rest of that way is not kept waiting either.
+        if kind == Kind::ModelRevision {
+            self.feed.mark_asked(changed);
+        } else {
+            self.feed.mark(changed);
+        }
     }
 
     /// Our own writes that no watch showed yet, and the versions they left.
