@@ -520,6 +520,7 @@ fn one_of_two_members_that_was_given_nothing_after_all_leaves_its_place_to_anoth
     it.policy.stages[0].members = Members::Count(2);
     it.policy.stages[0].max_concurrency = Amount::Count(2);
     it.policy.stages[0].max_unavailable = None;
+    it.policy.stages[0].bake_seconds = 36_000;
     let mut hub = hub(it);
     let before = hub.observed.clusters[&crate::fixtures::named("c0")].clone();
     hub.turn();
