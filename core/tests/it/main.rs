@@ -17,6 +17,7 @@ mod hearing_words;
 mod hub;
 mod laws;
 mod leader;
+mod member_words;
 mod no_traffic;
 mod node_fixtures;
 mod outpost;
