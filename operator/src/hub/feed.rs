@@ -55,12 +55,8 @@ impl Feed {
         self.note(keys, false);
     }
 
-    /// Notes objects by which people ask for something else than before: no long step keeps these waiting.
-    pub(crate) fn mark_asked(&self, keys: impl IntoIterator<Item = ObjectKey>) {
-        self.note(keys, true);
-    }
-
-    fn note(&self, keys: impl IntoIterator<Item = ObjectKey>, asked: bool) {
+    /// The same. `asked`: by them people ask for something else than before, which no long step keeps waiting.
+    pub(crate) fn note(&self, keys: impl IntoIterator<Item = ObjectKey>, asked: bool) {
         let mut keys = keys.into_iter().peekable();
         if keys.peek().is_none() {
             return;
@@ -142,7 +138,7 @@ mod tests {
         feed.take();
         feed.mark([key(1)]);
         assert!(!feed.is_asked());
-        feed.mark_asked([key(2)]);
+        feed.note([key(2)], true);
         feed.mark([key(3)]);
         assert!(feed.is_asked());
         assert_eq!(feed.take(), Dirty::Keys([key(1), key(2), key(3)].into()));

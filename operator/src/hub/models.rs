@@ -331,7 +331,7 @@ impl Resolver {
             // The channel has room for everything that runs.
             let key = id.key();
             let _ = finished.send((id, resolution)).await;
-            changed.mark_asked([key]);
+            changed.note([key], true);
         });
     }
 

@@ -208,11 +208,7 @@ impl Caches {
             Kind::EdgeNode | Kind::Secret | Kind::Lease | Kind::Event => None,
         };
         // A revision is made on the way to what somebody asked for: the rest of that way is not kept waiting either.
-        if kind == Kind::ModelRevision {
-            self.feed.mark_asked(changed);
-        } else {
-            self.feed.mark(changed);
-        }
+        self.feed.note(changed, kind == Kind::ModelRevision);
     }
 
     /// Our own writes that no watch showed yet, and the versions they left.
@@ -304,12 +300,7 @@ impl Watches<'_> {
         self.follow(K::KIND, api, move |event: Option<Event<_>>| {
             if let Some(event) = event {
                 let asked = kept.is_asked(&event);
-                let changed = kept.apply(event);
-                if asked {
-                    feed.mark_asked(changed);
-                } else {
-                    feed.mark(changed);
-                }
+                feed.note(kept.apply(event), asked);
             }
             None
         });

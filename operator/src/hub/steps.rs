@@ -116,7 +116,7 @@ mod tests {
         let feed = Feed::default();
         feed.take();
         if asked {
-            feed.mark_asked([key(many)]);
+            feed.note([key(many)], true);
         }
         let writes = (0..many).map(|nth| (key(nth), tokio::time::sleep(ASKED_STEP)));
         let done = within(step, ASKED_STEP, &feed, usize::MAX, writes)
