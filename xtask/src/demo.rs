@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{step, tools};
+use crate::{prepare, step, tools};
 
 /// Rimward's own binaries.
 const EVERYTHING: &[&str] = &["rimward-operator", "rimward-node-agent", "kubectl-rimward"];
@@ -13,6 +13,7 @@ const EVERYTHING: &[&str] = &["rimward-operator", "rimward-node-agent", "kubectl
 /// Runs `cargo xtask demo [--keep]`.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     become_program(
+        "the demo",
         "rimward-demo",
         "dev",
         EVERYTHING,
@@ -24,6 +25,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 /// Runs `cargo xtask fleet N`. Thousands of sessions share this machine's cores with the hub: optimised.
 pub(crate) fn fleet(arguments: &[String]) -> Result<()> {
     become_program(
+        "a simulated fleet",
         "rimward-fleet",
         "release",
         &["rimward-operator", "kubectl-rimward"],
@@ -35,6 +37,7 @@ pub(crate) fn fleet(arguments: &[String]) -> Result<()> {
 /// Runs `cargo xtask bench [NAME]...`. Speed is measured on optimised binaries.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     become_program(
+        "the benchmark",
         "rimward-bench",
         "release",
         EVERYTHING,
@@ -45,19 +48,19 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
 
 /// Replaces this process, so that Ctrl-C reaches the program and the shell waits for its clean-up.
 fn become_program(
+    what_for: &str,
     name: &str,
     profile: &str,
     needs: &[&str],
     parts: &[&str],
     arguments: &[String],
 ) -> Result<()> {
-    let parts = tools::ensure(parts)?;
     let mut build = step::cargo(&["build", "--locked", "--workspace", "--profile", profile]);
     // The whole workspace, so that features are those of the tests; these binaries, so that nothing is built in vain.
     for binary in needs.iter().copied().chain([name]) {
         build.args(["--bin", binary]);
     }
-    step::run("building Rimward", &mut build)?;
+    let parts = prepare::run(what_for, parts, &mut build)?;
     let folder = if profile == "dev" { "debug" } else { profile };
     let program = step::target_folder()?.join(folder).join(name);
     let error = Command::new(&program)

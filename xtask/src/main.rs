@@ -7,6 +7,7 @@ mod demo;
 mod generate;
 mod laws;
 mod layers;
+mod prepare;
 mod step;
 mod test;
 mod tools;

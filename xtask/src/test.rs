@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{layers, step, tools};
+use crate::{layers, prepare, step, tools};
 
 const USAGE: &str = "usage: cargo xtask test [--unit] [-- FILTER]...
 
@@ -98,11 +98,8 @@ fn check() -> Result<()> {
 }
 
 fn stories(filters: &[String]) -> Result<()> {
-    let parts = tools::ensure(tools::FOR_TESTS)?;
-    step::run(
-        "binaries",
-        &mut step::cargo(&["build", "--quiet", "--workspace", "--locked", "--bins"]),
-    )?;
+    let mut build = step::cargo(&["build", "--workspace", "--locked", "--bins"]);
+    let parts = prepare::run("the end-to-end stories", tools::FOR_TESTS, &mut build)?;
     let mut command = step::cargo(&["test", "--workspace", "--locked", "--test", "stories", "--"]);
     // Two cores: more stories at once only wait for each other.
     command

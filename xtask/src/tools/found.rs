@@ -16,55 +16,91 @@ const KUBERNETES_MINOR_MIN: u32 = 33;
 /// cosign 3 writes the signature bundles that devices read; 2 writes others by default.
 const COSIGN_MAJOR: u32 = 3;
 
-/// Finds the binaries of a part that need not be built, by name.
-pub(crate) fn on_this_machine(tool: &Tool) -> Vec<(&'static str, PathBuf)> {
+/// One program that may be there already.
+struct Wanted {
+    name: &'static str,
+    /// What it is asked for its version.
+    question: &'static [&'static str],
+    fits: fn((u32, u32)) -> bool,
+    /// What does fit, for the user.
+    asked: &'static str,
+}
+
+const KUBERNETES: &[Wanted] = &[
+    Wanted {
+        name: "kube-apiserver",
+        question: &["--version"],
+        fits: is_kubernetes,
+        asked: "1.33 or newer",
+    },
+    Wanted {
+        name: "kube-controller-manager",
+        question: &["--version"],
+        fits: is_kubernetes,
+        asked: "1.33 or newer",
+    },
+    Wanted {
+        name: "kubectl",
+        question: &["version", "--client"],
+        fits: is_kubernetes,
+        asked: "1.33 or newer",
+    },
+];
+
+const COSIGN: &[Wanted] = &[Wanted {
+    name: "cosign",
+    question: &["version"],
+    fits: |(major, _)| major == COSIGN_MAJOR,
+    asked: "3",
+}];
+
+/// Finds the binaries of a part in the folder that `KUBEBUILDER_ASSETS` names: what a user says outright.
+pub(crate) fn named_by_the_user(tool: &Tool) -> Vec<(&'static str, PathBuf)> {
+    let folder = std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty());
+    let folder = folder.map(PathBuf::from);
+    fitting(wanted(tool), |name| {
+        let file = folder.as_ref()?.join(name);
+        file.is_file().then_some(file)
+    })
+}
+
+/// Finds the binaries of a part on the PATH.
+pub(crate) fn on_the_path(tool: &Tool) -> Vec<(&'static str, PathBuf)> {
+    fitting(wanted(tool), which)
+}
+
+fn wanted(tool: &Tool) -> &'static [Wanted] {
     match tool.name {
-        "kubernetes" => kubebuilder_assets(),
-        "cosign" => cosign_on_path().into_iter().collect(),
-        _ => Vec::new(),
+        "kubernetes" => KUBERNETES,
+        "cosign" => COSIGN,
+        _ => &[],
     }
 }
 
-fn kubebuilder_assets() -> Vec<(&'static str, PathBuf)> {
-    let Some(folder) = std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty())
-    else {
-        return Vec::new();
-    };
-    let questions: [(&'static str, &[&str]); 2] = [
-        ("kube-apiserver", &["--version"]),
-        ("kubectl", &["version", "--client"]),
-    ];
+fn fitting(
+    wanted: &'static [Wanted],
+    find: impl Fn(&str) -> Option<PathBuf>,
+) -> Vec<(&'static str, PathBuf)> {
     let mut found = Vec::new();
-    for (name, question) in questions {
-        let path = Path::new(&folder).join(name);
-        if !path.is_file() {
+    for wanted in wanted {
+        let Some(path) = find(wanted.name) else {
             continue;
-        }
-        match version_of(&path, question) {
-            Some((1, minor)) if minor >= KUBERNETES_MINOR_MIN => found.push((name, path)),
+        };
+        match version_of(&path, wanted.question) {
+            Some(version) if (wanted.fits)(version) => found.push((wanted.name, path)),
             answer => eprintln!(
-                "{} is {}, not 1.{KUBERNETES_MINOR_MIN} or newer: left alone",
+                "{} is {}, not {}: left alone",
                 path.display(),
-                said(answer)
+                said(answer),
+                wanted.asked
             ),
         }
     }
     found
 }
 
-fn cosign_on_path() -> Option<(&'static str, PathBuf)> {
-    let path = which("cosign")?;
-    match version_of(&path, &["version"]) {
-        Some((COSIGN_MAJOR, _)) => Some(("cosign", path)),
-        answer => {
-            eprintln!(
-                "{} is {}, not {COSIGN_MAJOR}: left alone",
-                path.display(),
-                said(answer)
-            );
-            None
-        }
-    }
+fn is_kubernetes((major, minor): (u32, u32)) -> bool {
+    major == 1 && minor >= KUBERNETES_MINOR_MIN
 }
 
 /// Finds a program on the PATH.
@@ -100,6 +136,28 @@ fn said(version: Option<(u32, u32)>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_fits_is_taken_and_what_does_not_is_left_alone() {
+        let folder = std::env::temp_dir().join(format!("rimward-found-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, says) in [
+            ("kube-apiserver", "Kubernetes v1.32.9"),
+            ("kubectl", "Client Version: v1.34.1"),
+        ] {
+            let path = folder.join(name);
+            std::fs::write(&path, format!("#!/bin/sh\necho {says}\n")).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&path, mode).unwrap();
+        }
+        let found = fitting(KUBERNETES, |name| {
+            let file = folder.join(name);
+            file.is_file().then_some(file)
+        });
+        let names: Vec<&str> = found.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["kubectl"]);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn versions_are_read_from_what_the_programs_print() {

@@ -12,9 +12,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::cache::{Cache, repository_root};
-use super::go;
 use super::progress::Progress;
 use super::table::{Source, Tool};
+use super::{found, go};
 
 /// What names of unfinished folders begin with.
 const BUILDING: &str = ".building-";
@@ -31,6 +31,20 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// Chooses what to take from the machine: what the user named, else a whole part that was built before, else
+    /// what is on the PATH.
+    pub(crate) fn choose(tool: &'static Tool, cache: &Cache) -> Result<Self> {
+        let named = found::named_by_the_user(tool);
+        if !named.is_empty() {
+            return Self::new(tool, named);
+        }
+        let whole = Self::new(tool, Vec::new())?;
+        if whole.is_done(cache)? {
+            return Ok(whole);
+        }
+        Self::new(tool, found::on_the_path(tool))
+    }
+
     /// Puts the recipe together.
     pub(crate) fn new(tool: &'static Tool, found: Vec<(&'static str, PathBuf)>) -> Result<Self> {
         let mut job = Self {

@@ -10,7 +10,7 @@ mod found;
 mod go;
 mod install;
 mod packages;
-mod progress;
+pub(crate) mod progress;
 mod table;
 
 use std::ffi::OsString;
@@ -53,41 +53,63 @@ impl Installed {
     }
 }
 
-/// Installs the named parts that are missing, and says where each of their binaries is.
-///
-/// A part of a fitting version that the machine has (`KUBEBUILDER_ASSETS`, a cosign on the PATH) is used
-/// as it is. A second run at the same time waits for the first.
-///
-/// # Errors
-/// Names the part, and what to do: a missing system package, a Go that is too old, a module that the
-/// proxy refuses, or the end of the build's log.
-pub(crate) fn ensure(names: &[&str]) -> Result<Installed> {
-    let tools = names
-        .iter()
-        .map(|name| lookup(name))
-        .collect::<Result<Vec<_>>>()?;
-    let cache = Cache::open()?;
-    let mut installed = Installed::default();
-    let mut missing = Vec::new();
-    for tool in tools {
-        let found = found::on_this_machine(tool);
-        let job = install::Job::new(tool, found)?;
-        if !job.is_done(&cache)? {
-            missing.push(job);
-        } else {
-            installed.binaries.extend(job.binaries(&cache));
+/// What is there of some parts, and what has to be built.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    cache: Cache,
+    installed: Installed,
+    missing: Vec<install::Job>,
+}
+
+impl Plan {
+    /// Looks, and builds nothing. A part of a fitting version that the machine has (`KUBEBUILDER_ASSETS`, the
+    /// PATH) is used as it is.
+    ///
+    /// # Errors
+    /// Names what is missing to build the rest: a system package, a newer Go.
+    pub(crate) fn new(names: &[&str]) -> Result<Self> {
+        let cache = Cache::open()?;
+        let mut installed = Installed::default();
+        let mut missing = Vec::new();
+        for name in names {
+            let job = install::Job::choose(lookup(name)?, &cache)?;
+            if job.is_done(&cache)? {
+                installed.binaries.extend(job.binaries(&cache));
+            } else {
+                missing.push(job);
+            }
         }
+        if !missing.is_empty() {
+            go::require(missing.iter().map(|job| job.tool))?;
+        }
+        Ok(Self {
+            cache,
+            installed,
+            missing,
+        })
     }
-    if missing.is_empty() {
-        return Ok(installed);
+
+    /// What will be built, a line each: what it is, what for, and how long that takes with nothing in Go's caches.
+    pub(crate) fn to_build(&self) -> impl Iterator<Item = String> {
+        self.missing.iter().map(|job| {
+            let tool = job.tool;
+            let minutes = tool.cold_minutes;
+            format!("{} ({}), up to {minutes} min", tool.name, tool.about)
+        })
     }
-    go::require(missing.iter().map(|job| job.tool))?;
-    let total = missing.len();
-    for (index, job) in missing.iter().enumerate() {
-        job.install(&cache, index + 1, total)?;
-        installed.binaries.extend(job.binaries(&cache));
+
+    /// Builds what is missing, and says where each binary is. A second run at the same time waits for the first.
+    ///
+    /// # Errors
+    /// Names the part and what to do: a module that the proxy refuses, or the end of the build's log.
+    pub(crate) fn install(mut self) -> Result<Installed> {
+        let total = self.missing.len();
+        for (index, job) in self.missing.iter().enumerate() {
+            job.install(&self.cache, index + 1, total)?;
+            self.installed.binaries.extend(job.binaries(&self.cache));
+        }
+        Ok(self.installed)
     }
-    Ok(installed)
 }
 
 /// Runs `cargo xtask tools [--for demo|tests] [--only NAME]... [--list]`.
@@ -122,7 +144,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if !only.is_empty() {
         names = &only;
     }
-    for (variable, path) in ensure(names)?.environment() {
+    for (variable, path) in Plan::new(names)?.install()?.environment() {
         println!("{variable}={}", path.display());
     }
     Ok(())
@@ -132,7 +154,7 @@ fn print_list() -> Result<()> {
     let cache = Cache::open()?;
     println!("cache: {}", cache.root().display());
     for tool in TABLE {
-        let job = install::Job::new(tool, found::on_this_machine(tool))?;
+        let job = install::Job::choose(tool, &cache)?;
         let state = if job.is_done(&cache)? {
             "installed"
         } else {
