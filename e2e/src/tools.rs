@@ -26,6 +26,8 @@ pub enum Tool {
     Registry,
     /// A registry without it.
     DockerRegistry,
+    /// Installs charts.
+    Helm,
 }
 
 impl Tool {
@@ -39,6 +41,7 @@ impl Tool {
             Self::Cosign => ("cosign", "cosign"),
             Self::Registry => ("registry", "registry"),
             Self::DockerRegistry => ("docker-registry", "docker-registry"),
+            Self::Helm => ("helm", "helm"),
         }
     }
 
@@ -97,6 +100,7 @@ mod tests {
             Tool::Cosign,
             Tool::Registry,
             Tool::DockerRegistry,
+            Tool::Helm,
         ] {
             assert!(!version(tool.names().1).unwrap().is_empty());
         }

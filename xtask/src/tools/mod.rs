@@ -27,13 +27,14 @@ pub(crate) const FOR_DEMO: &[&str] = &["registry", "kine", "kubernetes", "cosign
 /// The parts of a hub without devices: nothing is signed there.
 pub(crate) const FOR_HUB: &[&str] = &["registry", "kine", "kubernetes"];
 
-/// The parts that the end-to-end tests start: the demo's and a registry without the referrers API.
+/// The parts that the end-to-end tests start: the demo's, a registry without the referrers API, and helm.
 pub(crate) const FOR_TESTS: &[&str] = &[
     "registry",
     "kine",
     "kubernetes",
     "cosign",
     "docker-registry",
+    "helm",
 ];
 
 /// Binaries that are ready to run.

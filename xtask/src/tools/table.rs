@@ -126,6 +126,20 @@ pub(crate) const TABLE: &[Tool] = &[
         binaries: &["docker-registry"],
         cold_minutes: 3,
     },
+    Tool {
+        name: "helm",
+        about: "installs the charts, as users do",
+        source: Source::Module {
+            package: "helm.sh/helm/v4/cmd/helm",
+        },
+        is_cgo: false,
+        go_min: (1, 26),
+        // Without its version a chart's `kubeVersion` and `helm version` see a development build.
+        link_flags: "-X helm.sh/helm/v4/internal/version.version=v{version}",
+        built_name: "helm",
+        binaries: &["helm"],
+        cold_minutes: 4,
+    },
 ];
 
 #[cfg(test)]
