@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rimward_artifact::Limits;
 use rimward_artifact::registry::{Client, ClientOptions, Credentials};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::Run;
 use crate::proto::HostLimits;
@@ -25,6 +26,8 @@ use crate::{manifests, probes, report};
 const FILE_PERIOD: Duration = Duration::from_secs(1);
 /// How long what an earlier agent used may stay in use; no orphan takes that long to die.
 const IN_USE_WITHIN: Duration = Duration::from_secs(10);
+/// How long an orderly end may take once nobody is waited for any more.
+const HURRY_WITHIN: Duration = Duration::from_secs(2);
 /// Between two attempts.
 const IN_USE_PAUSE: Duration = Duration::from_millis(20);
 /// Longest reason of a hold.
@@ -37,12 +40,17 @@ const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 /// # Errors
 /// When it cannot start, or when the durable state is not known any more.
 pub async fn run(flags: Run) -> anyhow::Result<()> {
+    // First of all: to the first process of a container a signal that nobody waits for is none.
+    let mut stops = Stops::listen()?;
     let client = Client::new(client_options(&flags)?).context("registry client")?;
-    let listener = once_free(
+    let bound = once_free(
         || TcpListener::bind(flags.listen),
         |error| error.kind() == ErrorKind::AddrInUse,
-    )
-    .await
+    );
+    let listener = tokio::select! {
+        bound = bound => bound,
+        () = stops.next() => return Ok(()),
+    }
     .with_context(|| format!("listen on {} (--listen)", flags.listen))?;
     let address = listener.local_addr().context("listening socket")?;
     let config = Config {
@@ -72,6 +80,7 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
         events,
         picture,
         numbers,
+        hurry,
     } = handles;
     let trust_events = events.clone();
     tasks.spawn(watch_trust(
@@ -114,7 +123,13 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     tasks.spawn(watch_registry(flags.clone(), events.clone()));
     tasks.spawn(watch_hold(flags.data_dir.join("hold"), events.clone()));
     tasks.spawn(replace_on_signal(events.clone())?);
-    tasks.spawn(stop_on_signal(events)?);
+    tasks.spawn(crate::orphans::reap());
+    tasks.spawn(stop_on_signal(
+        stops,
+        Duration::from_secs(flags.drain_seconds.into()),
+        events,
+        hurry,
+    ));
     let result = supervisor.run().await;
     tasks.shutdown().await;
     result
@@ -180,18 +195,54 @@ fn replace_on_signal(
     })
 }
 
-fn stop_on_signal(
-    events: mpsc::Sender<Event>,
-) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
-    Ok(async move {
+/// The signals that tell the agent to stop.
+struct Stops {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stops {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT")?,
+        })
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-        let _ = events.send(Event::Stop).await;
-    })
+    }
+}
+
+/// At the first signal the agent is told as not ready, serves on for `drain` and then stops; at a second one it stops
+/// without waiting for anybody.
+async fn stop_on_signal(
+    mut stops: Stops,
+    drain: Duration,
+    events: mpsc::Sender<Event>,
+    hurry: CancellationToken,
+) {
+    stops.next().await;
+    if !drain.is_zero() {
+        tracing::info!(seconds = drain.as_secs(), "serving on, not ready");
+    }
+    let _ = events.send(Event::Drain).await;
+    let hurried = tokio::select! {
+        () = tokio::time::sleep(drain) => false,
+        () = stops.next() => true,
+    };
+    let _ = events.send(Event::Stop).await;
+    if !hurried {
+        stops.next().await;
+    }
+    hurry.cancel();
+    // A loop that does not come round must not hold back who asks twice. Its children die with it.
+    tokio::time::sleep(HURRY_WITHIN).await;
+    tracing::error!("the agent does not come to its end; it is cut short");
+    std::process::exit(1);
 }
 
 /// Watches the files that the registry client is made from, and makes it anew when they say something else. While

@@ -30,6 +30,35 @@ pub struct Cli {
 pub enum Command {
     /// Run the agent (the default).
     Run(Box<Run>),
+    /// Make the data folder and give it to the user that the agent runs as, then end: an init container's work. It
+    /// needs root with the capability CHOWN and no other.
+    Prepare(Prepare),
+}
+
+/// Flags of `prepare`.
+#[derive(Debug, Clone, Args)]
+pub struct Prepare {
+    /// Folder of the store: made if it is missing, with what an earlier agent left in it given away too.
+    #[arg(long, default_value = "/var/lib/rimward")]
+    pub data_dir: PathBuf,
+    /// Whose it is to be.
+    #[arg(long, value_name = "UID:GID", value_parser = parse_owner)]
+    pub owner: Owner,
+}
+
+/// A user and a group, by number: an image knows no names of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.uid, self.gid)
+    }
 }
 
 /// Flags of `run`.
@@ -84,6 +113,12 @@ pub struct Run {
     /// Wall-clock time of one preflight.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub preflight_seconds: u32,
+    /// Seconds for which the agent serves on after SIGTERM, told as not ready (503 at /readyz and /v2/health/ready), so
+    /// that endpoints and load balancers notice; then it answers what comes with `Connection: close` and leaves within
+    /// 5 seconds more. A second SIGTERM ends it at once. A pod's terminationGracePeriodSeconds must be at least this
+    /// plus 10.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=600))]
+    pub drain_seconds: u32,
     /// Log as JSON lines.
     #[arg(long)]
     pub log_json: bool,
@@ -95,6 +130,14 @@ impl Run {
     pub fn labels(&self) -> BTreeMap<String, String> {
         self.node_labels.iter().cloned().collect()
     }
+}
+
+fn parse_owner(text: &str) -> Result<Owner, String> {
+    let parse = |text: &str| text.parse::<u32>().ok().filter(|id| *id != u32::MAX);
+    text.split_once(':')
+        .and_then(|(uid, gid)| Some((parse(uid)?, parse(gid)?)))
+        .map(|(uid, gid)| Owner { uid, gid })
+        .ok_or_else(|| format!("{text:?} is not UID:GID, such as 65532:65532"))
 }
 
 fn parse_node_name(text: &str) -> Result<String, String> {
@@ -123,6 +166,24 @@ mod tests {
     fn the_flags_are_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_owner_is_two_numbers() {
+        assert_eq!(
+            parse_owner("65532:0").unwrap(),
+            Owner { uid: 65532, gid: 0 }
+        );
+        for wrong in [
+            "65532",
+            "nobody:nogroup",
+            "1:-1",
+            "4294967295:1",
+            "1:2:3",
+            "",
+        ] {
+            assert!(parse_owner(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

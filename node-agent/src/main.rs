@@ -14,6 +14,18 @@ fn main() -> ExitCode {
     let Cli { command, run } = Cli::parse();
     let flags = match (command, run) {
         (Some(Command::Run(flags)), _) => *flags,
+        (Some(Command::Prepare(flags)), _) => {
+            return match rimward_node_agent::prepare::run(&flags) {
+                Ok(said) => {
+                    eprintln!("{said}");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => {
+                    eprintln!("Error: {error:#}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
         (None, Some(flags)) => flags,
         (None, None) => {
             let _ = <Cli as clap::CommandFactory>::command().print_help();

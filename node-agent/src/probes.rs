@@ -25,10 +25,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::report::Picture;
-use crate::supervisor::Numbers;
+use crate::supervisor::{Numbers, Readiness};
 
-/// A request may take that long.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The supervisor's loop comes round twice a second, or after the slowest write to a disk; one that has not for this
+/// long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// How long a connection may be idle, or take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -95,27 +96,46 @@ async fn connection(stream: TcpStream, app: Router) {
     }
 }
 
-/// The supervisor's loop turns: its ends are open and it answers within the timeout.
+/// Whether the supervisor's loop comes round; answered at once, from when it last did.
 async fn healthz(State(seen): State<Seen>) -> impl IntoResponse {
-    let mut numbers = seen.numbers;
-    numbers.mark_unchanged();
-    match tokio::time::timeout(REQUEST_TIMEOUT, numbers.changed()).await {
-        Ok(Ok(())) => (StatusCode::OK, "ok\n"),
-        Ok(Err(_)) | Err(_) => (
+    let turned = seen.numbers.borrow().turned;
+    health(
+        turned.map(|at| at.elapsed()),
+        seen.numbers.has_changed().is_ok(),
+    )
+}
+
+/// `since`: when the loop last came round; none before its first time, when it recovers, for as long as that takes.
+fn health(since: Option<Duration>, runs: bool) -> (StatusCode, &'static str) {
+    if runs && since.is_none_or(|since| since < STUCK_AFTER) {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (
             StatusCode::SERVICE_UNAVAILABLE,
             "the supervisor does not turn\n",
-        ),
+        )
     }
 }
 
-/// The agent runs and knows its state; what is not committed yet is told, but is no reason to take
-/// the agent out of service.
+/// Whether requests should be sent here: from when what is committed answers until the agent is told to leave. What is
+/// not committed yet is told, but is no reason to take the agent out of service; nor is a node without models.
 async fn readyz(State(seen): State<Seen>) -> impl IntoResponse {
-    let words = match &seen.picture.borrow().ready {
-        Ok(()) => "ok\n".to_owned(),
-        Err((reason, message)) => format!("ok, but {reason}: {message}\n"),
-    };
-    (StatusCode::OK, words)
+    ready(
+        seen.numbers.borrow().readiness,
+        &seen.picture.borrow().ready,
+    )
+}
+
+fn ready(readiness: Readiness, committed: &Result<(), (String, String)>) -> (StatusCode, String) {
+    let not = StatusCode::SERVICE_UNAVAILABLE;
+    match (readiness, committed) {
+        (Readiness::Starting, _) => (not, "starting: what is committed is being loaded\n".into()),
+        (Readiness::Draining, _) => (not, "draining: the agent will leave soon\n".into()),
+        (Readiness::Ready, Ok(())) => (StatusCode::OK, "ok\n".into()),
+        (Readiness::Ready, Err((reason, message))) => {
+            (StatusCode::OK, format!("ok, but {reason}: {message}\n"))
+        }
+    }
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -301,6 +321,34 @@ mod tests {
         ] {
             assert!(text.lines().any(|had| had == line), "{line} in {text}");
         }
+    }
+
+    #[test]
+    fn an_agent_is_ready_from_when_it_answers_until_it_is_told_to_leave() {
+        let blocked = Err(("NoSpace".to_owned(), "disk".to_owned()));
+        let code = |readiness, committed| ready(readiness, committed).0.as_u16();
+        assert_eq!(code(Readiness::Starting, &Ok(())), 503);
+        assert_eq!(code(Readiness::Ready, &Ok(())), 200);
+        assert_eq!(code(Readiness::Ready, &blocked), 200);
+        assert_eq!(code(Readiness::Draining, &Ok(())), 503);
+        assert!(
+            ready(Readiness::Ready, &blocked)
+                .1
+                .contains("NoSpace: disk")
+        );
+    }
+
+    #[test]
+    fn only_a_loop_that_is_stuck_or_gone_is_ill() {
+        let code = |since, runs| health(since, runs).0.as_u16();
+        assert_eq!(code(None, true), 200, "it recovers");
+        assert_eq!(
+            code(Some(Duration::from_secs(20)), true),
+            200,
+            "a slow disk"
+        );
+        assert_eq!(code(Some(STUCK_AFTER), true), 503);
+        assert_eq!(code(Some(Duration::ZERO), false), 503);
     }
 
     #[tokio::test]

@@ -179,6 +179,7 @@ impl Host {
                 }
                 ToHost::Unload { slot } => self.unload(slot),
                 ToHost::Stats {} => self.stats().await?,
+                ToHost::Drain {} => self.server.drain(),
                 ToHost::Ping {} => self.tell(FromHost::Pong {}).await?,
                 ToHost::LameDuck { grace_milliseconds } => {
                     let leaving = self.clone();

@@ -3,6 +3,7 @@
 //! Best effort by nature: many devices let nobody make cgroups. Never an error, only absent.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// What the folders are named, before the child's pid.
@@ -52,19 +53,41 @@ fn at_own_limit(events: &str, oom_control: &str, failures: &str) -> bool {
     counts(events, "oom_kill") && counts(events, "oom") || counts(oom_control, "oom_kill") && failed
 }
 
-/// Puts a process under a memory limit of its own; `None` where the machine does not let us.
+/// Puts a process under a memory limit of its own; `None` where the machine does not let us, as in most containers,
+/// which is told once.
 pub fn limit(pid: Option<u32>, memory_bytes_max: u64) -> Option<Cgroup> {
+    static TOLD: std::sync::Once = std::sync::Once::new();
     let pid = pid?;
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let (parent, file) = own.lines().find_map(memory_controller)?;
+    match make(pid, memory_bytes_max) {
+        Ok(group) => Some(group),
+        Err(why) => {
+            TOLD.call_once(|| {
+                tracing::info!(
+                    why,
+                    "children get no memory cgroup of their own; their own limits hold (RLIMIT_DATA and, for the host, its watch)"
+                );
+            });
+            None
+        }
+    }
+}
+
+fn make(pid: u32, memory_bytes_max: u64) -> Result<Cgroup, String> {
+    let own = fs::read_to_string("/proc/self/cgroup")
+        .map_err(|error| format!("/proc/self/cgroup: {error}"))?;
+    let (parent, file) = own
+        .lines()
+        .find_map(memory_controller)
+        .ok_or("no memory controller is delegated to this agent")?;
     sweep(&parent);
     let group = Cgroup {
         folder: parent.join(format!("{PREFIX}{pid}")),
     };
-    fs::create_dir(&group.folder).ok()?;
-    fs::write(group.folder.join(file), memory_bytes_max.to_string()).ok()?;
-    fs::write(group.folder.join("cgroup.procs"), pid.to_string()).ok()?;
-    Some(group)
+    let at = |error: io::Error| format!("{}: {error}", group.folder.display());
+    fs::create_dir(&group.folder).map_err(at)?;
+    fs::write(group.folder.join(file), memory_bytes_max.to_string()).map_err(at)?;
+    fs::write(group.folder.join("cgroup.procs"), pid.to_string()).map_err(at)?;
+    Ok(group)
 }
 
 /// Folder and limit file of the memory controller, from one line of `/proc/self/cgroup`.

@@ -108,6 +108,9 @@ pub enum ToHost {
     /// Asks for counters: answered by one [`FromHost::SlotStats`] per slot, then one
     /// [`FromHost::HostStats`].
     Stats {},
+    /// The agent will leave soon: tell whoever asks for readiness so, and serve on. Comes at any time after
+    /// [`ToHost::Start`].
+    Drain {},
     /// Stop accepting; answer the next request of each connection with `Connection: close`; when no
     /// connection is left or the grace is over, send what answers [`ToHost::Stats`], then
     /// [`FromHost::Drained`], and exit.

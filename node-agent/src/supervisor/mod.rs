@@ -31,6 +31,7 @@ use rimward_core::ids::{Digest, RevisionName};
 use rimward_core::node::{Observation, State};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 pub use activate::PreflightLimits;
 pub use host::{Counts, Gauges};
@@ -83,6 +84,8 @@ pub enum Event {
     LocalHold(Option<String>),
     /// The host is to be replaced, without losing a request.
     ReplaceHost,
+    /// The agent will stop soon: it is told as not ready, and serves on.
+    Drain,
     /// The agent is to stop.
     Stop,
 }
@@ -119,6 +122,22 @@ pub struct Numbers {
     pub seq: u64,
     /// Per deployment and revision.
     pub models: Vec<(String, String, Counts)>,
+    /// When the supervisor's loop last came round; none before the first time.
+    pub turned: Option<Instant>,
+    /// Whether requests should be sent here, as far as the agent is concerned.
+    pub readiness: Readiness,
+}
+
+/// Whether requests should be sent to this node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Readiness {
+    /// What is committed is not loaded yet.
+    #[default]
+    Starting,
+    /// Requests are answered, or wait for the next host.
+    Ready,
+    /// The agent will leave soon.
+    Draining,
 }
 
 /// The supervisor.
@@ -149,6 +168,8 @@ pub struct Supervisor {
     collect_wanted: bool,
     puts: u64,
     recompiled: std::collections::BTreeSet<Digest>,
+    draining: bool,
+    hurry: CancellationToken,
 }
 
 /// The supervisor's ends for the other tasks.
@@ -160,6 +181,8 @@ pub struct Handles {
     pub picture: watch::Receiver<Picture>,
     /// Counters.
     pub numbers: watch::Receiver<Numbers>,
+    /// Cancelled by whoever will not wait for clients when the agent stops.
+    pub hurry: CancellationToken,
 }
 
 impl Supervisor {
@@ -238,11 +261,14 @@ impl Supervisor {
             collect_wanted: true,
             puts: 0,
             recompiled: std::collections::BTreeSet::new(),
+            draining: false,
+            hurry: CancellationToken::new(),
         };
         let handles = Handles {
             events,
             picture: picture_seen,
             numbers: numbers_seen,
+            hurry: supervisor.hurry.clone(),
         };
         Ok((supervisor, handles))
     }
@@ -282,6 +308,8 @@ impl Supervisor {
 
     async fn handle(&mut self, event: Event) -> anyhow::Result<()> {
         match event {
+            // What began goes on; nothing more is begun.
+            Event::Orders(_) if self.draining => Ok(()),
             Event::Orders(orders) => self.take_orders(orders).await,
             Event::Trust(source) => self.take_trust(source).await,
             Event::Registry(client) => {
@@ -314,6 +342,11 @@ impl Supervisor {
                 self.hosts.replace("asked for by signal");
                 Ok(())
             }
+            Event::Drain => {
+                self.draining = true;
+                self.hosts.drain();
+                Ok(())
+            }
             Event::Stop => Ok(()),
         }
     }
@@ -324,7 +357,11 @@ impl Supervisor {
         let deadline = Instant::now() + FINISH_GRACE + Duration::from_secs(2);
         let mut left = self.hosts.finish(FINISH_GRACE);
         while left {
-            match tokio::time::timeout_at(deadline, self.host_news.recv()).await {
+            let news = tokio::select! {
+                news = tokio::time::timeout_at(deadline, self.host_news.recv()) => news,
+                () = self.hurry.cancelled() => return,
+            };
+            match news {
                 Ok(Some((generation, news))) => {
                     self.hosts.news(generation, news);
                     left = self.hosts.finish(FINISH_GRACE);

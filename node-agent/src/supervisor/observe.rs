@@ -12,7 +12,9 @@ use super::activate::{NotActivated, reason};
 use super::deployment::{Deployment, Source};
 use super::host::{Death, Heard, Prepared, Slot, Want};
 use super::orders::{Covers, Orders, sort};
-use super::{Event, Numbers, Supervisor, samples, trust};
+use super::{Event, Numbers, Readiness, Supervisor, samples, trust};
+use tokio::time::Instant;
+
 use crate::parse::Key;
 use crate::proto::{FailReason, SlotId, SlotStats};
 use crate::report::picture::{self, Picture, Running};
@@ -319,6 +321,12 @@ impl Supervisor {
                 .totals()
                 .map(|(key, revision, counts)| (key.to_string(), revision.to_string(), counts))
                 .collect(),
+            turned: Some(Instant::now()),
+            readiness: match (self.draining, self.hosts.has_listened()) {
+                (true, _) => Readiness::Draining,
+                (false, true) => Readiness::Ready,
+                (false, false) => Readiness::Starting,
+            },
         };
         self.numbers.send_replace(numbers);
     }

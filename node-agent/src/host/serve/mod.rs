@@ -74,6 +74,11 @@ impl Server {
         }))
     }
 
+    /// Tells whoever asks that this node is not ready any more; everything is served on.
+    pub(super) fn drain(&self) {
+        self.0.rest.drain();
+    }
+
     /// Accepts on one listener until this host is a lame duck.
     pub(super) fn listen(&self, listener: std::net::TcpListener) -> std::io::Result<()> {
         listener.set_nonblocking(true)?;

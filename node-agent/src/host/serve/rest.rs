@@ -4,6 +4,7 @@
 //! 503 passes (no version yet, queue full), and says when to come back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
@@ -23,6 +24,7 @@ pub(super) struct Rest {
     routes: Routes,
     pub(super) rooms: Rooms,
     pub(super) body_bytes_max: u64,
+    draining: Arc<AtomicBool>,
 }
 
 impl Rest {
@@ -31,7 +33,13 @@ impl Rest {
             routes,
             rooms: Rooms::new(limits.inflight_bytes_max),
             body_bytes_max: limits.body_bytes_max,
+            draining: Arc::default(),
         }
+    }
+
+    /// From now on the node is told as not ready.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 }
 
@@ -48,7 +56,8 @@ pub(super) async fn answer(rest: &Rest, request: Request<Incoming>) -> Answer {
         }
         ["v2", "health", "live"] if read => ok(json!({"live": true})),
         ["v2", "health", "ready"] if read => {
-            let ready = !rest.routes.table().is_empty();
+            let leaves = rest.draining.load(Ordering::Relaxed);
+            let ready = !leaves && !rest.routes.table().is_empty();
             status(
                 if ready {
                     StatusCode::OK

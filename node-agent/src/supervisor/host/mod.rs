@@ -162,6 +162,8 @@ pub(super) struct Hosts {
     replace_wanted: Option<Instant>,
     gauges: Gauges,
     totals: Totals,
+    draining: bool,
+    has_listened: bool,
 }
 
 impl Hosts {
@@ -187,6 +189,23 @@ impl Hosts {
             replace_wanted: None,
             gauges: Gauges::default(),
             totals: Totals::default(),
+            draining: false,
+            has_listened: false,
+        }
+    }
+
+    /// Whether a host was let at the listening socket since the agent started: before that nothing is answered, after
+    /// it what comes while no host runs waits for the next one.
+    #[must_use]
+    pub(super) fn has_listened(&self) -> bool {
+        self.has_listened
+    }
+
+    /// Tells clients that this node will leave soon; it serves on.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+        for host in self.serving.iter().chain(&self.replacing) {
+            host.link.send(ToHost::Drain {}, Vec::new());
         }
     }
 
@@ -229,6 +248,7 @@ impl Hosts {
                         let fds = vec![(FdRole::RestListener, OwnedFd::from(listener))];
                         host.link.send(ToHost::Listen {}, fds);
                         host.listening = true;
+                        self.has_listened = true;
                     }
                     Err(error) => tracing::error!(%error, "cannot hand the listening socket over"),
                 }
@@ -268,6 +288,9 @@ impl Hosts {
                 let theirs = flight.as_ref().and_then(|file| file.try_clone().ok());
                 let fds = theirs.map(|file| (FdRole::FlightRecorder, OwnedFd::from(file)));
                 link.send(ToHost::Start { limits }, fds.into_iter().collect());
+                if self.draining {
+                    link.send(ToHost::Drain {}, Vec::new());
+                }
                 Some(Host {
                     generation: self.generation,
                     link,
