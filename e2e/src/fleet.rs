@@ -17,6 +17,9 @@ use crate::scratch::Scratch;
 /// The operator's own namespace, which its accounts are in.
 pub const NAMESPACE: &str = "rimward-system";
 
+/// The agents' namespace, which their account is in: their pods need a folder of the host, and nobody else's do.
+pub const AGENTS_NAMESPACE: &str = "rimward-agents";
+
 /// What every user name of Rimward's accounts begins with: how audit logs are filtered.
 pub const ACCOUNTS: &str = "system:serviceaccount:rimward-";
 
@@ -142,7 +145,9 @@ impl Fleet {
         ];
         install(&plane, &files).await?;
         let operator = plane.account_kubeconfig(NAMESPACE, "rimward-edge").await?;
-        let agent = plane.account_kubeconfig(NAMESPACE, "rimward-agent").await?;
+        let agent = plane
+            .account_kubeconfig(AGENTS_NAMESPACE, "rimward-agent")
+            .await?;
         Ok(Edge {
             plane,
             operator,

@@ -2,12 +2,14 @@
 
 use anyhow::{Result, bail};
 
-use crate::step;
+use crate::{charts, step};
 
 /// Runs `cargo xtask gen`.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    if !arguments.is_empty() {
-        bail!("usage: cargo xtask gen");
+    match arguments {
+        [] => {}
+        [only] if only == "charts" => return charts(),
+        _ => bail!("usage: cargo xtask gen [charts]"),
     }
     step::run(
         "definitions and reference from crds/src",
@@ -26,5 +28,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         step::cargo(&["test", "--quiet", "--workspace", "--lib", "--bins"])
             .args(["--", "the_reference_page_says_what_this_binary_exposes"])
             .env("RIMWARD_WRITE_METRICS_PAGE", "1"),
-    )
+    )?;
+    charts()
+}
+
+/// The charts' copies and the reference of their values, from files that are there.
+fn charts() -> Result<()> {
+    eprintln!("==> charts and their reference");
+    charts::write()
 }

@@ -3,6 +3,7 @@
 //! Owns the list of commands and nothing else: each is a module with `run`. Never imports a crate of
 //! ours, so that it compiles in seconds on a fresh clone, before anything else does.
 
+mod charts;
 mod demo;
 mod generate;
 mod laws;
@@ -49,7 +50,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "gen",
-        about: "write what is generated: crds/yaml and docs/reference",
+        about: "write what is generated: crds/yaml, docs/reference, the charts' copies",
         run: generate::run,
     },
     Command {

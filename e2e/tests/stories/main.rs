@@ -2,6 +2,7 @@
 
 mod actions;
 mod agent_alone;
+mod charts_install;
 mod cli;
 mod control_plane;
 mod crds;

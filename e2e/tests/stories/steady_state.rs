@@ -43,12 +43,12 @@ const SEEN: [(&str, &[&str]); 3] = [
         "north",
         &[
             "system:serviceaccount:rimward-system:rimward-edge",
-            "system:serviceaccount:rimward-system:rimward-agent",
+            "system:serviceaccount:rimward-agents:rimward-agent",
         ],
     ),
     (
         "south",
-        &["system:serviceaccount:rimward-system:rimward-agent"],
+        &["system:serviceaccount:rimward-agents:rimward-agent"],
     ),
 ];
 const RATE_PER_SECOND: u32 = 20;

@@ -19,13 +19,15 @@ const AGENT_RBAC: &str = include_str!("../../../../node-agent/rbac.yaml");
 const EDGE_KINDS: [&str; 2] = ["ClusterAssignment", "EdgeNode"];
 /// Namespace of the nodes' Leases.
 const NODES_NAMESPACE: &str = "rimward-nodes";
+/// Namespace of the agents' account.
+const AGENTS_NAMESPACE: &str = "rimward-agents";
 /// Name of the Secret with the hub's kubeconfig.
 const HUB_SECRET: &str = "rimward-hub";
 
 /// Puts the file's text together. `hub` is the kubeconfig of the cluster's account, in pull mode.
 pub(super) fn text(cluster: &str, hub: Option<&str>) -> anyhow::Result<String> {
     let mut documents = Vec::new();
-    for name in [SYSTEM_NAMESPACE, NODES_NAMESPACE] {
+    for name in [SYSTEM_NAMESPACE, NODES_NAMESPACE, AGENTS_NAMESPACE] {
         documents.push(serde_yaml::to_string(&namespace(name))?);
     }
     for crd in rimward_crds::schema::crds()? {
@@ -124,7 +126,7 @@ mod tests {
                 .map(|object| object["kind"].as_str().unwrap().to_owned())
                 .collect();
             let count = |kind: &str| kinds.iter().filter(|it| *it == kind).count();
-            assert_eq!(count("Namespace"), 2);
+            assert_eq!(count("Namespace"), 3);
             assert_eq!(count("CustomResourceDefinition"), 2);
             assert_eq!(count("ServiceAccount"), 2);
             assert_eq!(count("Secret"), secrets);
