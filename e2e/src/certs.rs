@@ -27,12 +27,12 @@ pub struct Identity {
 }
 
 impl Certs {
-    /// Makes an authority, a server certificate for loopback, and the key that signs service accounts'
+    /// Makes an authority, a server certificate for loopback and these other names, and the key that signs service accounts'
     /// tokens, as files in `folder`.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn create(folder: &Path) -> Result<Self> {
+    pub fn create(folder: &Path, names: &[&str]) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -47,15 +47,14 @@ impl Certs {
             folder: folder.to_path_buf(),
         };
 
-        let mut server = CertificateParams::new(
-            [
-                "127.0.0.1",
-                "localhost",
-                "kubernetes",
-                "kubernetes.default.svc",
-            ]
-            .map(str::to_owned),
-        )?;
+        let own = [
+            "127.0.0.1",
+            "localhost",
+            "kubernetes",
+            "kubernetes.default.svc",
+        ];
+        let names = own.iter().chain(names).map(|&name| name.to_owned());
+        let mut server = CertificateParams::new(names.collect::<Vec<_>>())?;
         server.distinguished_name = name("kube-apiserver", &[]);
         server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

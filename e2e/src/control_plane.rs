@@ -31,6 +31,14 @@ const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,\
     serviceaccount-controller,serviceaccount-token-controller,\
     root-ca-certificate-publisher-controller,clusterrole-aggregation-controller";
 
+/// What pods need beside them.
+const POD_CONTROLLERS: &str = "daemonset-controller,deployment-controller,disruption-controller,\
+    endpointslice-controller,job-controller,node-lifecycle-controller,\
+    pod-garbage-collector-controller,replicaset-controller,taint-eviction-controller";
+
+/// Where pods find the API server: the first address of the Services' range.
+const SERVICE_ADDRESS: &str = "10.43.0.1";
+
 /// How a control plane is to be.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -38,6 +46,9 @@ pub struct Options {
     pub audit: audit::Level,
     /// Whether Kubernetes' own controllers run: garbage collection, namespaces, tokens.
     pub controllers: bool,
+    /// This machine's address in the nodes' network, if there are nodes: the API server listens there too, and
+    /// the scheduler and the pods' controllers run.
+    pub pods_at: Option<Ipv4Addr>,
 }
 
 impl Default for Options {
@@ -45,6 +56,7 @@ impl Default for Options {
         Self {
             audit: audit::Level::Metadata,
             controllers: true,
+            pods_at: None,
         }
     }
 }
@@ -57,12 +69,14 @@ pub struct ControlPlane {
     certs: Certs,
     port: u16,
     store_port: u16,
+    pods_at: Option<Ipv4Addr>,
     processes: Mutex<Processes>,
 }
 
 /// Dropped in this order: whoever talks to another ends before it.
 #[derive(Debug, Default)]
 struct Processes {
+    scheduler: Option<Process>,
     controllers: Option<Process>,
     api_server: Option<Process>,
     store: Option<Process>,
@@ -76,7 +90,12 @@ impl ControlPlane {
     /// When a part is not installed, ends, or is not ready in time: quotes its log.
     pub async fn start(name: &str, folder: &Path, options: Options) -> Result<Self> {
         let folder = folder.join(name);
-        let certs = Certs::create(&folder.join("certs"))?;
+        let pods_at = options.pods_at.map(|address| address.to_string());
+        let names: Vec<&str> = pods_at.iter().map(String::as_str).collect();
+        let certs = Certs::create(
+            &folder.join("certs"),
+            &[&names, &[SERVICE_ADDRESS][..]].concat(),
+        )?;
         write_private(
             &folder.join("audit-policy.json"),
             &audit::policy(options.audit).to_string(),
@@ -87,6 +106,7 @@ impl ControlPlane {
             certs,
             port: free_port()?,
             store_port: free_port()?,
+            pods_at: options.pods_at,
             processes: Mutex::default(),
         };
         plane.user_kubeconfig("admin", "admin", &["system:masters"])?;
@@ -95,6 +115,9 @@ impl ControlPlane {
         plane.start_api_server().await?;
         if options.controllers {
             plane.start_controllers()?;
+        }
+        if options.pods_at.is_some() {
+            plane.start_scheduler()?;
         }
         Ok(plane)
     }
@@ -158,6 +181,34 @@ impl ControlPlane {
     pub fn user_kubeconfig(&self, name: &str, user: &str, groups: &[&str]) -> Result<PathBuf> {
         let identity = self.certs.client(user, groups)?;
         self.write_kubeconfig(name, Credential::Certificate(&identity))
+    }
+
+    /// The same for who runs on a node, which reaches the API server at another address.
+    ///
+    /// # Errors
+    /// When the control plane has no nodes, or the file cannot be written.
+    pub fn pod_side_kubeconfig(&self, name: &str, user: &str, groups: &[&str]) -> Result<PathBuf> {
+        let identity = self.certs.client(user, groups)?;
+        let path = self.folder.join(format!("{name}.kubeconfig"));
+        let (server, authority) = (self.pod_side_server()?, self.certs.authority_pem());
+        let credential = Credential::Certificate(&identity);
+        kubeconfig::write(&path, &self.name, &server, &authority, credential)?;
+        Ok(path)
+    }
+
+    /// Its URL for who runs on a node.
+    ///
+    /// # Errors
+    /// When it has no nodes.
+    pub fn pod_side_server(&self) -> Result<String> {
+        let address = self.pods_at.context("this control plane has no nodes")?;
+        Ok(format!("https://{address}:{}", self.port))
+    }
+
+    /// The file with the certificate of its authority.
+    #[must_use]
+    pub fn authority_file(&self) -> PathBuf {
+        self.certs.file("ca.crt")
     }
 
     /// Makes a service account, if there is none yet, and a kubeconfig with a token of it that is good for
@@ -255,11 +306,8 @@ impl ControlPlane {
                 self.path("audit-policy.json")
             ))
             .arg(format!("--audit-log-path={}", self.path("audit.jsonl")))
+            .args(self.reached_at()?)
             .args([
-                "--bind-address=127.0.0.1",
-                "--advertise-address=127.0.0.1",
-                // Loopback is no address for the `kubernetes` service's endpoints, and nobody asks for them.
-                "--endpoint-reconciler-type=none",
                 "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
                 "--service-cluster-ip-range=10.43.0.0/16",
                 "--authorization-mode=Node,RBAC",
@@ -291,6 +339,34 @@ impl ControlPlane {
             },
         )
         .await
+    }
+
+    /// How clients reach the API server, and it the kubelets.
+    fn reached_at(&self) -> Result<Vec<String>> {
+        let Some(address) = self.pods_at else {
+            return Ok(vec![
+                "--bind-address=127.0.0.1".to_owned(),
+                "--advertise-address=127.0.0.1".to_owned(),
+                // Loopback is no address for the `kubernetes` service's endpoints, and nobody asks for them.
+                "--endpoint-reconciler-type=none".to_owned(),
+            ]);
+        };
+        let identity = self
+            .certs
+            .client("kube-apiserver-kubelet-client", &["system:masters"])?;
+        let (certificate, key) = (
+            self.certs.file("kubelet.crt"),
+            self.certs.file("kubelet.key"),
+        );
+        write_private(&certificate, &identity.certificate)?;
+        write_private(&key, &identity.key)?;
+        Ok(vec![
+            "--bind-address=0.0.0.0".to_owned(),
+            format!("--advertise-address={address}"),
+            format!("--kubelet-client-certificate={}", certificate.display()),
+            format!("--kubelet-client-key={}", key.display()),
+            "--kubelet-preferred-address-types=InternalIP".to_owned(),
+        ])
     }
 
     async fn start_store(&self) -> Result<()> {
@@ -336,7 +412,10 @@ impl ControlPlane {
                 "--root-ca-file={}",
                 self.certs.file("ca.crt").display()
             ))
-            .arg(format!("--controllers={CONTROLLERS}"))
+            .arg(match self.pods_at {
+                Some(_) => format!("--controllers={CONTROLLERS},{POD_CONTROLLERS}"),
+                None => format!("--controllers={CONTROLLERS}"),
+            })
             // Each controller by its own account, as clusters run it: the audit log tells them apart.
             .args([
                 "--use-service-account-credentials",
@@ -344,6 +423,19 @@ impl ControlPlane {
                 "--secure-port=0",
             ]);
         self.processes().controllers = Some(self.spawn("kube-controller-manager", command)?);
+        Ok(())
+    }
+
+    fn start_scheduler(&self) -> Result<()> {
+        self.user_kubeconfig("scheduler", "system:kube-scheduler", &[])?;
+        let mut command = Command::new(Tool::KubeScheduler.path()?);
+        command
+            .arg(format!(
+                "--kubeconfig={}",
+                self.path("scheduler.kubeconfig")
+            ))
+            .args(["--leader-elect=false", "--secure-port=0"]);
+        self.processes().scheduler = Some(self.spawn("kube-scheduler", command)?);
         Ok(())
     }
 

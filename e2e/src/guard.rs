@@ -22,12 +22,15 @@ struct State {
     groups: BTreeSet<i32>,
     /// Folders, and whether each is to be kept.
     folders: BTreeMap<PathBuf, bool>,
+    /// Names of control groups.
+    control_groups: BTreeSet<String>,
     has_ended: bool,
 }
 
 static STATE: Mutex<State> = Mutex::new(State {
     groups: BTreeSet::new(),
     folders: BTreeMap::new(),
+    control_groups: BTreeSet::new(),
     has_ended: false,
 });
 
@@ -130,6 +133,16 @@ pub(crate) fn end_folder(path: &Path) {
     }
 }
 
+/// Notes a control group that is to go at the end.
+pub(crate) fn note_group(name: &str) {
+    state().control_groups.insert(name.to_owned());
+}
+
+/// Forgets a control group: it is gone.
+pub(crate) fn forget_group(name: &str) {
+    state().control_groups.remove(name);
+}
+
 /// Keeps one folder beyond the end.
 pub(crate) fn keep_folder(path: &Path) {
     if let Some(is_kept) = state().folders.get_mut(path) {
@@ -152,11 +165,12 @@ pub fn keep_all_folders() {
 pub fn clean_up() {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let (groups, folders) = {
+    let (groups, control_groups, folders) = {
         let mut state = state();
         state.has_ended = true;
         (
             std::mem::take(&mut state.groups),
+            std::mem::take(&mut state.control_groups),
             std::mem::take(&mut state.folders),
         )
     };
@@ -164,7 +178,7 @@ pub fn clean_up() {
     let started = Instant::now();
     // Again and again: what a killed process had started is ours from then on.
     while started.elapsed() < DEATHS_WITHIN {
-        let children = children();
+        let children = children_of(std::process::id());
         if children.is_empty() {
             break;
         }
@@ -173,6 +187,9 @@ pub fn clean_up() {
             let _ = rustix::process::waitpid(Some(child), WaitOptions::NOHANG);
         }
         std::thread::sleep(Duration::from_millis(10));
+    }
+    for name in control_groups {
+        crate::node::cgroups::remove(&name);
     }
     for (path, is_kept) in folders {
         remove_or_name(&path, is_kept);
@@ -187,16 +204,36 @@ fn remove_or_name(path: &Path, is_kept: bool) {
     }
 }
 
-/// Lists this process's direct children, by what /proc says their parent is.
-fn children() -> Vec<i32> {
-    let me = std::process::id();
+/// Buries what this process adopted out of other process namespaces: whoever started it there was killed with it. Its
+/// namespace would not end before. What this process starts itself is in its own namespace, and left alone.
+pub(crate) fn bury_adopted() {
+    let here = namespaces_of(std::process::id().cast_signed());
+    for child in children_of(std::process::id()) {
+        if namespaces_of(child) > here
+            && let Some(child) = Pid::from_raw(child)
+        {
+            let _ = rustix::process::waitpid(Some(child), WaitOptions::NOHANG);
+        }
+    }
+}
+
+/// How many process namespaces deep a process is.
+fn namespaces_of(id: i32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let mut lines = status.lines();
+    let ids = lines.find_map(|line| line.strip_prefix("NSpid:"));
+    ids.map_or(0, |ids| ids.split_whitespace().count())
+}
+
+/// Lists a process's direct children, by what /proc says their parent is.
+pub(crate) fn children_of(parent: u32) -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|id| parent_of(*id) == Some(me))
+        .filter(|id| parent_of(*id) == Some(parent))
         .collect()
 }
 

@@ -23,6 +23,7 @@ pub mod http;
 pub mod kubeconfig;
 pub mod kubectl;
 pub mod load;
+pub mod node;
 pub mod ports;
 pub mod process;
 pub mod registry;

@@ -48,14 +48,22 @@ impl Service {
     /// # Errors
     /// When the program cannot be started.
     pub fn start(recipe: Recipe) -> Result<Self> {
-        std::fs::create_dir_all(&recipe.folder)
-            .with_context(|| format!("cannot make {}", recipe.folder.display()))?;
-        let service = Self {
-            recipe,
-            state: Mutex::default(),
-        };
+        let service = Self::idle(recipe)?;
         service.resume()?;
         Ok(service)
+    }
+
+    /// One that [`Service::resume`] starts.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn idle(recipe: Recipe) -> Result<Self> {
+        std::fs::create_dir_all(&recipe.folder)
+            .with_context(|| format!("cannot make {}", recipe.folder.display()))?;
+        Ok(Self {
+            recipe,
+            state: Mutex::default(),
+        })
     }
 
     /// Starts it again after it was stopped or killed; one that runs is killed first, with its group.

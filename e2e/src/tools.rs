@@ -18,6 +18,16 @@ pub enum Tool {
     KubeControllerManager,
     /// kubectl, of the same version as the API server.
     Kubectl,
+    /// Chooses nodes for pods.
+    KubeScheduler,
+    /// Runs the pods of a node.
+    Kubelet,
+    /// Makes Services reach their pods on a node.
+    KubeProxy,
+    /// Names of Services.
+    Coredns,
+    /// Holds the namespaces of a pod.
+    Pause,
     /// SQLite behind the API server.
     Kine,
     /// Signs and verifies packages.
@@ -37,6 +47,11 @@ impl Tool {
             Self::KubeApiserver => ("kube-apiserver", "kubernetes"),
             Self::KubeControllerManager => ("kube-controller-manager", "kubernetes"),
             Self::Kubectl => ("kubectl", "kubernetes"),
+            Self::KubeScheduler => ("kube-scheduler", "kubernetes-node"),
+            Self::Kubelet => ("kubelet", "kubernetes-node"),
+            Self::KubeProxy => ("kube-proxy", "kubernetes-node"),
+            Self::Coredns => ("coredns", "coredns"),
+            Self::Pause => ("pause", "pause"),
             Self::Kine => ("kine", "kine"),
             Self::Cosign => ("cosign", "cosign"),
             Self::Registry => ("registry", "registry"),
@@ -96,6 +111,11 @@ mod tests {
             Tool::KubeApiserver,
             Tool::KubeControllerManager,
             Tool::Kubectl,
+            Tool::KubeScheduler,
+            Tool::Kubelet,
+            Tool::KubeProxy,
+            Tool::Coredns,
+            Tool::Pause,
             Tool::Kine,
             Tool::Cosign,
             Tool::Registry,

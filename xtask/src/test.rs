@@ -97,9 +97,28 @@ fn check() -> Result<()> {
     )
 }
 
+/// What names of stories with real pods begin with.
+const PODS: &str = "pods";
+
+/// The parts that the stories need; what they need of Debian is installed. Real pods take root: without it their stories say
+/// so and are left out, and nothing is built for them.
+fn parts(filters: &[String]) -> Result<Vec<&'static str>> {
+    let is_asked_for = |filter: &String| filter.contains(PODS) || PODS.contains(filter.as_str());
+    let mut names = tools::FOR_TESTS.to_vec();
+    if filters.is_empty() || filters.iter().any(is_asked_for) {
+        if tools::packages::is_root()? {
+            tools::packages::require("run real pods", tools::packages::FOR_PODS)?;
+            names.extend(tools::FOR_PODS);
+        } else {
+            eprintln!("==> this is not root: the stories on real nodes ({PODS}_*) are left out");
+        }
+    }
+    Ok(names)
+}
+
 fn stories(filters: &[String]) -> Result<()> {
     let mut build = step::cargo(&["build", "--workspace", "--locked", "--bins"]);
-    let parts = prepare::run("the end-to-end stories", tools::FOR_TESTS, &mut build)?;
+    let parts = prepare::run("the end-to-end stories", &parts(filters)?, &mut build)?;
     let mut command = step::cargo(&["test", "--workspace", "--locked", "--test", "stories", "--"]);
     // Two cores: more stories at once only wait for each other.
     command

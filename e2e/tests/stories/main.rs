@@ -20,6 +20,7 @@ mod hub_world;
 mod killed_at_random;
 mod largest;
 mod leader;
+mod pods_node;
 mod prober;
 mod pull_credential;
 mod pull_secret;

@@ -1,4 +1,4 @@
-//go:build !without_apiserver
+//go:build !without_apiserver && !node
 
 package main
 

@@ -1,4 +1,4 @@
-//go:build !without_kubectl
+//go:build !without_kubectl && !node
 
 package main
 

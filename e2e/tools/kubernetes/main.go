@@ -1,6 +1,9 @@
 // Command kubernetes is the parts of Kubernetes that a test cluster here runs, in one binary: what it is
 // called by, or its first argument, says which of them it is. One binary because they share most of
-// their code: one build and one link instead of three.
+// their code: one build and one link instead of six.
+//
+// It is built twice: the parts of a control plane, and, with the tag `node`, those of a machine that runs
+// pods; most users need no more than the first.
 //
 // Each part is a file that registers itself. Where a machine has a part already, `cargo xtask tools`
 // leaves its file out by a build tag. The blank imports are those of upstream's own main packages.

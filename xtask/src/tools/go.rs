@@ -89,17 +89,23 @@ pub(crate) fn build_command(
 ) -> Result<Command> {
     let version = tool.version()?;
     let link_flags = format!("-s -w {}", tool.link_flags.replace("{version}", version));
+    let tags: Vec<&str> = tool
+        .tags
+        .iter()
+        .copied()
+        .chain(tags.iter().map(String::as_str))
+        .collect();
     let mut command = Command::new("go");
     match tool.source {
         Source::Module { package } => {
             command.arg("install");
-            common(&mut command, link_flags.trim(), tags);
+            common(&mut command, link_flags.trim(), &tags);
             command.arg(format!("{package}@v{version}"));
             command.env("GOBIN", folder).current_dir(folder);
         }
         Source::Folder { path } => {
             command.arg("build");
-            common(&mut command, link_flags.trim(), tags);
+            common(&mut command, link_flags.trim(), &tags);
             command.arg("-o").arg(folder.join(tool.built_name)).arg(".");
             command.current_dir(super::cache::repository_root().join(path));
         }
@@ -114,7 +120,7 @@ pub(crate) fn build_command(
     Ok(command)
 }
 
-fn common(command: &mut Command, link_flags: &str, tags: &[String]) {
+fn common(command: &mut Command, link_flags: &str, tags: &[&str]) {
     command.args(["-v", "-trimpath", "-buildvcs=false", "-ldflags", link_flags]);
     if !tags.is_empty() {
         command.arg("-tags").arg(tags.join(","));

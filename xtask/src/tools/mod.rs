@@ -9,7 +9,7 @@ mod cache;
 mod found;
 mod go;
 mod install;
-mod packages;
+pub(crate) mod packages;
 pub(crate) mod progress;
 mod table;
 
@@ -36,6 +36,9 @@ pub(crate) const FOR_TESTS: &[&str] = &[
     "docker-registry",
     "helm",
 ];
+
+/// The parts of nodes that run pods, for the stories that need them.
+pub(crate) const FOR_PODS: &[&str] = &["kubernetes-node", "coredns", "pause"];
 
 /// Binaries that are ready to run.
 #[derive(Debug, Default)]
@@ -113,9 +116,10 @@ impl Plan {
     }
 }
 
-/// Runs `cargo xtask tools [--for demo|tests] [--only NAME]... [--list]`.
+/// Runs `cargo xtask tools [--for demo|tests|pods] [--only NAME]... [--list]`.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    const USAGE: &str = "usage: cargo xtask tools [--for demo|tests] [--only NAME]... [--list]";
+    const USAGE: &str =
+        "usage: cargo xtask tools [--for demo|tests|pods] [--only NAME]... [--list]";
     let mut only = Vec::new();
     let mut names = FOR_TESTS;
     let mut list = false;
@@ -130,7 +134,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             "--for" => match arguments.next().map(String::as_str) {
                 Some("demo") => names = FOR_DEMO,
                 Some("tests") => names = FOR_TESTS,
-                _ => bail!("--for needs demo or tests; {USAGE}"),
+                Some("pods") => names = FOR_PODS,
+                _ => bail!("--for needs demo, tests or pods; {USAGE}"),
             },
             "-h" | "--help" => {
                 println!("{USAGE}");

@@ -18,6 +18,38 @@ pub(crate) struct Package {
     pub(crate) provides: &'static str,
 }
 
+/// What a machine that runs pods has beside Kubernetes' own parts.
+pub(crate) const FOR_PODS: &[Package] = &[
+    Package {
+        name: "containerd",
+        provides: "/usr/bin/containerd",
+    },
+    Package {
+        name: "runc",
+        provides: "/usr/sbin/runc",
+    },
+    Package {
+        name: "containernetworking-plugins",
+        provides: "/usr/lib/cni/ptp",
+    },
+    Package {
+        name: "iptables",
+        provides: "/usr/sbin/iptables",
+    },
+    Package {
+        name: "conntrack",
+        provides: "/usr/sbin/conntrack",
+    },
+    Package {
+        name: "iproute2",
+        provides: "/sbin/ip",
+    },
+    Package {
+        name: "procps",
+        provides: "/usr/bin/ps",
+    },
+];
+
 /// Makes sure that the packages are there; `to` says what for, as in "build kine".
 pub(crate) fn require(to: &str, packages: &[Package]) -> Result<()> {
     let missing: Vec<&str> = packages
@@ -67,7 +99,8 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn is_root() -> Result<bool> {
+/// Whether this process is root.
+pub(crate) fn is_root() -> Result<bool> {
     Ok(std::fs::metadata("/proc/self")
         .context("cannot read /proc/self")?
         .uid()

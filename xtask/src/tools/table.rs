@@ -19,6 +19,8 @@ pub(crate) struct Tool {
     pub(crate) is_cgo: bool,
     /// The oldest Go that builds it, as (major, minor).
     pub(crate) go_min: (u32, u32),
+    /// Build tags: they choose among the files of a folder of ours.
+    pub(crate) tags: &'static [&'static str],
     /// Flags for the linker beside `-s -w`; `{version}` stands for the version without a `v`.
     pub(crate) link_flags: &'static str,
     /// What the Go tool calls the binary that it makes.
@@ -56,6 +58,11 @@ impl Tool {
     }
 }
 
+/// Without its version a server calls itself v0.0.0-master, and clients refuse that.
+const KUBERNETES_VERSION: &str = "-X k8s.io/component-base/version.gitVersion=v{version} \
+    -X k8s.io/component-base/version.gitMajor=1 \
+    -X k8s.io/component-base/version.gitMinor=36";
+
 /// Every part, those that build in seconds first.
 pub(crate) const TABLE: &[Tool] = &[
     Tool {
@@ -66,9 +73,24 @@ pub(crate) const TABLE: &[Tool] = &[
         },
         is_cgo: false,
         go_min: (1, 25),
+        tags: &[],
         link_flags: "",
         built_name: "registry",
         binaries: &["registry"],
+        cold_minutes: 1,
+    },
+    Tool {
+        name: "pause",
+        about: "what holds a pod's namespaces, for stories with real pods",
+        source: Source::Folder {
+            path: "e2e/tools/pause",
+        },
+        is_cgo: false,
+        go_min: (1, 25),
+        tags: &[],
+        link_flags: "",
+        built_name: "pause",
+        binaries: &["pause"],
         cold_minutes: 1,
     },
     Tool {
@@ -79,6 +101,7 @@ pub(crate) const TABLE: &[Tool] = &[
         },
         is_cgo: true,
         go_min: (1, 26),
+        tags: &[],
         link_flags: "",
         built_name: "kine",
         binaries: &["kine"],
@@ -92,13 +115,39 @@ pub(crate) const TABLE: &[Tool] = &[
         },
         is_cgo: false,
         go_min: (1, 26),
-        // Without its version a server calls itself v0.0.0-master, and clients refuse that.
-        link_flags: "-X k8s.io/component-base/version.gitVersion=v{version} \
-                     -X k8s.io/component-base/version.gitMajor=1 \
-                     -X k8s.io/component-base/version.gitMinor=36",
+        tags: &[],
+        link_flags: KUBERNETES_VERSION,
         built_name: "kubernetes",
         binaries: &["kube-apiserver", "kube-controller-manager", "kubectl"],
         cold_minutes: 9,
+    },
+    Tool {
+        name: "kubernetes-node",
+        about: "kubelet, kube-proxy and kube-scheduler in one binary, for stories with real pods",
+        source: Source::Folder {
+            path: "e2e/tools/kubernetes",
+        },
+        is_cgo: false,
+        go_min: (1, 26),
+        tags: &["node"],
+        link_flags: KUBERNETES_VERSION,
+        built_name: "kubernetes",
+        binaries: &["kubelet", "kube-proxy", "kube-scheduler"],
+        cold_minutes: 9,
+    },
+    Tool {
+        name: "coredns",
+        about: "names of Services, for stories with real pods",
+        source: Source::Module {
+            package: "github.com/coredns/coredns",
+        },
+        is_cgo: false,
+        go_min: (1, 26),
+        tags: &[],
+        link_flags: "",
+        built_name: "coredns",
+        binaries: &["coredns"],
+        cold_minutes: 4,
     },
     Tool {
         name: "cosign",
@@ -108,6 +157,7 @@ pub(crate) const TABLE: &[Tool] = &[
         },
         is_cgo: false,
         go_min: (1, 26),
+        tags: &[],
         link_flags: "",
         built_name: "cosign",
         binaries: &["cosign"],
@@ -121,6 +171,7 @@ pub(crate) const TABLE: &[Tool] = &[
         },
         is_cgo: false,
         go_min: (1, 25),
+        tags: &[],
         link_flags: "",
         built_name: "registry",
         binaries: &["docker-registry"],
@@ -134,6 +185,7 @@ pub(crate) const TABLE: &[Tool] = &[
         },
         is_cgo: false,
         go_min: (1, 26),
+        tags: &[],
         // Without its version a chart's `kubeVersion` and `helm version` see a development build.
         link_flags: "-X helm.sh/helm/v4/internal/version.version=v{version}",
         built_name: "helm",
@@ -161,6 +213,7 @@ mod tests {
     fn a_folder_of_ours_requires_the_version_that_is_pinned() {
         for (name, module) in [
             ("kubernetes", "k8s.io/kubernetes"),
+            ("kubernetes-node", "k8s.io/kubernetes"),
             ("registry", "go-containerregistry"),
         ] {
             let tool = TABLE.iter().find(|tool| tool.name == name).unwrap();
