@@ -54,6 +54,7 @@ pub struct Wanted<'a> {
 pub struct Device {
     folder: PathBuf,
     port: u16,
+    arguments: Vec<String>,
     /// The agent's supervisor; the others are its children.
     pub agent: Service,
 }
@@ -234,8 +235,33 @@ impl Device {
         Ok(Self {
             folder,
             port,
+            arguments,
             agent,
         })
+    }
+
+    /// How another agent on the same folder is started: the same command line, with `more` in place of what says the
+    /// same.
+    #[must_use]
+    pub fn arguments_with(&self, more: &[String]) -> Vec<String> {
+        let flag = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
+        let said: Vec<String> = more.iter().map(|argument| flag(argument)).collect();
+        let kept = self.arguments.iter().filter(|it| !said.contains(&flag(it)));
+        kept.chain(more).cloned().collect()
+    }
+
+    /// Starts another agent on the same folder; its log is named after it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn beside(&self, name: &str, more: &[String]) -> Result<Service> {
+        crate::rimward::agent(name, &self.folder.join("log"), &self.arguments_with(more))
+    }
+
+    /// The folder that the agents keep everything in.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
     }
 
     /// Orders all that the device is to run, by replacing a file.

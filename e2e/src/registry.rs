@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -112,6 +113,15 @@ impl Registry {
     /// Takes it away, at once.
     pub fn stop(&self) {
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Freezes it, or lets it go on: it takes connections meanwhile, and answers nothing.
+    pub fn freeze(&self, frozen: bool) {
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(process) = &*process {
+            process.signal(signal);
+        }
     }
 
     /// Starts it again after [`Registry::stop`], on the same port and data.

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::Signal;
 
 use crate::http;
 use crate::process::Process;
@@ -107,6 +108,13 @@ impl Service {
     pub fn stop(&self, grace: Duration) -> Option<ExitStatus> {
         let process = self.state().running.take();
         process.map(|mut process| process.stop(grace))
+    }
+
+    /// Sends a signal to the process alone.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.state().running {
+            process.signal(signal);
+        }
     }
 
     /// Its process id, if it runs.

@@ -4,8 +4,9 @@
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -19,7 +20,10 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Run;
 use crate::proto::HostLimits;
 use crate::proto::spawn::Program;
-use crate::supervisor::{Config, Event, Handles, PreflightLimits, Supervisor, watch_trust};
+use crate::store::{Lock, OpenError};
+use crate::supervisor::{
+    Config, Event, Handles, PreflightLimits, Standby, Supervisor, watch_trust,
+};
 use crate::{manifests, probes, report};
 
 /// How often small local files are read for changes.
@@ -35,6 +39,14 @@ const HOLD_BYTES_MAX: u64 = 256;
 /// Longest file of registry settings.
 const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 
+/// How this agent begins.
+enum Role {
+    /// The folder is its own.
+    Holder(Box<Supervisor>),
+    /// Another agent holds the folder.
+    Standby(Box<Standby>),
+}
+
 /// Runs the agent until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -43,24 +55,106 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
     // First of all: to the first process of a container a signal that nobody waits for is none.
     let mut stops = Stops::listen()?;
     let client = Client::new(client_options(&flags)?).context("registry client")?;
-    let bound = once_free(
+    let begun = tokio::select! {
+        begun = begin(&flags, client) => begun?,
+        () = stops.next() => return Ok(()),
+    };
+    let (role, handles) = begun;
+    let Handles {
+        events,
+        picture,
+        numbers,
+        hurry,
+    } = handles.clone();
+    let mut tasks = JoinSet::new();
+    let trust_events = events.clone();
+    tasks.spawn(watch_trust(
+        flags.trust.clone(),
+        FILE_PERIOD,
+        async move |source| {
+            let _ = trust_events.send(Event::Trust(source)).await;
+        },
+    ));
+    if let Some(listen) = flags.metrics_listen {
+        // In one network with its holder, a standby comes to its own probes once that is gone.
+        let patient = matches!(role, Role::Standby(_));
+        let probes = probes::bind(listen, patient, picture, numbers)
+            .await
+            .with_context(|| format!("listen on {listen} (--metrics-listen)"))?;
+        tasks.spawn(probes);
+    }
+    tasks.spawn(watch_registry(flags.clone(), events.clone()));
+    tasks.spawn(replace_on_signal(events.clone())?);
+    tasks.spawn(crate::orphans::reap());
+    tasks.spawn(stop_on_signal(
+        stops,
+        Duration::from_secs(flags.drain_seconds.into()),
+        events,
+        hurry,
+    ));
+    let supervisor = match role {
+        Role::Holder(supervisor) => Some(*supervisor),
+        Role::Standby(standby) => standby.run().await?,
+    };
+    let result = match supervisor {
+        Some(supervisor) => {
+            // Whoever holds the folder reads the orders and reports; nobody else does.
+            spawn_centre(&mut tasks, &flags, handles);
+            supervisor.run().await
+        }
+        None => Ok(()),
+    };
+    tasks.shutdown().await;
+    result
+}
+
+/// Takes the data folder, or stands by where another agent has it and that is wanted.
+async fn begin(flags: &Run, client: Client) -> anyhow::Result<(Role, Handles)> {
+    let folder = &flags.data_dir;
+    let at = || format!("store {}", folder.display());
+    let taken = match flags.standby {
+        true => match Lock::take_over(folder) {
+            Err(OpenError::Io(error)) if error.kind() == ErrorKind::NotFound => {
+                Some(Lock::take(folder).with_context(at)?)
+            }
+            Err(OpenError::Locked) => {
+                let config = config(flags, flags.listen);
+                let (standby, handles) = Standby::open(config, client)?;
+                tracing::info!(
+                    node = flags.node_name,
+                    folder = %folder.display(),
+                    "standing by: another agent holds the data folder"
+                );
+                return Ok((Role::Standby(Box::new(standby)), handles));
+            }
+            taken => Some(taken.with_context(at)?),
+        },
+        false => None,
+    };
+    let listener = once_free(
         || TcpListener::bind(flags.listen),
         |error| error.kind() == ErrorKind::AddrInUse,
-    );
-    let listener = tokio::select! {
-        bound = bound => bound,
-        () = stops.next() => return Ok(()),
-    }
+    )
+    .await
     .with_context(|| format!("listen on {} (--listen)", flags.listen))?;
     let address = listener.local_addr().context("listening socket")?;
-    let config = Config {
+    let lock = match taken {
+        Some(lock) => lock,
+        None => Lock::take(folder).with_context(at)?,
+    };
+    let config = config(flags, address);
+    let (supervisor, handles) = Supervisor::open(config, client, Arc::new(lock), listener)?;
+    tracing::info!(node = flags.node_name, %address, "agent started");
+    Ok((Role::Holder(Box::new(supervisor)), handles))
+}
+
+fn config(flags: &Run, listen: SocketAddr) -> Config {
+    let advertise = flags.advertise.clone();
+    Config {
         data_folder: flags.data_dir.clone(),
         trust_file: flags.trust.clone(),
-        listener,
-        advertise: flags
-            .advertise
-            .clone()
-            .unwrap_or_else(|| address.to_string()),
+        listen,
+        advertise: advertise.unwrap_or_else(|| listen.to_string()),
         limits: Limits::default(),
         host_limits: HostLimits {
             memory_bytes_max: flags.host_memory_bytes,
@@ -71,40 +165,20 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
             memory_bytes_max: flags.preflight_memory_bytes,
         },
         program: Program::this(),
-    };
-    let (supervisor, handles) = Supervisor::open(config, client)?;
-    tracing::info!(node = flags.node_name, %address, "agent started");
-
-    let mut tasks = JoinSet::new();
-    let Handles {
-        events,
-        picture,
-        numbers,
-        hurry,
-    } = handles;
-    let trust_events = events.clone();
-    tasks.spawn(watch_trust(
-        flags.trust.clone(),
-        FILE_PERIOD,
-        async move |source| {
-            let _ = trust_events.send(Event::Trust(source)).await;
-        },
-    ));
-    if let Some(listen) = flags.metrics_listen {
-        let probes = probes::bind(listen, picture.clone(), numbers.clone())
-            .await
-            .with_context(|| format!("listen on {listen} (--metrics-listen)"))?;
-        tasks.spawn(probes);
     }
+}
+
+/// Starts what gives orders and takes reports.
+fn spawn_centre(tasks: &mut JoinSet<()>, flags: &Run, handles: Handles) {
+    let Handles {
+        events, picture, ..
+    } = handles;
+    tasks.spawn(watch_hold(flags.data_dir.join("hold"), events.clone()));
     match &flags.manifests {
         Some(folder) => {
-            tasks.spawn(manifests::watch(
-                folder.clone(),
-                FILE_PERIOD,
-                events.clone(),
-            ));
+            tasks.spawn(manifests::watch(folder.clone(), FILE_PERIOD, events));
             let path = flags.data_dir.join("status.yaml");
-            tasks.spawn(report::file::run(path, picture.clone()));
+            tasks.spawn(report::file::run(path, picture));
         }
         None => {
             let cluster = report::Cluster {
@@ -113,26 +187,9 @@ pub async fn run(flags: Run) -> anyhow::Result<()> {
                 kubeconfig: flags.kubeconfig.clone(),
                 lease_seconds: flags.lease_seconds,
             };
-            tasks.spawn(report::cluster::run(
-                cluster,
-                picture.clone(),
-                events.clone(),
-            ));
+            tasks.spawn(report::cluster::run(cluster, picture, events));
         }
     }
-    tasks.spawn(watch_registry(flags.clone(), events.clone()));
-    tasks.spawn(watch_hold(flags.data_dir.join("hold"), events.clone()));
-    tasks.spawn(replace_on_signal(events.clone())?);
-    tasks.spawn(crate::orphans::reap());
-    tasks.spawn(stop_on_signal(
-        stops,
-        Duration::from_secs(flags.drain_seconds.into()),
-        events,
-        hurry,
-    ));
-    let result = supervisor.run().await;
-    tasks.shutdown().await;
-    result
 }
 
 /// Tries again for a while as long as something is in use: the host of an agent that was killed dies a moment after

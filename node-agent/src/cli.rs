@@ -113,6 +113,11 @@ pub struct Run {
     /// Wall-clock time of one preflight.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub preflight_seconds: u32,
+    /// Where another agent holds the data folder, stand by instead of ending: serve what it has committed, write
+    /// nothing, and take over when it lets go. So a new agent is started beside the old one, which then is stopped,
+    /// and no request fails (a DaemonSet's maxSurge 1).
+    #[arg(long)]
+    pub standby: bool,
     /// Seconds for which the agent serves on after SIGTERM, told as not ready (503 at /readyz and /v2/health/ready), so
     /// that endpoints and load balancers notice; then it answers what comes with `Connection: close` and leaves within
     /// 5 seconds more. A second SIGTERM ends it at once. A pod's terminationGracePeriodSeconds must be at least this

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod child;
 pub mod cli;
 pub mod facts;
+mod handover;
 pub mod host;
 pub mod manifests;
 mod orphans;

@@ -2,6 +2,7 @@
 //!
 //! Owns Prometheus' text and the bounds on connections: how many, how long a head may take. Labels come from closed sets: deployments of this node and their revisions.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -38,6 +39,9 @@ const CONNECTIONS_MAX: usize = 64;
 /// Pause after a failed accept, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Between two tries to get an address that another agent has.
+const BIND_PAUSE: Duration = Duration::from_millis(100);
+
 /// A counter of time.
 type Seconds = Counter<f64, AtomicU64>;
 
@@ -47,22 +51,46 @@ struct Seen {
     numbers: watch::Receiver<Numbers>,
 }
 
-/// Binds the listener and gives the task that serves it.
+/// Binds the listener and gives the task that serves it; a patient one waits for an address that is in use.
 ///
 /// # Errors
 /// When the address cannot be bound.
 pub(crate) async fn bind(
     listen: SocketAddr,
+    patient: bool,
     picture: watch::Receiver<Picture>,
     numbers: watch::Receiver<Numbers>,
 ) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
-    let listener = TcpListener::bind(listen).await?;
+    let bound = match TcpListener::bind(listen).await {
+        Err(error) if patient && error.kind() == ErrorKind::AddrInUse => {
+            tracing::info!(%listen, "the probes' address is in use: they are served once it is free");
+            None
+        }
+        bound => Some(bound?),
+    };
     let app = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(Seen { picture, numbers });
-    Ok(accept(listener, app))
+    Ok(async move {
+        let listener = match bound {
+            Some(listener) => listener,
+            None => once_free(listen).await,
+        };
+        accept(listener, app).await;
+    })
+}
+
+async fn once_free(listen: SocketAddr) -> TcpListener {
+    loop {
+        tokio::time::sleep(BIND_PAUSE).await;
+        match TcpListener::bind(listen).await {
+            Ok(listener) => return listener,
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            Err(error) => tracing::warn!(%listen, %error, "the probes' address"),
+        }
+    }
 }
 
 /// Accepts for ever. Dropping it ends its connections at once: nothing waits for them.
@@ -121,16 +149,18 @@ fn health(since: Option<Duration>, runs: bool) -> (StatusCode, &'static str) {
 /// not committed yet is told, but is no reason to take the agent out of service; nor is a node without models.
 async fn readyz(State(seen): State<Seen>) -> impl IntoResponse {
     ready(
-        seen.numbers.borrow().readiness,
+        &seen.numbers.borrow().readiness,
         &seen.picture.borrow().ready,
     )
 }
 
-fn ready(readiness: Readiness, committed: &Result<(), (String, String)>) -> (StatusCode, String) {
+fn ready(readiness: &Readiness, committed: &Result<(), (String, String)>) -> (StatusCode, String) {
     let not = StatusCode::SERVICE_UNAVAILABLE;
     match (readiness, committed) {
         (Readiness::Starting, _) => (not, "starting: what is committed is being loaded\n".into()),
         (Readiness::Draining, _) => (not, "draining: the agent will leave soon\n".into()),
+        (Readiness::Standby(true, words), _) => (StatusCode::OK, format!("ok, {words}\n")),
+        (Readiness::Standby(false, words), _) => (not, format!("{words}\n")),
         (Readiness::Ready, Ok(())) => (StatusCode::OK, "ok\n".into()),
         (Readiness::Ready, Err((reason, message))) => {
             (StatusCode::OK, format!("ok, but {reason}: {message}\n"))
@@ -186,6 +216,16 @@ fn render(picture: &Picture, numbers: &Numbers) -> String {
             "state_sequence",
             "Sequence number of the state record",
             numbers.seq,
+        ),
+        (
+            "standby",
+            "1 while another agent holds the data folder and this one stands by",
+            u64::from(numbers.is_standby),
+        ),
+        (
+            "draining",
+            "1 from when the agent was told to stop",
+            u64::from(numbers.readiness == Readiness::Draining),
         ),
     ] {
         let gauge: Gauge = Gauge::default();
@@ -326,13 +366,18 @@ mod tests {
     #[test]
     fn an_agent_is_ready_from_when_it_answers_until_it_is_told_to_leave() {
         let blocked = Err(("NoSpace".to_owned(), "disk".to_owned()));
-        let code = |readiness, committed| ready(readiness, committed).0.as_u16();
+        let code = |readiness, committed| ready(&readiness, committed).0.as_u16();
         assert_eq!(code(Readiness::Starting, &Ok(())), 503);
         assert_eq!(code(Readiness::Ready, &Ok(())), 200);
         assert_eq!(code(Readiness::Ready, &blocked), 200);
         assert_eq!(code(Readiness::Draining, &Ok(())), 503);
+        assert_eq!(
+            code(Readiness::Standby(false, "words".into()), &Ok(())),
+            503
+        );
+        assert_eq!(code(Readiness::Standby(true, "words".into()), &Ok(())), 200);
         assert!(
-            ready(Readiness::Ready, &blocked)
+            ready(&Readiness::Ready, &blocked)
                 .1
                 .contains("NoSpace: disk")
         );

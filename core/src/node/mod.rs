@@ -14,10 +14,12 @@
 
 mod blame;
 mod decide;
+mod follow;
 mod record;
 mod report;
 #[cfg(test)]
 mod restarts;
+mod standby;
 mod state;
 mod step;
 #[cfg(test)]
@@ -32,10 +34,12 @@ pub use decide::{
     INTERRUPTED_MILLISECONDS_MIN, INTERRUPTIONS_MAX, LOST_STARTS_MAX, NOTE_MILLISECONDS_MIN,
     RETRY_MILLISECONDS_MAX, RETRY_MILLISECONDS_MIN, STARTS_MAX, STEADY_MILLISECONDS, WRITES_MAX,
 };
+pub use follow::{Follower, LINGER_MILLISECONDS, Sight};
 pub use record::{
     Attempt, AttemptStage, BAD_MAX, Bad, GOOD_MAX, GOOD_MIN, Judged, MESSAGE_CHARS_MAX, Problem,
     Reason, Record, Shown, Target, Version,
 };
 pub use report::{Report, Standing};
+pub use standby::{CATCH_UP_MILLISECONDS, Situation, Socket, Stand, stand};
 pub use state::{Effect, Millis, Observation, Order, Phase, Serving, State, Then};
 pub use step::step;

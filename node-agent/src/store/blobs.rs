@@ -75,18 +75,21 @@ pub struct Blobs {
 
 impl Blobs {
     pub(super) fn open(disk: Arc<dyn Disk>, root: &Path) -> io::Result<Self> {
-        let blobs = root.join("blobs").join("sha256");
-        let ingest = root.join("ingest");
-        disk.create_dir_all(&blobs)?;
-        disk.create_dir_all(&ingest)?;
-        let blobs = Self {
-            disk,
-            blobs,
-            ingest,
-        };
+        let blobs = Self::at(disk, root);
+        blobs.disk.create_dir_all(&blobs.blobs)?;
+        blobs.disk.create_dir_all(&blobs.ingest)?;
         // A download that can go on where it stopped keeps its digest as its name.
         blobs.clear_ingest(|name| format!("sha256:{name}").parse::<Digest>().is_ok())?;
         Ok(blobs)
+    }
+
+    /// The blobs of a folder as it is.
+    pub(super) fn at(disk: Arc<dyn Disk>, root: &Path) -> Self {
+        Self {
+            disk,
+            blobs: root.join("blobs").join("sha256"),
+            ingest: root.join("ingest"),
+        }
     }
 
     fn clear_ingest(&self, keep: impl Fn(&str) -> bool) -> io::Result<()> {

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! lock                                      held by the one agent that may write here
+//! handover                                  the holder's socket for the agent after it
 //! blobs/sha256/<hex>                        named by content
 //! ingest/                                   half-written downloads, cleared at start
 //! versions/<namespace>.<name>/<digest>/     manifest, configs, signatures: verbatim bytes
@@ -13,6 +14,7 @@
 
 pub mod blobs;
 pub mod disk;
+pub mod read;
 pub mod slots;
 pub mod versions;
 
@@ -28,6 +30,7 @@ use thiserror::Error;
 
 pub use blobs::{BlobError, Blobs, Ingest};
 pub use disk::{Disk, RealDisk};
+pub use read::Reader;
 pub use slots::{Found, PutError, Slots};
 pub use versions::Versions;
 
@@ -46,6 +49,42 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+}
+
+impl Lock {
+    /// Makes the folder if it is missing, and takes its lock.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] while another process has it.
+    pub fn take(root: &Path) -> Result<Self, OpenError> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(root.join("lock"))?;
+        Self::of(file)
+    }
+
+    /// Takes the lock of a store that another agent holds, or held, and makes nothing.
+    ///
+    /// # Errors
+    /// As [`Lock::take`].
+    pub fn take_over(root: &Path) -> Result<Self, OpenError> {
+        Self::of(File::open(root.join("lock"))?)
+    }
+
+    fn of(file: File) -> Result<Self, OpenError> {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked),
+            Err(error) => Err(OpenError::Io(error.into())),
+        }
+    }
 }
 
 /// An open store.
@@ -78,21 +117,15 @@ impl Store {
     /// # Errors
     /// [`OpenError`].
     pub fn open(disk: Arc<dyn Disk>, root: &Path) -> Result<Opened, OpenError> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(root)?;
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(root.join("lock"))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::Locked),
-            Err(error) => return Err(OpenError::Io(error.into())),
-        }
+        let lock = Arc::new(Lock::take(root)?);
+        Ok(Self::open_locked(disk, root, lock)?)
+    }
+
+    /// The same by who has its lock.
+    ///
+    /// # Errors
+    /// As the operating system says; it may be tried again.
+    pub fn open_locked(disk: Arc<dyn Disk>, root: &Path, lock: Arc<Lock>) -> io::Result<Opened> {
         let blobs = Blobs::open(Arc::clone(&disk), root)?;
         let versions = Versions::open(Arc::clone(&disk), root)?;
         let (slots, found, slots_damaged) = Slots::open(disk, root)?;
@@ -100,7 +133,7 @@ impl Store {
             blobs,
             versions,
             slots,
-            lock: Arc::new(Lock { _file: lock }),
+            lock,
         };
         Ok(Opened {
             store,

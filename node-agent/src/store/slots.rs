@@ -19,7 +19,7 @@ use super::disk::{Disk, read_bounded};
 pub const RECORD_BYTES_MAX: u64 = 16 << 20;
 const HEADER_BYTES_MAX: u64 = 160;
 const MAGIC: &str = "rimward-state 1";
-const NAMES: [&str; 2] = ["state.0", "state.1"];
+pub(super) const NAMES: [&str; 2] = ["state.0", "state.1"];
 
 /// A valid record as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]

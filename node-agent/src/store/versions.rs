@@ -25,9 +25,15 @@ pub struct Versions {
 
 impl Versions {
     pub(super) fn open(disk: Arc<dyn Disk>, root: &Path) -> io::Result<Self> {
+        let versions = Self::at(disk, root);
+        versions.disk.create_dir_all(&versions.root)?;
+        Ok(versions)
+    }
+
+    /// The versions of a folder as it is.
+    pub(super) fn at(disk: Arc<dyn Disk>, root: &Path) -> Self {
         let root = root.join("versions");
-        disk.create_dir_all(&root)?;
-        Ok(Self { disk, root })
+        Self { disk, root }
     }
 
     fn folder(&self, deployment: &str, package: Digest) -> PathBuf {

@@ -11,42 +11,45 @@ mod effects;
 mod host;
 mod native;
 mod observe;
+mod open;
 mod orders;
 mod record;
 mod samples;
 mod stage;
+mod standby;
 mod trust;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use rimward_artifact::Limits;
 use rimward_artifact::registry::Client;
-use rimward_artifact::trust::TrustFile;
 use rimward_core::ids::{Digest, RevisionName};
-use rimward_core::node::{Observation, State};
+use rimward_core::node::Observation;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 pub use activate::PreflightLimits;
 pub use host::{Counts, Gauges};
+pub use open::Handles;
 pub use orders::{Covers, Orders, Refused};
+pub use standby::Standby;
 pub use trust::{Trust, watch as watch_trust};
 
 use crate::facts::Facts;
+use crate::handover::holder;
 use crate::parse::Key;
 use crate::proto::HostLimits;
 use crate::proto::SlotId;
 use crate::proto::spawn::Program;
 use crate::report::Picture;
-use crate::store::{Blobs, RealDisk, Slots, Store, Versions};
+use crate::store::{Blobs, Lock, Slots, Versions};
 use activate::NotActivated;
-use deployment::Deployment;
+use deployment::{Deployment, Task};
 use host::{Hosts, News, Prepared};
 use native::NativeCache;
 use record::DeviceRecord;
@@ -86,6 +89,8 @@ pub enum Event {
     ReplaceHost,
     /// The agent will stop soon: it is told as not ready, and serves on.
     Drain,
+    /// The agent that holds the folder accepts no more connections.
+    HolderLeaves,
     /// The agent is to stop.
     Stop,
 }
@@ -97,8 +102,8 @@ pub struct Config {
     pub data_folder: PathBuf,
     /// The device's trust file.
     pub trust_file: PathBuf,
-    /// The REST endpoint, already listening.
-    pub listener: TcpListener,
+    /// Where the REST endpoint is to listen.
+    pub listen: SocketAddr,
     /// The host and port that status names.
     pub advertise: String,
     /// What packages may contain.
@@ -126,16 +131,20 @@ pub struct Numbers {
     pub turned: Option<Instant>,
     /// Whether requests should be sent here, as far as the agent is concerned.
     pub readiness: Readiness,
+    /// Whether another agent holds the data folder.
+    pub is_standby: bool,
 }
 
 /// Whether requests should be sent to this node.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Readiness {
     /// What is committed is not loaded yet.
     #[default]
     Starting,
     /// Requests are answered, or wait for the next host.
     Ready,
+    /// Another agent holds the data folder; whether this one could answer in its place, and in which words.
+    Standby(bool, String),
     /// The agent will leave soon.
     Draining,
 }
@@ -149,7 +158,7 @@ pub struct Supervisor {
     blobs: Blobs,
     versions: Versions,
     slots: Option<Slots>,
-    _store_lock: Arc<crate::store::Lock>,
+    _store_lock: Arc<Lock>,
     cache: NativeCache,
     record: DeviceRecord,
     trust: Trust,
@@ -163,6 +172,10 @@ pub struct Supervisor {
     incoming: mpsc::Receiver<Event>,
     picture: watch::Sender<Picture>,
     numbers: watch::Sender<Numbers>,
+    /// Offers the listening socket to the agent that comes after this one.
+    handover: Option<Task>,
+    /// What a standby had found out before it took over.
+    inherited: Vec<(Key, Observation)>,
     started: Instant,
     sampled: Instant,
     collect_wanted: bool,
@@ -172,107 +185,7 @@ pub struct Supervisor {
     hurry: CancellationToken,
 }
 
-/// The supervisor's ends for the other tasks.
-#[derive(Debug, Clone)]
-pub struct Handles {
-    /// Where events go.
-    pub events: mpsc::Sender<Event>,
-    /// The node as it is.
-    pub picture: watch::Receiver<Picture>,
-    /// Counters.
-    pub numbers: watch::Receiver<Numbers>,
-    /// Cancelled by whoever will not wait for clients when the agent stops.
-    pub hurry: CancellationToken,
-}
-
 impl Supervisor {
-    /// Opens the store and recovers; nothing runs yet.
-    ///
-    /// # Errors
-    /// When store, record or cache cannot be opened: an agent that does not know its device's state
-    /// must not go on.
-    pub fn open(config: Config, client: Client) -> anyhow::Result<(Self, Handles)> {
-        let folder = config.data_folder.display();
-        let opened = Store::open(Arc::new(RealDisk), &config.data_folder)
-            .with_context(|| format!("store {folder}"))?;
-        if opened.slots_damaged > 0 {
-            tracing::warn!(
-                slots_damaged = opened.slots_damaged,
-                "a state slot holds no valid record; the other one is used"
-            );
-        }
-        let record = match &opened.found {
-            Some(found) => DeviceRecord::decode(&found.bytes)
-                .with_context(|| format!("store {folder}, record {}", found.seq))?,
-            None => DeviceRecord::default(),
-        };
-        let Store {
-            blobs,
-            versions,
-            slots,
-            lock,
-        } = opened.store;
-        let cache = NativeCache::open(&config.data_folder)
-            .with_context(|| format!("native code in {folder}"))?;
-        let facts = Facts::read(&config.data_folder);
-        // The stored copy is only the fallback; the file itself is what counts.
-        let stored_trust = record.trust.and_then(|digest| {
-            let bytes = blobs.read(digest, rimward_artifact::trust::TRUST_BYTES_MAX);
-            TrustFile::parse(&bytes.ok()?).ok().map(Arc::new)
-        });
-        let source = trust::read(&config.trust_file);
-        let trust = trust::judge(&config.trust_file, &source, stored_trust);
-        let (events, incoming) = mpsc::channel(EVENTS_MAX);
-        let (news, host_news) = mpsc::channel(EVENTS_MAX);
-        let listener = config.listener.try_clone().context("listening socket")?;
-        let hosts = Hosts::new(config.program.clone(), config.host_limits, listener, news);
-        let (picture, picture_seen) = watch::channel(Picture::blank());
-        let (numbers, numbers_seen) = watch::channel(Numbers::default());
-        let mut deployments = BTreeMap::new();
-        for (key, record) in &record.deployments {
-            let key: Key = key.parse().context("state record")?;
-            let machine = State::recover(record.clone(), facts.boot_id.clone());
-            deployments.insert(key, Deployment::new(machine));
-        }
-        let now = Instant::now();
-        let supervisor = Self {
-            config,
-            facts,
-            client,
-            blobs,
-            versions,
-            slots: Some(slots),
-            _store_lock: lock,
-            cache,
-            record,
-            trust,
-            deployments,
-            orders: Orders::default(),
-            local_hold: None,
-            refused: Vec::new(),
-            hosts,
-            host_news,
-            events: events.clone(),
-            incoming,
-            picture,
-            numbers,
-            started: now,
-            sampled: now,
-            collect_wanted: true,
-            puts: 0,
-            recompiled: std::collections::BTreeSet::new(),
-            draining: false,
-            hurry: CancellationToken::new(),
-        };
-        let handles = Handles {
-            events,
-            picture: picture_seen,
-            numbers: numbers_seen,
-            hurry: supervisor.hurry.clone(),
-        };
-        Ok((supervisor, handles))
-    }
-
     /// Runs until it is told to stop. Must be polled by a thread that outlives it (the main one):
     /// children die with the thread that started them.
     ///
@@ -280,7 +193,14 @@ impl Supervisor {
     /// When the state record could not be made durable and nobody knows what is: the process must
     /// end and recover.
     pub async fn run(mut self) -> anyhow::Result<()> {
+        self.handover = self.hosts.listener().map(|listener| {
+            let (folder, listen) = (self.config.data_folder.clone(), self.config.listen);
+            Task::spawn(holder::offer(folder, listener, listen))
+        });
         self.keep_trust().await?;
+        for (key, observation) in std::mem::take(&mut self.inherited) {
+            self.observe(&key, observation).await?;
+        }
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -296,7 +216,10 @@ impl Supervisor {
                 for key in self.keys() {
                     self.observe(&key, Observation::Stopping).await?;
                 }
-                self.finish().await;
+                tracing::info!("stopping");
+                // Whoever stands by accepts from here on, whoever comes next finds the socket's queue.
+                self.handover = None;
+                finish(&mut self.hosts, &mut self.host_news, &self.hurry).await;
                 return Ok(());
             }
             self.handle(event).await?;
@@ -347,27 +270,8 @@ impl Supervisor {
                 self.hosts.drain();
                 Ok(())
             }
-            Event::Stop => Ok(()),
-        }
-    }
-
-    /// Lets requests in flight end, within a few seconds: whoever stops the agent waits for it.
-    async fn finish(&mut self) {
-        tracing::info!("stopping");
-        let deadline = Instant::now() + FINISH_GRACE + Duration::from_secs(2);
-        let mut left = self.hosts.finish(FINISH_GRACE);
-        while left {
-            let news = tokio::select! {
-                news = tokio::time::timeout_at(deadline, self.host_news.recv()) => news,
-                () = self.hurry.cancelled() => return,
-            };
-            match news {
-                Ok(Some((generation, news))) => {
-                    self.hosts.news(generation, news);
-                    left = self.hosts.finish(FINISH_GRACE);
-                }
-                Ok(None) | Err(_) => return,
-            }
+            // It is its own holder.
+            Event::HolderLeaves | Event::Stop => Ok(()),
         }
     }
 
@@ -390,5 +294,28 @@ impl Supervisor {
             self.observe(&key, Observation::Tick).await?;
         }
         Ok(())
+    }
+}
+
+/// Lets requests in flight end, within a few seconds: whoever stops the agent waits for it.
+async fn finish(
+    hosts: &mut Hosts,
+    host_news: &mut mpsc::Receiver<(u64, News)>,
+    hurry: &CancellationToken,
+) {
+    let deadline = Instant::now() + FINISH_GRACE + Duration::from_secs(2);
+    let mut left = hosts.finish(FINISH_GRACE);
+    while left {
+        let news = tokio::select! {
+            news = tokio::time::timeout_at(deadline, host_news.recv()) => news,
+            () = hurry.cancelled() => return,
+        };
+        match news {
+            Ok(Some((generation, news))) => {
+                hosts.news(generation, news);
+                left = hosts.finish(FINISH_GRACE);
+            }
+            Ok(None) | Err(_) => return,
+        }
     }
 }

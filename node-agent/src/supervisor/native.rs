@@ -2,12 +2,13 @@
 //!
 //! Owns `native/` in the data folder: a cache, nothing in it is needed to recover.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rimward_core::ids::Digest;
 use thiserror::Error;
@@ -34,6 +35,15 @@ pub(super) enum CacheError {
 pub(super) struct NativeCache {
     folder: PathBuf,
     key: Arc<SealKey>,
+    /// Where code goes while another agent holds the folder; none for the holder.
+    aside: Option<Arc<Mutex<Aside>>>,
+}
+
+/// What an agent that may not write has compiled, and what of the folder it cannot use.
+#[derive(Debug, Default)]
+struct Aside {
+    code: BTreeMap<ModuleId, (NativeCodeId, OwnedFd)>,
+    refused: BTreeSet<ModuleId>,
 }
 
 /// A module by digest, or the built-in one.
@@ -75,7 +85,43 @@ impl NativeCache {
         Ok(Self {
             folder,
             key: Arc::new(SealKey::new(&bytes)),
+            aside: None,
         })
+    }
+
+    /// Opens the cache of a folder that another agent holds: what is compiled stays in memory.
+    ///
+    /// # Errors
+    /// [`CacheError::Native`].
+    pub(super) fn read(data_folder: &Path) -> Result<Self, CacheError> {
+        let folder = data_folder.join("native");
+        let bytes = match fs::read(folder.join("key"))
+            .ok()
+            .and_then(|it| it.try_into().ok())
+        {
+            Some(bytes) => bytes,
+            // The holder has none yet; nothing sealed with this one is ever kept.
+            None => SealKey::generate()?,
+        };
+        Ok(Self {
+            folder,
+            key: Arc::new(SealKey::new(&bytes)),
+            aside: Some(Arc::default()),
+        })
+    }
+
+    /// Takes over what a standby compiled into this cache, which the next start finds. What cannot be kept is compiled
+    /// again.
+    pub(super) fn adopt(&self, standby: &Self) {
+        let code = standby
+            .aside
+            .as_ref()
+            .map(|aside| std::mem::take(&mut lock(aside).code));
+        for (module, (id, memory)) in code.into_iter().flatten() {
+            if let Err(error) = self.keep(module, &id, &mut File::from(memory)) {
+                tracing::warn!(%error, "cannot keep native code");
+            }
+        }
     }
 
     /// An empty file for a preflight to write into.
@@ -100,6 +146,11 @@ impl NativeCache {
     ) -> Result<(), CacheError> {
         use std::io::{Read, Seek};
         let seal = native::seal(&self.key, id, code)?;
+        if let Some(aside) = &self.aside {
+            let memory = native::open(&self.key, &seal, &module.digest_text(), code)?;
+            lock(aside).code.insert(module, (seal.id, memory));
+            return Ok(());
+        }
         code.rewind()?;
         let mut bytes = Vec::new();
         code.take(native::NATIVE_CODE_BYTES_MAX)
@@ -113,6 +164,15 @@ impl NativeCache {
     /// # Errors
     /// [`CacheError`]: it is then compiled again.
     pub(super) fn get(&self, module: ModuleId) -> Result<(NativeCodeId, OwnedFd), CacheError> {
+        if let Some(aside) = &self.aside {
+            let aside = lock(aside);
+            if let Some((id, memory)) = aside.code.get(&module) {
+                return Ok((id.clone(), memory.try_clone()?));
+            }
+            if aside.refused.contains(&module) {
+                return Err(NativeError::Engine.into());
+            }
+        }
         let seal: Seal = serde_json::from_slice(&fs::read(self.path(module, "seal"))?)?;
         let mut code = File::open(self.path(module, "code"))?;
         let memory = native::open(&self.key, &seal, &module.digest_text(), &mut code)?;
@@ -121,6 +181,12 @@ impl NativeCache {
 
     /// Forgets a module's code.
     pub(super) fn forget(&self, module: ModuleId) {
+        if let Some(aside) = &self.aside {
+            let mut aside = lock(aside);
+            aside.code.remove(&module);
+            aside.refused.insert(module);
+            return;
+        }
         for kind in ["seal", "code"] {
             if let Err(error) = fs::remove_file(self.path(module, kind))
                 && error.kind() != io::ErrorKind::NotFound
@@ -132,6 +198,9 @@ impl NativeCache {
 
     /// Removes the code of every module that is not kept.
     pub(super) fn retain(&self, keep: impl Fn(&str) -> bool) {
+        if self.aside.is_some() {
+            return;
+        }
         let Ok(entries) = fs::read_dir(&self.folder) else {
             return;
         };
@@ -148,6 +217,10 @@ impl NativeCache {
     fn path(&self, module: ModuleId, kind: &str) -> PathBuf {
         self.folder.join(format!("{}.{kind}", module.stem()))
     }
+}
+
+fn lock(aside: &Mutex<Aside>) -> MutexGuard<'_, Aside> {
+    aside.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Replaces a file whole. Not synced: what a power cut leaves broken, the seal notices.
@@ -191,6 +264,35 @@ mod tests {
         assert_eq!(again.get(ModuleId(None)).unwrap().0, id(b"code"));
         fs::write(folder.path().join("native/built-in.code"), b"evil").unwrap();
         assert!(again.get(ModuleId(None)).is_err());
+    }
+
+    #[test]
+    fn an_agent_that_may_not_write_keeps_code_in_memory_until_it_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let holder = NativeCache::open(folder.path()).unwrap();
+        let mut output = holder.output().unwrap();
+        output.write_all(b"old").unwrap();
+        holder
+            .keep(ModuleId(None), &id(b"old"), &mut output)
+            .unwrap();
+        let standby = NativeCache::read(folder.path()).unwrap();
+        assert_eq!(standby.get(ModuleId(None)).unwrap().0, id(b"old"));
+
+        // Its engine is another: it compiles for itself, and the holder's stays.
+        standby.forget(ModuleId(None));
+        assert!(standby.get(ModuleId(None)).is_err());
+        let mut output = standby.output().unwrap();
+        output.write_all(b"new").unwrap();
+        standby
+            .keep(ModuleId(None), &id(b"new"), &mut output)
+            .unwrap();
+        standby.retain(|_| false);
+        assert_eq!(standby.get(ModuleId(None)).unwrap().0, id(b"new"));
+        assert_eq!(holder.get(ModuleId(None)).unwrap().0, id(b"old"));
+
+        let taken = NativeCache::open(folder.path()).unwrap();
+        taken.adopt(&standby);
+        assert_eq!(taken.get(ModuleId(None)).unwrap().0, id(b"new"));
     }
 
     #[test]

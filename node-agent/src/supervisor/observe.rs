@@ -8,11 +8,12 @@ use rimward_core::node::{
     Attempt, Blame, Observation, Order, Phase, Problem, Reason, Scene, State, Version, blame,
 };
 
-use super::activate::{NotActivated, reason};
+use super::activate::{Activate, NotActivated, reason};
 use super::deployment::{Deployment, Source};
 use super::host::{Death, Heard, Prepared, Slot, Want};
 use super::orders::{Covers, Orders, sort};
 use super::{Event, Numbers, Readiness, Supervisor, samples, trust};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::parse::Key;
@@ -27,6 +28,23 @@ fn laid_at(death: &Death, key: &Key, candidate: Option<&Version>) -> Blame {
         another_ran: !death.ran.iter().all(is_candidate),
         over_memory: death.over_memory,
     })
+}
+
+/// Verifies a version's files for a host's slot, beside everything else.
+pub(super) fn prepare_slot(
+    activate: Result<Activate, Problem>,
+    generation: u64,
+    slot: SlotId,
+    events: mpsc::Sender<Event>,
+) {
+    tokio::task::spawn(async move {
+        let result = match activate {
+            Ok(activate) => activate.prepare().await,
+            Err(problem) => Err(NotActivated::Unsound(problem)),
+        };
+        let event = Event::Prepared(generation, slot, Box::new(result));
+        let _ = events.send(event).await;
+    });
 }
 
 impl Supervisor {
@@ -289,15 +307,7 @@ impl Supervisor {
         let wants = self.wants();
         for (generation, prepare) in self.hosts.reconcile(&wants) {
             let activate = self.activate(&prepare.key, &prepare.version);
-            let (events, slot) = (self.events.clone(), prepare.slot);
-            tokio::task::spawn(async move {
-                let result = match activate {
-                    Ok(activate) => activate.prepare().await,
-                    Err(problem) => Err(NotActivated::Unsound(problem)),
-                };
-                let event = Event::Prepared(generation, slot, Box::new(result));
-                let _ = events.send(event).await;
-            });
+            prepare_slot(activate, generation, prepare.slot, self.events.clone());
         }
     }
 
@@ -327,6 +337,7 @@ impl Supervisor {
                 (false, true) => Readiness::Ready,
                 (false, false) => Readiness::Starting,
             },
+            is_standby: false,
         };
         self.numbers.send_replace(numbers);
     }

@@ -151,7 +151,8 @@ struct Leaving {
 pub(super) struct Hosts {
     program: Program,
     limits: HostLimits,
-    listener: TcpListener,
+    listener: Option<TcpListener>,
+    accepts: bool,
     news: mpsc::Sender<(u64, News)>,
     generation: u64,
     serving: Option<Host>,
@@ -167,18 +168,19 @@ pub(super) struct Hosts {
 }
 
 impl Hosts {
-    /// Takes the listening socket for life. No host runs before the first [`Hosts::reconcile`].
+    /// Takes the listening socket for life, if there is one yet. No host runs before the first [`Hosts::reconcile`].
     #[must_use]
     pub(super) fn new(
         program: Program,
         limits: HostLimits,
-        listener: TcpListener,
+        listener: Option<TcpListener>,
         news: mpsc::Sender<(u64, News)>,
     ) -> Self {
         Self {
             program,
             limits,
             listener,
+            accepts: true,
             news,
             generation: 0,
             serving: None,
@@ -192,6 +194,22 @@ impl Hosts {
             draining: false,
             has_listened: false,
         }
+    }
+
+    /// Takes the listening socket for life, where there was none.
+    pub(super) fn listen(&mut self, listener: TcpListener) {
+        self.listener.get_or_insert(listener);
+    }
+
+    /// The listening socket once more.
+    #[must_use]
+    pub(super) fn listener(&self) -> Option<TcpListener> {
+        self.listener.as_ref()?.try_clone().ok()
+    }
+
+    /// Says whether hosts may accept connections. One that does already goes on.
+    pub(super) fn let_accept(&mut self, accepts: bool) {
+        self.accepts = accepts;
     }
 
     /// Whether a host was let at the listening socket since the agent started: before that nothing is answered, after
@@ -241,9 +259,14 @@ impl Hosts {
                 host.link.send(message, Vec::new());
             }
             let complete = host.slots.is_complete(wants);
-            if host.ready && !host.listening && (complete || host.started.elapsed() > LISTEN_AFTER)
+            let due = complete || host.started.elapsed() > LISTEN_AFTER;
+            if let Some(listener) = &self.listener
+                && self.accepts
+                && host.ready
+                && !host.listening
+                && due
             {
-                match self.listener.try_clone() {
+                match listener.try_clone() {
                     Ok(listener) => {
                         let fds = vec![(FdRole::RestListener, OwnedFd::from(listener))];
                         host.link.send(ToHost::Listen {}, fds);
@@ -319,10 +342,10 @@ impl Hosts {
     }
 
     fn promote(&mut self, wants: &[Want]) {
-        let complete = self
-            .replacing
-            .as_ref()
-            .is_some_and(|host| host.listening && host.slots.is_complete(wants));
+        let complete = self.replacing.as_ref().is_some_and(|host| {
+            let listens = host.listening || !self.accepts || self.listener.is_none();
+            host.ready && listens && host.slots.is_complete(wants)
+        });
         if !complete {
             return;
         }
