@@ -6,6 +6,7 @@
 mod charts;
 mod demo;
 mod generate;
+mod images;
 mod laws;
 mod layers;
 mod prepare;
@@ -52,6 +53,11 @@ const COMMANDS: &[Command] = &[
         name: "gen",
         about: "write what is generated: crds/yaml, docs/reference, the charts' copies",
         run: generate::run,
+    },
+    Command {
+        name: "images",
+        about: "container images of operator, agent and command line, as OCI layouts",
+        run: images::run,
     },
     Command {
         name: "layers",

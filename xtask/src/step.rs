@@ -15,8 +15,24 @@ pub(crate) fn root() -> &'static Path {
 
 /// A command that runs in the repository's root, with the cargo that runs this program.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments).current_dir(root());
+    let mut command = with_cargo(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments);
+    command
+}
+
+/// A command that runs in the repository's root, with a cargo of the caller's choice.
+pub(crate) fn with_cargo(cargo: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(cargo);
+    command.current_dir(root());
+    // What `cargo run` says about this program. Build scripts (ring's) take a change of it for a change of their own,
+    // and half of everything would be built anew after each `cargo build` that a person types.
+    let about_us =
+        |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(about_us) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{layers, prepare, step, tools};
+use crate::{images, layers, prepare, step, tools};
 
 const USAGE: &str = "usage: cargo xtask test [--unit] [-- FILTER]...
 
@@ -13,6 +13,8 @@ const USAGE: &str = "usage: cargo xtask test [--unit] [-- FILTER]...
 
 /// Names the file that each story adds how long it took to; the harness knows it too.
 const STORIES_LOG: &str = "RIMWARD_STORIES_LOG";
+/// Names the folder with a layout of each image, which the harness pushes.
+const IMAGES: &str = "RIMWARD_IMAGES";
 /// Stories that are named at the end.
 const SLOWEST: usize = 10;
 
@@ -119,12 +121,15 @@ fn parts(filters: &[String]) -> Result<Vec<&'static str>> {
 fn stories(filters: &[String]) -> Result<()> {
     let mut build = step::cargo(&["build", "--workspace", "--locked", "--bins"]);
     let parts = prepare::run("the end-to-end stories", &parts(filters)?, &mut build)?;
+    let images = step::target_folder()?.join("images-test");
+    images::build(&images::Options::for_tests(&images)?)?;
     let mut command = step::cargo(&["test", "--workspace", "--locked", "--test", "stories", "--"]);
     // Two cores: more stories at once only wait for each other.
     command
         .arg("--test-threads=2")
         .args(filters)
-        .envs(parts.environment());
+        .envs(parts.environment())
+        .env(IMAGES, &images);
     let log = step::target_folder()?.join("stories.log");
     // Of this run alone.
     std::fs::write(&log, "").with_context(|| format!("writing {}", log.display()))?;

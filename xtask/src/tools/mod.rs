@@ -156,6 +156,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// The folder outside of the checkout that every clone on this machine shares.
+pub(crate) fn cache_root() -> Result<PathBuf> {
+    Ok(Cache::open()?.root().to_owned())
+}
+
 fn print_list() -> Result<()> {
     let cache = Cache::open()?;
     println!("cache: {}", cache.root().display());
