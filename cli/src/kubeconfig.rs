@@ -76,6 +76,13 @@ pub(crate) struct Endpoint {
     tls_server_name: Option<String>,
 }
 
+impl Endpoint {
+    /// Its URL.
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+}
+
 /// Makes the endpoint out of a kubeconfig's cluster; `server` replaces its URL. `dialler` says who will
 /// dial it, for the refusal of a loopback address.
 pub(crate) fn endpoint(

@@ -34,6 +34,8 @@ enum Command {
     Explain(cmd::explain::Args),
     /// Shows deployments as trees: revisions, stages, clusters, counts, what they wait for.
     Get(cmd::get::Args),
+    /// Asks a model for a prediction, as any client does.
+    Infer(cmd::infer::Args),
     /// Nodes of an edge cluster.
     Node(cmd::node::Args),
     /// Builds a package from a folder, and pushes it.
@@ -65,6 +67,7 @@ async fn main() -> ExitCode {
         Command::Cluster(args) => cmd::cluster::run(args).await,
         Command::Explain(args) => cmd::explain::run(args).await,
         Command::Get(args) => cmd::get::run(args).await,
+        Command::Infer(args) => cmd::infer::run(args).await,
         Command::Node(args) => cmd::node::run(args).await,
         Command::Package(args) => cmd::package::run(args).await,
         Command::Promote(args) => args.run().await,

@@ -3,6 +3,8 @@
 mod actions;
 mod agent_alone;
 mod charts_install;
+mod charts_life;
+mod charts_values;
 mod cli;
 mod control_plane;
 mod crds;

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::account;
 use super::edge_file::{self, PrivateFile};
+use super::helm_values;
 use crate::connect::{ConnectArgs, words};
 use crate::kubeconfig;
 
@@ -50,6 +51,10 @@ pub(crate) struct Args {
     /// [default: NAME.yaml].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Write the values with which the chart is installed on the edge, instead; they hold the credential too
+    /// [default: NAME.values.yaml].
+    #[arg(long, value_name = "FILE", num_args = 0..=1, conflicts_with = "out")]
+    helm_values: Option<Option<PathBuf>>,
     /// How long the account's credential is good for, in days; the API server may shorten it.
     #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
     token_days: u32,
@@ -59,10 +64,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let name = parse_name(&args.name)?;
     let labels = parse_labels(&args.labels)?;
-    let out = args
-        .out
-        .clone()
-        .unwrap_or_else(|| PathBuf::from(format!("{name}.yaml")));
+    let out = out(&args, name.as_str());
     // Everything that can be wrong on this machine is found before anything is made on the hub.
     let pushed = args
         .push
@@ -93,6 +95,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let owner = owner(&made)?;
     make(&client, &account::namespace(account::NAMESPACE)).await?;
     make(&client, &account::lease(name.as_str(), &owner)).await?;
+    let server = hub.as_ref().map_or("", kubeconfig::Endpoint::server);
+    let helm = args.helm_values.is_some();
+    let text = |hub: Option<&str>| {
+        if helm {
+            helm_values::text(name.as_str(), hub, server)
+        } else {
+            edge_file::text(name.as_str(), hub)
+        }
+    };
     let (text, valid_until) = match (&pushed, &hub) {
         (None, Some(endpoint)) => {
             for object in account::account(name.as_str(), &owner) {
@@ -104,17 +115,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             make(&client, &noted).await?;
             let user = json!({ "token": token });
             let kubeconfig = kubeconfig::standalone("hub", endpoint, user)?;
-            (
-                edge_file::text(name.as_str(), Some(&kubeconfig))?,
-                Some(valid_until),
-            )
+            (text(Some(&kubeconfig))?, Some(valid_until))
         }
         (pushed, _) => {
             make(&client, &account::namespace(account::SYSTEM_NAMESPACE)).await?;
             let kubeconfig = pushed.as_deref().unwrap_or_default();
             let secret = account::push_secret(name.as_str(), &owner, kubeconfig);
             make(&client, &secret).await?;
-            (edge_file::text(name.as_str(), None)?, None)
+            (text(None)?, None)
         }
     };
     file.finish(&text)?;
@@ -125,11 +133,22 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             out.display()
         );
     }
-    println!(
-        "Apply it on the edge:  kubectl apply --server-side -f {}",
-        out.display()
-    );
+    let out = out.display().to_string();
+    if helm {
+        println!("Install on the edge:  {}", helm_values::next(&out, server));
+    } else {
+        println!("Apply it on the edge:  kubectl apply --server-side -f {out}");
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where the file for the edge goes.
+fn out(args: &Args, name: &str) -> PathBuf {
+    let (given, default) = match &args.helm_values {
+        Some(file) => (file, format!("{name}.values.yaml")),
+        None => (&args.out, format!("{name}.yaml")),
+    };
+    given.clone().unwrap_or_else(|| PathBuf::from(default))
 }
 
 fn parse_name(text: &str) -> anyhow::Result<ClusterName> {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod account;
 mod add;
 mod edge_file;
+mod helm_values;
 
 /// What `cluster` takes.
 #[derive(Debug, clap::Args)]
