@@ -151,7 +151,13 @@ async fn others_are_refused(kubectl: &Kubectl, agent: &Value) -> Result<()> {
             json!({"name": "x", "nfs": {"path": "/", "server": "a"}}),
             "no folder or device",
         ),
-        ("privileged", CONTEXT, "privileged", json!(true), ""),
+        (
+            "privileged",
+            AGENT,
+            "securityContext",
+            json!({"privileged": true, "capabilities": {"drop": ["ALL"]}}),
+            "may not be privileged",
+        ),
         (
             "the host's network",
             "/spec",
