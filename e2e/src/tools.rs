@@ -38,6 +38,8 @@ pub enum Tool {
     DockerRegistry,
     /// Installs charts.
     Helm,
+    /// Copies images into a registry.
+    Oras,
 }
 
 impl Tool {
@@ -57,6 +59,7 @@ impl Tool {
             Self::Registry => ("registry", "registry"),
             Self::DockerRegistry => ("docker-registry", "docker-registry"),
             Self::Helm => ("helm", "helm"),
+            Self::Oras => ("oras", "oras"),
         }
     }
 
@@ -121,6 +124,7 @@ mod tests {
             Tool::Registry,
             Tool::DockerRegistry,
             Tool::Helm,
+            Tool::Oras,
         ] {
             assert!(!version(tool.names().1).unwrap().is_empty());
         }

@@ -10,6 +10,7 @@ mod images;
 mod laws;
 mod layers;
 mod prepare;
+mod release;
 mod step;
 mod test;
 mod tools;
@@ -63,6 +64,11 @@ const COMMANDS: &[Command] = &[
         name: "layers",
         about: "refuse an import edge that the architecture does not allow",
         run: layers::run,
+    },
+    Command {
+        name: "release",
+        about: "push images and charts into a registry, signed",
+        run: release::run,
     },
     Command {
         name: "tools",

@@ -30,6 +30,7 @@ mod pods_node;
 mod prober;
 mod pull_credential;
 mod pull_secret;
+mod release;
 mod releases;
 mod sandbox;
 mod silence_actions;

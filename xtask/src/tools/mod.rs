@@ -14,9 +14,9 @@ pub(crate) mod progress;
 mod table;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use self::cache::Cache;
 use self::table::{TABLE, Tool};
@@ -27,7 +27,7 @@ pub(crate) const FOR_DEMO: &[&str] = &["registry", "kine", "kubernetes", "cosign
 /// The parts of a hub without devices: nothing is signed there.
 pub(crate) const FOR_HUB: &[&str] = &["registry", "kine", "kubernetes"];
 
-/// The parts that the end-to-end tests start: the demo's, a registry without the referrers API, and helm.
+/// The parts that the end-to-end tests start: the demo's, a registry without the referrers API, helm, and what a release is made with.
 pub(crate) const FOR_TESTS: &[&str] = &[
     "registry",
     "kine",
@@ -35,7 +35,11 @@ pub(crate) const FOR_TESTS: &[&str] = &[
     "cosign",
     "docker-registry",
     "helm",
+    "oras",
 ];
+
+/// The parts that a release is made with.
+pub(crate) const FOR_RELEASE: &[&str] = &["oras", "cosign", "helm"];
 
 /// The parts of nodes that run pods, for the stories that need them.
 pub(crate) const FOR_PODS: &[&str] = &["kubernetes-node", "coredns", "pause"];
@@ -47,6 +51,13 @@ pub(crate) struct Installed {
 }
 
 impl Installed {
+    /// Where one of its binaries lies.
+    pub(crate) fn path(&self, name: &str) -> Result<&Path> {
+        let found = self.binaries.iter().find(|(binary, _)| *binary == name);
+        let (_, path) = found.with_context(|| format!("{name} is not among what was installed"))?;
+        Ok(path)
+    }
+
     /// Says where each binary lies, as the harness reads it: `kube-apiserver` becomes
     /// `RIMWARD_TOOLS_KUBE_APISERVER=/…/kube-apiserver`.
     pub(crate) fn environment(&self) -> impl Iterator<Item = (String, OsString)> {

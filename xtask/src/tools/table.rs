@@ -150,6 +150,20 @@ pub(crate) const TABLE: &[Tool] = &[
         cold_minutes: 4,
     },
     Tool {
+        name: "oras",
+        about: "copies images and what refers to them into a registry, for releases",
+        source: Source::Module {
+            package: "oras.land/oras/cmd/oras",
+        },
+        is_cgo: false,
+        go_min: (1, 26),
+        tags: &[],
+        link_flags: "",
+        built_name: "oras",
+        binaries: &["oras"],
+        cold_minutes: 2,
+    },
+    Tool {
         name: "cosign",
         about: "signs packages and checks their signatures",
         source: Source::Module {
