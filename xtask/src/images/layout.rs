@@ -209,17 +209,21 @@ fn labels(platform: &Platform<'_>) -> Result<Value> {
 }
 
 /// When the commit was made, or what `SOURCE_DATE_EPOCH` says, as RFC 3339: never the time of this build.
-pub(super) fn created() -> Result<String> {
+pub(crate) fn created() -> Result<String> {
+    let date = format!("--date=@{}", epoch_seconds()?);
+    output("date", &["--utc", &date, "+%Y-%m-%dT%H:%M:%SZ"])
+}
+
+/// The same, in seconds since 1970.
+pub(crate) fn epoch_seconds() -> Result<u64> {
     let seconds = match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(seconds) => seconds,
         Err(_) => git(&["log", "-1", "--format=%ct"])?,
     };
-    let seconds: i64 = seconds
-        .trim()
+    let seconds = seconds.trim();
+    seconds
         .parse()
-        .with_context(|| format!("SOURCE_DATE_EPOCH {seconds:?} is no number of seconds"))?;
-    let date = format!("--date=@{seconds}");
-    output("date", &["--utc", &date, "+%Y-%m-%dT%H:%M:%SZ"])
+        .with_context(|| format!("SOURCE_DATE_EPOCH {seconds:?} is no number of seconds"))
 }
 
 fn git(arguments: &[&str]) -> Result<String> {

@@ -19,6 +19,7 @@ use anyhow::{Context as _, Result, bail};
 use self::base::Base;
 use self::layer::Layer;
 use self::layout::{Layout, Platform};
+pub(crate) use self::layout::{created, epoch_seconds};
 use crate::step;
 
 const USAGE: &str =
