@@ -85,6 +85,62 @@ fn commented(source: &str) -> Vec<(String, String)> {
 mod tests {
     use super::*;
 
+    /// Schemas of foreign objects: what may stand in them is Kubernetes' to say.
+    const FOREIGN: [&str; 2] = ["#/$defs/resources", "#/$defs/probe"];
+
+    /// Properties that the schema allows and the values do not have, by their path.
+    fn unsaid(schema: &Value, all: &Value, values: &Value, path: &str, found: &mut Vec<String>) {
+        let schema = match schema.get("$ref").and_then(Value::as_str) {
+            Some(name) if FOREIGN.contains(&name) => return,
+            Some(name) => &all["$defs"][name.trim_start_matches("#/$defs/")],
+            None => schema,
+        };
+        let properties = schema.get("properties").and_then(Value::as_mapping);
+        for (key, below) in properties.into_iter().flatten() {
+            let key = key.as_str().unwrap();
+            let path = format!("{path}.{key}");
+            match values.get(key) {
+                None => found.push(path),
+                Some(value) => unsaid(below, all, value, &path, found),
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_the_schema_allows_stands_in_the_values() {
+        let chart = crate::step::root().join("charts/rimward");
+        let values: Value =
+            serde_yaml::from_str(&read(&chart.join("values.yaml")).unwrap()).unwrap();
+        let schema: Value =
+            serde_yaml::from_str(&read(&chart.join("values.schema.json")).unwrap()).unwrap();
+        let mut found = Vec::new();
+        unsaid(&schema, &schema, &values, "", &mut found);
+        // Of a chart that has this one as a part.
+        assert_eq!(found, [".enabled"]);
+    }
+
+    #[test]
+    fn every_value_is_explained_by_itself_or_by_what_it_is_part_of() {
+        let source = read(&crate::step::root().join(SOURCE)).unwrap();
+        let values: Value = serde_yaml::from_str(&source).unwrap();
+        let explained: Vec<String> = commented(&source).into_iter().map(|it| it.0).collect();
+        let mut found = Vec::new();
+        let mut open = vec![(String::new(), &values)];
+        while let Some((path, value)) = open.pop() {
+            for (key, below) in value.as_mapping().into_iter().flatten() {
+                let path = format!("{path}{}", key.as_str().unwrap());
+                if explained.contains(&path) {
+                    continue;
+                }
+                match below {
+                    Value::Mapping(map) if !map.is_empty() => open.push((path + ".", below)),
+                    _ => found.push(path),
+                }
+            }
+        }
+        assert!(found.is_empty(), "{found:?}");
+    }
+
     #[test]
     fn a_comment_belongs_to_the_key_below_it_and_a_blank_line_parts_them() {
         let source = "# Not a value's.\n\n# A.\n# Still A.\na:\n  # B | C.\n  b: [1]\n  c: {}\n";
