@@ -1,6 +1,7 @@
 //! Decisions, pure: no clock, no I/O, no kube, no tokio, no wasmtime.
 
 pub mod cluster;
+pub mod definitions;
 pub mod fleet;
 pub mod ids;
 pub mod lint;

@@ -29,6 +29,7 @@ pub mod model_revision;
 pub mod quantity;
 pub mod reasons;
 pub mod reference;
+pub mod revision;
 pub mod rollout_action;
 pub mod rollout_policy;
 pub mod schema;

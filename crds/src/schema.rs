@@ -8,6 +8,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
+use crate::revision;
+
 /// Every CustomResourceDefinition, completed, in the order in which docs list them.
 ///
 /// # Errors
@@ -30,6 +32,8 @@ pub fn crds() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
 
 fn complete(crd: &CustomResourceDefinition) -> Result<CustomResourceDefinition, serde_json::Error> {
     let mut value = serde_json::to_value(crd)?;
+    value["metadata"]["annotations"] =
+        json!({ revision::ANNOTATION: revision::REVISION.to_string() });
     if let Some(versions) = value
         .pointer_mut("/spec/versions")
         .and_then(Value::as_array_mut)

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use rimward_crds::revision::{ANNOTATION, REVISION, REVISIONS};
+
 #[test]
 fn the_committed_definitions_equal_what_the_types_give() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("yaml");
@@ -35,4 +37,32 @@ fn the_committed_reference_equals_what_the_source_gives() {
             "docs/reference/{name} differs from the source: run `cargo xtask gen`"
         );
     }
+}
+
+/// Whoever changes a definition gives it another number: operators and agents tell by it whether an API server knows
+/// what they write.
+#[test]
+fn a_definition_that_changed_has_another_revision() {
+    let mut all = ring::digest::Context::new(&ring::digest::SHA256);
+    for mut crd in rimward_crds::schema::crds().unwrap() {
+        let annotations = crd.metadata.annotations.take().unwrap();
+        let revision = REVISION.to_string();
+        assert_eq!(annotations, [(ANNOTATION.to_owned(), revision)].into());
+        let yaml = rimward_crds::schema::to_yaml(&crd).unwrap();
+        all.update(yaml.as_bytes());
+    }
+    let hash: String = all
+        .finish()
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let (last, committed) = REVISIONS.last().unwrap();
+    assert!(
+        hash == *committed,
+        "the definitions are others than those of revision {last}: add ({}, \"{hash}\") to REVISIONS in \
+         crds/src/revision.rs, then run `cargo xtask gen`",
+        last + 1
+    );
+    assert!(REVISIONS.is_sorted_by(|one, other| one.0 < other.0));
 }
