@@ -87,7 +87,10 @@ mod tests {
     #[test]
     fn a_newer_definition_and_one_that_may_not_be_read_are_told_and_stop_nobody() {
         let odd = check(Found::There(Some(4))).unwrap().unwrap();
-        assert!(odd.contains("b.x has revision 4; this program was built with revision 3"), "{odd}");
+        assert!(
+            odd.contains("b.x has revision 4; this program was built with revision 3"),
+            "{odd}"
+        );
         let odd = check(Found::Hidden).unwrap().unwrap();
         assert!(odd.contains("b.x may not be read"), "{odd}");
     }
@@ -103,8 +106,14 @@ mod tests {
             let words = check(found).unwrap_err();
             assert!(words.contains(said), "{words}");
             assert!(words.contains("revision 3 is needed"), "{words}");
-            assert!(words.contains("helm upgrade --install rimward-crds"), "{words}");
-            assert!(words.contains("kubectl apply --server-side -f crds/yaml"), "{words}");
+            assert!(
+                words.contains("helm upgrade --install rimward-crds"),
+                "{words}"
+            );
+            assert!(
+                words.contains("kubectl apply --server-side -f crds/yaml"),
+                "{words}"
+            );
             assert!(!words.contains("a.x"), "{words}");
         }
     }

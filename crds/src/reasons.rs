@@ -118,6 +118,8 @@ reasons! {
         KubeconfigInvalid,
         /// The cluster's API server does not answer.
         Unreachable,
+        /// The cluster lacks a CustomResourceDefinition, or has one from before this operator.
+        DefinitionsUnfit,
         /// Another cluster reports under this name than the one that joined.
         IdentityConflict,
         /// The site refuses updates for now.

@@ -4,6 +4,10 @@
 //! changed, never by comparing clocks (docs/adr/0021). The leader's work is dropped when renewing failed for two
 //! thirds of the Lease's time, so that it stops before another can begin.
 //!
+//! The Lease has one place in a cluster, whatever namespace the operator was installed in: two installations must not
+//! both lead. Operators of 0.1 led by a Lease in their own namespace: whoever leads holds that one too, as a guard, so
+//! that nothing is done twice while one version takes the place of another, forth or back (docs/adr/0069).
+//!
 //! The Lease has a thread, a runtime and connections of its own: however long the work keeps every other thread
 //! busy, it is renewed. Must never share a task with the work.
 
@@ -12,72 +16,34 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::definitions::Gate;
+use crate::lease::{GUARDED_BY, Holder, INSTALLATION, Seat, Taken};
 use crate::metrics::{Category, Metrics};
+use crate::probes::Readiness;
 
 /// How long giving the Lease back at the end may take.
 const RELEASE_SECONDS_MAX: u64 = 3;
 
+/// The guard lasts so many times as long as the Lease: it is renewed the less often for it.
+const GUARD_LASTS: u32 = 4;
+
 /// Where and as whom to stand for election.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
-    /// Namespace of the Lease.
-    pub(crate) namespace: String,
-    /// Name of the Lease.
-    pub(crate) lease: String,
+    /// The Lease, by namespace and name: the same for every installation in a cluster.
+    pub(crate) lease: (&'static str, &'static str),
+    /// The Lease by which operators of 0.1 led, in the namespace that this one is installed in.
+    pub(crate) guard: &'static str,
+    /// The namespace that this replica is installed in.
+    pub(crate) installation: String,
     /// Name of this replica.
     pub(crate) identity: String,
     /// How long the Lease lasts without being renewed, at least 3.
     pub(crate) lease_seconds: u32,
-}
-
-/// What to do with the Lease as it stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// It is not there.
-    Create,
-    /// It is ours, or nobody's, or its holder is silent for too long.
-    Write,
-    /// Somebody else has it.
-    Wait,
-}
-
-/// When the Lease was last seen to change, by our own time.
-#[derive(Clone, Debug, Default)]
-struct Seen {
-    mark: Option<(Option<String>, Option<MicroTime>)>,
-    at: Option<Instant>,
-}
-
-impl Seen {
-    fn step(&mut self, lease: Option<&Lease>, me: &str, lasts: Duration, now: Instant) -> Step {
-        let Some(spec) = lease.map(|lease| lease.spec.clone().unwrap_or_default()) else {
-            return Step::Create;
-        };
-        let mark = (spec.holder_identity.clone(), spec.renew_time.clone());
-        if self.mark.as_ref() != Some(&mark) {
-            self.mark = Some(mark);
-            self.at = Some(now);
-        }
-        let holder = spec.holder_identity.as_deref().unwrap_or_default();
-        if holder.is_empty() || holder == me {
-            return Step::Write;
-        }
-        // The holder may have been started with a longer time than we were.
-        let its = u64::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0);
-        let silent = self.at.map_or(Duration::ZERO, |at| now.duration_since(at));
-        if silent > lasts.max(Duration::from_secs(its)) {
-            return Step::Write;
-        }
-        Step::Wait
-    }
 }
 
 /// One time in the lead.
@@ -88,9 +54,29 @@ pub(crate) struct Leadership {
     /// Counts the times in the lead: who lost it and won it again meanwhile is another leader.
     term: u64,
     until: Until,
+    /// Of every API server that is written to by it.
+    gates: Vec<Gate>,
 }
 
 impl Leadership {
+    /// Waits until something may be written, as far as definitions are concerned.
+    ///
+    /// # Errors
+    /// In words, when they do not fit, or could not be looked at in time.
+    pub(crate) async fn pass(&self) -> Result<(), String> {
+        for gate in &self.gates {
+            gate.pass().await?;
+        }
+        Ok(())
+    }
+
+    /// The same lead, for writes to another API server as well.
+    pub(crate) fn beside(&self, gate: Gate) -> Self {
+        let mut both = self.clone();
+        both.gates.push(gate);
+        both
+    }
+
     /// Says whether another replica cannot lead yet. To be asked before each write: whoever was kept from running, by
     /// a long piece of work or with the whole process, may learn of the loss only later.
     pub(crate) fn holds(&self) -> bool {
@@ -107,6 +93,7 @@ impl Leadership {
             stop: CancellationToken::new(),
             term: 0,
             until,
+            gates: Vec::new(),
         }
     }
 
@@ -136,16 +123,17 @@ impl Until {
 
 /// Stands for election until `shutdown`, and does `work` while leading. `work` gets a token that is
 /// cancelled when the process shall stop; when leadership is lost its future is dropped as soon as it waits for
-/// anything. `connect` makes the client for the Lease. `standing_by` is called whenever the API server answered that
-/// somebody else leads.
+/// anything. `connect` makes the client for the Lease. `gate`: what its writes wait for. `standing_by` is called whenever
+/// the API server answered that somebody else leads, or led until now.
 ///
 /// # Errors
 /// What `work` failed with, or `connect`. API errors only delay.
 pub(crate) async fn lead<C, F, Fut>(
     connect: C,
     candidate: Candidate,
+    gate: Gate,
     metrics: &Arc<Metrics>,
-    standing_by: impl Fn() + Send + 'static,
+    standing_by: impl Fn(&Holder) + Send + 'static,
     shutdown: &CancellationToken,
     mut work: F,
 ) -> anyhow::Result<()>
@@ -189,6 +177,7 @@ where
             stop: shutdown.child_token(),
             term,
             until: until.clone(),
+            gates: vec![gate.clone()],
         };
         let result = tokio::select! {
             biased;
@@ -206,6 +195,40 @@ where
     result.and(thread)
 }
 
+/// What a replica does while another one leads: it is ready, and says whose lead it is, in the log once.
+pub(crate) fn standing_by(
+    installation: &str,
+    readiness: &Readiness,
+) -> impl Fn(&Holder) + Send + use<> {
+    let (own, readiness) = (installation.to_owned(), readiness.clone());
+    let told = Mutex::new(None);
+    move |holder| {
+        let Holder {
+            identity,
+            installation,
+            lease,
+        } = holder;
+        let other = installation.as_ref().filter(|its| **its != own);
+        let words = match other {
+            Some(other) => format!(
+                "stands by: {identity} of the installation in namespace {other} leads this cluster by Lease {lease}; \
+                 of two installations one is too many"
+            ),
+            None => format!("stands by: {identity} leads by Lease {lease}"),
+        };
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        // Between two holders there may be none.
+        if !identity.is_empty() && told.as_ref() != Some(holder) {
+            match other {
+                Some(_) => tracing::warn!("{words}"),
+                None => tracing::info!("{words}"),
+            }
+            *told = Some(holder.clone());
+        }
+        readiness.stands_by(words);
+    }
+}
+
 /// What stands for election, on a thread of its own.
 struct Thread {
     candidate: Candidate,
@@ -220,7 +243,7 @@ impl Thread {
     fn run(
         self,
         connect: impl Future<Output = anyhow::Result<Client>>,
-        standing_by: impl Fn(),
+        standing_by: impl Fn(&Holder),
     ) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -229,8 +252,7 @@ impl Thread {
         runtime.block_on(async {
             // Made here: a client's connections are driven by the runtime that it was made on.
             let client = connect.await?;
-            let leases = Api::namespaced(client, &self.candidate.namespace);
-            let mut elector = Elector::new(leases, &self.candidate, &self.until);
+            let mut elector = Elector::new(&client, &self.candidate, &self.until);
             let stands = async {
                 loop {
                     elector.win(&self.metrics, &standing_by).await;
@@ -242,49 +264,80 @@ impl Thread {
             };
             self.give_back.run_until_cancelled(stands).await;
             self.until.set(None);
-            if self.says.borrow().is_some() {
-                elector.release().await;
-            }
+            elector.release().await;
             Ok(())
         })
     }
 }
 
 struct Elector<'a> {
-    leases: Api<Lease>,
-    candidate: &'a Candidate,
+    seat: Seat,
+    guard: Seat,
+    /// When the guard is renewed next.
+    guard_due: Instant,
     lasts: Duration,
-    seen: Seen,
     term: u64,
     until: &'a Until,
+    /// What went wrong last: told once.
+    problem: Option<String>,
+    /// Whether the Lease, or the guard, may be ours.
+    to_release: bool,
 }
 
 impl<'a> Elector<'a> {
-    fn new(leases: Api<Lease>, candidate: &'a Candidate, until: &'a Until) -> Self {
+    fn new(client: &Client, candidate: &'a Candidate, until: &'a Until) -> Self {
+        let Candidate {
+            lease,
+            guard,
+            installation,
+            identity,
+            lease_seconds,
+        } = candidate;
+        let lasts = Duration::from_secs((*lease_seconds).max(3).into());
+        let own = [(INSTALLATION, installation.as_str())];
+        let guarded = [(GUARDED_BY, identity.as_str())];
         Self {
-            leases,
-            candidate,
+            seat: Seat::new(client, *lease, identity, lasts, &own),
+            guard: Seat::new(
+                client,
+                (installation, guard),
+                identity,
+                lasts * GUARD_LASTS,
+                &guarded,
+            ),
+            guard_due: Instant::now(),
             term: 0,
             until,
-            lasts: Duration::from_secs(candidate.lease_seconds.max(3).into()),
-            seen: Seen::default(),
+            lasts,
+            problem: None,
+            to_release: false,
         }
     }
 
     /// Returns once the Lease is ours.
-    async fn win(&mut self, metrics: &Metrics, standing_by: impl Fn()) {
+    async fn win(&mut self, metrics: &Metrics, standing_by: impl Fn(&Holder)) {
+        // Whoever lost the lead may have lost the guard.
+        self.guard_due = Instant::now();
         loop {
             let asked = Instant::now();
             match self.attempt().await {
-                Ok(true) => {
+                Ok(Ok(())) => {
+                    self.problem = None;
                     self.term += 1;
                     self.renewed(asked);
                     return;
                 }
-                Ok(false) => standing_by(),
+                Ok(Err(holder)) => {
+                    self.problem = None;
+                    standing_by(&holder);
+                }
                 Err(problem) => {
                     metrics.failed(Category::Api);
-                    tracing::warn!(lease = self.candidate.lease, problem, "election");
+                    if self.problem.as_ref() != Some(&problem) {
+                        let lease = self.seat.place();
+                        tracing::warn!(lease, problem, "election");
+                        self.problem = Some(problem);
+                    }
                 }
             }
             tokio::time::sleep(self.lasts / 6).await;
@@ -297,11 +350,11 @@ impl<'a> Elector<'a> {
             tokio::time::sleep(self.lasts / 5).await;
             let asked = Instant::now();
             match self.attempt().await {
-                Ok(true) => self.renewed(asked),
-                Ok(false) => return,
+                Ok(Ok(())) => self.renewed(asked),
+                Ok(Err(_)) => return,
                 Err(problem) => {
                     metrics.failed(Category::Api);
-                    tracing::warn!(lease = self.candidate.lease, problem, "lease not renewed");
+                    tracing::warn!(lease = self.seat.place(), problem, "lease not renewed");
                 }
             }
             if self
@@ -321,100 +374,45 @@ impl<'a> Elector<'a> {
     }
 
     /// One try to take or keep the Lease, within a fifth of its time.
-    async fn attempt(&mut self) -> Result<bool, String> {
+    async fn attempt(&mut self) -> Result<Taken, String> {
+        self.to_release = true;
         match tokio::time::timeout(self.lasts / 5, self.take()).await {
-            Ok(Ok(ours)) => Ok(ours),
+            Ok(Ok(taken)) => Ok(taken),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("no answer in time".to_owned()),
         }
     }
 
-    async fn take(&mut self) -> Result<bool, kube::Error> {
-        let Candidate {
-            lease: name,
-            identity,
-            ..
-        } = self.candidate;
-        let found = self.leases.get_opt(name).await?;
-        let step = self
-            .seen
-            .step(found.as_ref(), identity, self.lasts, Instant::now());
-        let written = match (step, found) {
-            (Step::Wait, _) => return Ok(false),
-            (Step::Write, Some(lease)) => {
-                let lease = self.ours(lease);
-                self.leases.replace(name, &params(), &lease).await
-            }
-            (Step::Create | Step::Write, _) => {
-                let lease = self.ours(Lease {
-                    metadata: ObjectMeta {
-                        name: Some(name.clone()),
-                        ..ObjectMeta::default()
-                    },
-                    spec: None,
-                });
-                self.leases.create(&params(), &lease).await
-            }
-        };
-        match written {
-            Ok(_) => Ok(true),
-            // Another replica was faster.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-            Err(error) => Err(error),
+    /// The Lease first: who does not have it leaves the guard alone, so no two wait for each other.
+    async fn take(&mut self) -> Result<Taken, kube::Error> {
+        if let Err(holder) = self.seat.take().await? {
+            return Ok(Err(holder));
         }
+        if Instant::now() < self.guard_due {
+            return Ok(Ok(()));
+        }
+        let taken = match self.guard.take().await {
+            // Where this account may hold none, that of an operator of 0.1 could neither.
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Ok(()),
+            taken => taken?,
+        };
+        if taken.is_ok() {
+            self.guard_due = Instant::now() + self.lasts * GUARD_LASTS / 5;
+        }
+        Ok(taken)
     }
 
-    fn ours(&self, mut lease: Lease) -> Lease {
-        let before = lease.spec.unwrap_or_default();
-        let now = Some(MicroTime(Timestamp::now()));
-        let identity = Some(self.candidate.identity.clone());
-        let taken = before.holder_identity != identity;
-        let transitions = before.lease_transitions.unwrap_or(0);
-        lease.spec = Some(LeaseSpec {
-            holder_identity: identity,
-            lease_duration_seconds: i32::try_from(self.candidate.lease_seconds).ok(),
-            acquire_time: if taken {
-                now.clone()
-            } else {
-                before.acquire_time
-            },
-            renew_time: now,
-            lease_transitions: Some(transitions.saturating_add(i32::from(taken))),
-            ..LeaseSpec::default()
-        });
-        lease
-    }
-
-    /// Gives the Lease back, so that another replica need not wait for it to run out.
+    /// Gives both back, so that another replica need not wait for them to run out.
     async fn release(&self) {
-        let release = async {
-            let name = &self.candidate.lease;
-            let Some(mut lease) = self.leases.get_opt(name).await? else {
-                return Ok(());
-            };
-            let Some(spec) = lease.spec.as_mut() else {
-                return Ok(());
-            };
-            if spec.holder_identity.as_ref() == Some(&self.candidate.identity) {
-                spec.holder_identity = Some(String::new());
-                self.leases.replace(name, &params(), &lease).await?;
-            }
-            Ok::<(), kube::Error>(())
-        };
-        let bounded = tokio::time::timeout(Duration::from_secs(RELEASE_SECONDS_MAX), release);
-        if !matches!(bounded.await, Ok(Ok(()))) {
-            tracing::warn!(
-                lease = self.candidate.lease,
-                "not released; it runs out by itself"
-            );
+        if !self.to_release {
+            return;
         }
-    }
-}
-
-fn params() -> PostParams {
-    PostParams {
-        field_manager: Some("rimward-election".to_owned()),
-        ..PostParams::default()
+        let release = async { tokio::try_join!(self.guard.release(), self.seat.release()) };
+        let longest = Duration::from_secs(RELEASE_SECONDS_MAX);
+        if !matches!(tokio::time::timeout(longest, release).await, Ok(Ok(_))) {
+            let lease = self.seat.place();
+            tracing::warn!(lease, "not released; it runs out by itself");
+        }
     }
 }
 

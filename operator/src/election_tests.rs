@@ -1,4 +1,5 @@
-use super::{Candidate, Lease, LeaseSpec, MicroTime, Seen, Step, Timestamp, lead};
+use super::{Candidate, lead};
+use crate::definitions::Gate;
 use crate::metrics::Metrics;
 use crate::testing::{self, refusal};
 use axum::http::Method;
@@ -8,12 +9,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Serves one Lease.
-fn server() -> (String, Arc<Mutex<Option<Value>>>) {
-    let lease = Arc::new(Mutex::new(None::<Value>));
-    let stands = lease.clone();
+type Stands = Arc<Mutex<Option<Value>>>;
+
+/// Serves the Lease, and the guard.
+fn servers() -> (String, [Stands; 2]) {
+    let leases = [Stands::default(), Stands::default()];
+    let stands = leases.clone();
     let uri = testing::serve(move |asked| {
-        let mut stands = stands.lock().unwrap();
+        let guard = asked.path.contains("/namespaces/system/");
+        let mut stands = stands[usize::from(guard)].lock().unwrap();
         let version = |lease: &Value| lease["metadata"]["resourceVersion"].clone();
         let mut next = asked.body;
         let answer = match (asked.method, &*stands) {
@@ -35,13 +39,19 @@ fn server() -> (String, Arc<Mutex<Option<Value>>>) {
         };
         async move { Some(answer) }.boxed()
     });
+    (uri, leases)
+}
+
+fn server() -> (String, Stands) {
+    let (uri, [lease, _]) = servers();
     (uri, lease)
 }
 
 fn candidate(identity: &str) -> Candidate {
     Candidate {
-        namespace: "system".to_owned(),
-        lease: "leader".to_owned(),
+        lease: ("clusters", "leader"),
+        guard: "guard",
+        installation: "system".to_owned(),
         identity: identity.to_owned(),
         lease_seconds: 3,
     }
@@ -57,8 +67,9 @@ fn rival(uri: &str, stop: &CancellationToken) -> std::thread::JoinHandle<()> {
         let election = lead(
             client,
             candidate,
+            Gate::open(),
             &metrics,
-            || {},
+            |_| {},
             &stop,
             |term| async move {
                 term.stop.cancelled().await;
@@ -84,8 +95,9 @@ async fn work_that_keeps_its_thread_longer_than_the_lease_lasts_keeps_the_lead()
     let work = lead(
         client(&uri),
         candidate("me"),
+        Gate::open(),
         &metrics,
-        || {},
+        |_| {},
         &shutdown,
         |term| {
             rivals.push(rival(&uri, &stop));
@@ -136,13 +148,14 @@ async fn a_leader_that_is_overtaken_stops_and_does_not_hold_what_it_had() {
         }
     };
     let (candidate, standing) = (candidate("me"), lease.clone());
-    let standing_by = move || {
+    let standing_by = move |_: &super::Holder| {
         // The other dies.
         standing.lock().unwrap().as_mut().unwrap()["spec"]["holderIdentity"] = json!("");
     };
     let election = lead(
         client(&uri),
         candidate,
+        Gate::open(),
         &metrics,
         standing_by,
         &shutdown,
@@ -155,57 +168,111 @@ async fn a_leader_that_is_overtaken_stops_and_does_not_hold_what_it_had() {
     assert!(terms.iter().all(|term| !term.holds()));
 }
 
-const LASTS: Duration = Duration::from_secs(15);
+/// Leads on `uri` as soon as it can; says when it does, and ends once `stop` is told.
+async fn lead_once(
+    uri: &str,
+    identity: &str,
+    stop: &CancellationToken,
+    leads: &Mutex<Vec<String>>,
+) {
+    let metrics = Arc::new(Metrics::default());
+    let begun = |term: super::Leadership| {
+        leads.lock().unwrap().push(identity.to_owned());
+        async move {
+            term.stop.cancelled().await;
+            Ok(())
+        }
+    };
+    let (client, candidate) = (client(uri), candidate(identity));
+    let election = lead(
+        client,
+        candidate,
+        Gate::open(),
+        &metrics,
+        |_| {},
+        stop,
+        begun,
+    );
+    election.await.unwrap();
+}
 
-fn held(by: &str, renewed: i64) -> Lease {
-    Lease {
-        spec: Some(LeaseSpec {
-            holder_identity: Some(by.to_owned()),
-            lease_duration_seconds: Some(15),
-            renew_time: Timestamp::from_second(renewed).ok().map(MicroTime),
-            ..LeaseSpec::default()
-        }),
-        ..Lease::default()
+async fn until(what: &str, done: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(30), "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-#[test]
-fn a_missing_released_or_own_lease_is_taken_at_once() {
-    let now = Instant::now();
-    let step = |lease: Option<&Lease>| Seen::default().step(lease, "me", LASTS, now);
-    assert_eq!(step(None), Step::Create);
-    assert_eq!(step(Some(&held("", 5))), Step::Write);
-    assert_eq!(step(Some(&held("me", 5))), Step::Write);
-    assert_eq!(step(Some(&Lease::default())), Step::Write);
+fn spec(lease: &Stands) -> Value {
+    lease.lock().unwrap().clone().unwrap_or_default()["spec"].clone()
 }
 
-#[test]
-fn a_holder_is_silent_by_our_own_time_whatever_its_clock_says() {
-    let start = Instant::now();
-    let after = |seconds| start + Duration::from_secs(seconds);
-    // Its clock stands in 1970 and in 2100; neither matters.
-    for clock in [0, 4_102_444_800] {
-        let mut seen = Seen::default();
-        let mut step = |lease: &Lease, at| seen.step(Some(lease), "me", LASTS, at);
-        assert_eq!(step(&held("other", clock), after(0)), Step::Wait);
-        assert_eq!(step(&held("other", clock), after(15)), Step::Wait);
-        assert_eq!(step(&held("other", clock + 1), after(16)), Step::Wait);
-        assert_eq!(step(&held("other", clock + 1), after(31)), Step::Wait);
-        assert_eq!(step(&held("other", clock + 1), after(32)), Step::Write);
-    }
+#[tokio::test]
+async fn while_an_operator_of_the_version_before_leads_nobody_else_does_and_it_is_kept_out_afterwards()
+ {
+    let (uri, [lease, guard]) = servers();
+    let old = |holder: &str, version: &str| {
+        json!({"metadata": {"name": "guard", "resourceVersion": version},
+               "spec": {"holderIdentity": holder, "leaseDurationSeconds": 60}})
+    };
+    *guard.lock().unwrap() = Some(old("old", "1"));
+    let (stop, leads) = (CancellationToken::new(), Mutex::new(Vec::new()));
+    let steps = async {
+        until("stands", || spec(&lease)["holderIdentity"] == "me").await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert!(leads.lock().unwrap().is_empty(), "two versions lead");
+        // It is asked to stop.
+        *guard.lock().unwrap() = Some(old("", "2"));
+        until("leads", || !leads.lock().unwrap().is_empty()).await;
+        assert_eq!(spec(&guard)["holderIdentity"], "me");
+        stop.cancel();
+    };
+    tokio::join!(lead_once(&uri, "me", &stop, &leads), steps);
+    // Both are given back: whichever version comes next need not wait.
+    assert_eq!(spec(&lease)["holderIdentity"], "");
+    assert_eq!(spec(&guard)["holderIdentity"], "");
 }
 
-#[test]
-fn a_holder_with_a_longer_lease_is_given_its_own_time() {
-    let start = Instant::now();
-    let mut lease = held("other", 0);
-    if let Some(spec) = lease.spec.as_mut() {
-        spec.lease_duration_seconds = Some(60);
-    }
-    let mut seen = Seen::default();
-    assert_eq!(seen.step(Some(&lease), "me", LASTS, start), Step::Wait);
-    let later = start + Duration::from_secs(59);
-    assert_eq!(seen.step(Some(&lease), "me", LASTS, later), Step::Wait);
-    let later = start + Duration::from_secs(61);
-    assert_eq!(seen.step(Some(&lease), "me", LASTS, later), Step::Write);
+#[tokio::test]
+async fn a_guard_of_a_leader_that_died_goes_to_the_next_leader_and_is_not_waited_out() {
+    let (uri, [lease, guard]) = servers();
+    *guard.lock().unwrap() = Some(json!({
+        "metadata": {"name": "guard", "resourceVersion": "1",
+                     "annotations": {"rimward.dev/guarded-by": "dead"}},
+        "spec": {"holderIdentity": "dead", "leaseDurationSeconds": 3600},
+    }));
+    let (stop, leads) = (CancellationToken::new(), Mutex::new(Vec::new()));
+    let steps = async {
+        until("leads", || !leads.lock().unwrap().is_empty()).await;
+        stop.cancel();
+    };
+    tokio::join!(lead_once(&uri, "me", &stop, &leads), steps);
+    assert_eq!(spec(&lease)["holderIdentity"], "");
+}
+
+#[tokio::test]
+async fn the_next_leads_at_once_when_the_first_is_asked_to_stop() {
+    let (uri, _) = servers();
+    let (first, second) = (CancellationToken::new(), CancellationToken::new());
+    let leads = Mutex::new(Vec::new());
+    let gap = Mutex::new(Duration::MAX);
+    let steps = async {
+        until("first leads", || leads.lock().unwrap().len() == 1).await;
+        let began = Instant::now();
+        let next = lead_once(&uri, "second", &second, &leads);
+        let watch = async {
+            first.cancel();
+            until("second leads", || leads.lock().unwrap().len() == 2).await;
+            *gap.lock().unwrap() = began.elapsed();
+            second.cancel();
+        };
+        tokio::join!(next, watch);
+    };
+    tokio::join!(lead_once(&uri, "first", &first, &leads), steps);
+    // Less than the Lease lasts.
+    assert!(
+        *gap.lock().unwrap() < Duration::from_millis(2500),
+        "{gap:?}"
+    );
 }

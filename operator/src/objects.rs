@@ -10,6 +10,12 @@ use crate::metrics::Kind;
 
 /// Namespace of the clusters' heartbeat Leases on the hub.
 pub(crate) const CLUSTERS_NAMESPACE: &str = "rimward-clusters";
+/// The Lease of the leading hub, among them.
+pub(crate) const HUB_LEADER: &str = "rimward.dev.hub-leader";
+/// Namespace of the nodes' Leases in an edge cluster.
+pub(crate) const NODES_NAMESPACE: &str = "rimward-nodes";
+/// The Lease of the leading edge operator, among them.
+pub(crate) const EDGE_LEADER: &str = "rimward.dev.edge-leader";
 
 /// Where `kubectl apply` keeps the whole object a second time.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";

@@ -4,8 +4,7 @@
 //! they hold up the end. Reads only: whether the role is ready, and the metrics.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -32,19 +31,54 @@ const CONNECTIONS_MAX: usize = 64;
 /// Pause after a failed accept, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Whether the role can do its work: the caches of its own cluster are filled. An edge replica that stands
-/// by has none; it is ready once its API server answered. A hub that is away makes no edge unready.
+/// Whether the role can do its work: the definitions fit, and the caches of its own cluster are filled. An edge replica
+/// that stands by has none; it is ready once its API server answered. A hub that is away makes no edge unready.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Readiness(Arc<AtomicBool>);
+pub(crate) struct Readiness(Arc<Mutex<Ready>>);
+
+#[derive(Clone, Debug, Default)]
+struct Ready {
+    ready: bool,
+    /// Why not; or what is to be said of a role that is ready.
+    words: String,
+}
 
 impl Readiness {
-    /// Says so from now on.
-    pub(crate) fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
+    /// It is ready from now on.
+    pub(crate) fn set(&self) {
+        self.lock().ready = true;
     }
 
-    fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    /// It is not, and why.
+    pub(crate) fn unset(&self, words: String) {
+        *self.lock() = Ready {
+            ready: false,
+            words,
+        };
+    }
+
+    /// It is ready, and does nothing yet: why.
+    pub(crate) fn stands_by(&self, words: String) {
+        *self.lock() = Ready { ready: true, words };
+    }
+
+    /// It does its work: nothing more is to be said once it is ready.
+    pub(crate) fn leads(&self) {
+        self.lock().words = String::new();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.lock().ready
+    }
+
+    #[cfg(test)]
+    pub(crate) fn words(&self) -> String {
+        self.lock().words.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ready> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -154,13 +188,15 @@ async fn connection(stream: TcpStream, router: Router, shutdown: CancellationTok
 }
 
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
-    if shared.readiness.get() {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (
+    let Ready { ready, words } = shared.readiness.lock().clone();
+    match (ready, words.as_str()) {
+        (true, "") => (StatusCode::OK, "ok\n".to_owned()),
+        (true, words) => (StatusCode::OK, format!("ok: {words}\n")),
+        (false, "") => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "caches are not filled yet\n",
-        )
+            "caches are not filled yet\n".to_owned(),
+        ),
+        (false, words) => (StatusCode::SERVICE_UNAVAILABLE, format!("{words}\n")),
     }
 }
 
@@ -228,7 +264,7 @@ mod tests {
     async fn half_a_request_does_not_keep_the_probes_from_ending() {
         let listen = free();
         let (readiness, stop) = (Readiness::default(), CancellationToken::new());
-        readiness.set(true);
+        readiness.set();
         let probes = serve(listen, readiness, std::sync::Arc::default(), stop.clone())
             .await
             .unwrap();

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -14,10 +15,15 @@ use tokio_util::sync::CancellationToken;
 use super::session::{self, SessionOptions};
 use super::unsettled::Unsettled;
 use crate::credentials::{self, Source};
-use crate::election::{self, Candidate};
+use crate::definitions::{self, Gate};
+use crate::election::{self, Candidate, standing_by};
 use crate::metrics::Metrics;
+use crate::objects::{EDGE_LEADER, NODES_NAMESPACE};
 use crate::probes::{self, Readiness};
 use crate::runtime::CommonArgs;
+
+/// Name of the Lease by which edge operators of 0.1 led.
+const GUARD: &str = "rimward-edge";
 
 /// Flags of the edge role.
 #[derive(Clone, Debug, Args)]
@@ -62,43 +68,88 @@ async fn lead(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let edge = args.common.client().await?;
-    let candidate = Candidate {
-        namespace: args.common.namespace.clone(),
-        lease: "rimward-edge".to_owned(),
-        identity: args.common.identity(),
-        lease_seconds: args.common.lease_seconds,
-    };
-    let (session_readiness, session_metrics) = (readiness.clone(), metrics.clone());
-    let options = move |leadership| SessionOptions {
-        holder: args.common.identity(),
-        heartbeat_seconds: args.heartbeat_seconds,
-        resync_seconds: args.common.resync_seconds,
-        node_silence_seconds: args.node_silence_seconds,
-        retry_seconds_max: args.retry_seconds_max,
-        readiness: session_readiness.clone(),
-        metrics: session_metrics.clone(),
-        leadership,
-    };
-    let common = args.common.clone();
-    let connect = async move { common.client().await };
-    let standing_by = move || readiness.set(true);
-    election::lead(
-        connect,
-        candidate,
-        &metrics,
-        standing_by,
-        shutdown,
-        |term| {
-            let (hub, edge) = (hub.clone(), edge.clone());
-            let (cluster, options) = (cluster.clone(), options(term.clone()));
-            async move {
-                // Another process may have led since the last term.
-                let mut unsettled = Unsettled::new();
-                session::run(hub, None, edge, cluster, options, &mut unsettled, term.stop)
-                    .await
-                    .context("sync session")
-            }
-        },
-    )
+    let resync = Duration::from_secs(args.common.resync_seconds.into());
+    let gate = Gate::start(&edge, definitions::OF_AN_EDGE, resync);
+    definitions::while_fit(&gate, &readiness, shutdown, |stop| {
+        let world = World {
+            args,
+            cluster: cluster.clone(),
+            hub: hub.clone(),
+            edge: edge.clone(),
+            gate: gate.clone(),
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+        };
+        async move { world.lead(&stop).await }
+    })
     .await
+}
+
+/// What an edge operator works with.
+struct World<'a> {
+    args: &'a EdgeArgs,
+    cluster: ClusterName,
+    hub: Client,
+    edge: Client,
+    gate: Gate,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+}
+
+impl World<'_> {
+    async fn lead(self, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        let Self {
+            args,
+            cluster,
+            hub,
+            edge,
+            gate,
+            readiness,
+            metrics,
+        } = self;
+        let candidate = Candidate {
+            lease: (NODES_NAMESPACE, EDGE_LEADER),
+            guard: GUARD,
+            installation: args.common.namespace.clone(),
+            identity: args.common.identity(),
+            lease_seconds: args.common.lease_seconds,
+        };
+        let (session_readiness, session_metrics) = (readiness.clone(), metrics.clone());
+        let session_gate = gate.clone();
+        let options = move |leadership| SessionOptions {
+            holder: args.common.identity(),
+            heartbeat_seconds: args.heartbeat_seconds,
+            resync_seconds: args.common.resync_seconds,
+            node_silence_seconds: args.node_silence_seconds,
+            retry_seconds_max: args.retry_seconds_max,
+            readiness: session_readiness.clone(),
+            metrics: session_metrics.clone(),
+            leadership,
+            definitions: session_gate.clone(),
+        };
+        let common = args.common.clone();
+        let connect = async move { common.client().await };
+        let standing_by = standing_by(&args.common.namespace, &readiness);
+        election::lead(
+            connect,
+            candidate,
+            gate,
+            &metrics,
+            standing_by,
+            shutdown,
+            |term| {
+                readiness.leads();
+                let (hub, edge) = (hub.clone(), edge.clone());
+                let (cluster, options) = (cluster.clone(), options(term.clone()));
+                async move {
+                    // Another process may have led since the last term.
+                    let mut unsettled = Unsettled::new();
+                    session::run(hub, None, edge, cluster, options, &mut unsettled, term.stop)
+                        .await
+                        .context("sync session")
+                }
+            },
+        )
+        .await
+    }
 }

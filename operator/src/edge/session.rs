@@ -25,15 +25,14 @@ use super::status::Facts;
 use super::told::{self, Told};
 use super::unsettled::Unsettled;
 use super::watch::{Reach, Watching};
+use crate::definitions::Gate;
 use crate::election::Leadership;
 use crate::metrics::{Kind, Metrics};
+use crate::objects::{EDGE_LEADER, NODES_NAMESPACE};
 use crate::probes::Readiness;
 
 /// Field manager of everything that a session writes.
 pub(crate) const FIELD_MANAGER: &str = "rimward-sync";
-
-/// Namespace of the nodes' Leases in the edge cluster.
-const NODES_NAMESPACE: &str = "rimward-nodes";
 
 /// How long one request to an API server may take.
 pub(crate) const REQUEST_SECONDS_MAX: u64 = 10;
@@ -60,6 +59,8 @@ pub(crate) struct SessionOptions {
     pub(crate) metrics: Arc<Metrics>,
     /// Asked before each write.
     pub(crate) leadership: Leadership,
+    /// Whether the edge cluster has the definitions that are needed: told when something of its own vanished.
+    pub(crate) definitions: Gate,
 }
 
 /// A node's silence is this many looks long: so a process that did not run for a part of it knows that.
@@ -158,6 +159,7 @@ pub(crate) async fn run(
         &edge_reach,
         &never,
         |news| {
+            doubts(&options.definitions, news.as_ref());
             if let Some(event) = news {
                 edge_writer.apply_watcher_event(&event);
                 wake.notify_one();
@@ -171,6 +173,7 @@ pub(crate) async fn run(
         &node_reach,
         &never,
         |news| {
+            doubts(&options.definitions, news.as_ref());
             if let Some(event) = news {
                 node_writer.apply_watcher_event(&event);
                 wake.notify_one();
@@ -191,6 +194,12 @@ pub(crate) async fn run(
                 // Begun, not answered yet.
                 Some(Event::Init) => return,
                 Some(Event::InitDone | Event::Delete(_)) => return liveness.listens(now),
+                // The leading operator's, which is no node's.
+                Some(Event::InitApply(lease) | Event::Apply(lease))
+                    if lease.name_any() == EDGE_LEADER =>
+                {
+                    return liveness.listens(now);
+                }
                 Some(Event::InitApply(lease)) => (lease, Sight::Listed),
                 Some(Event::Apply(lease)) => (lease, Sight::Watched),
             };
@@ -227,7 +236,7 @@ pub(crate) async fn run(
         let mut reconciler = Reconciler::new(hub, edge, surroundings, unsettled);
         loop {
             if edge_reach.listed() && node_reach.listed() {
-                options.readiness.set(true);
+                options.readiness.set();
                 let observed = Observed::new(&hub_store, &edge_store, &node_store);
                 let facts = facts.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let started = Instant::now();
@@ -259,6 +268,13 @@ pub(crate) async fn run(
     );
     tracing::info!(%cluster, "session ends");
     Ok(())
+}
+
+/// A watch that broke off, begins anew or shows an end: what was there may have gone with its definition.
+fn doubts<K>(definitions: &Gate, news: Option<&Event<K>>) {
+    if matches!(news, None | Some(Event::Init | Event::Delete(_))) {
+        definitions.doubt();
+    }
 }
 
 fn renew_time(lease: &Lease) -> Option<String> {

@@ -30,6 +30,9 @@ pub(crate) enum WriteError {
     /// Another replica may lead by now.
     #[error("this replica leads no more")]
     Deposed,
+    /// Whether they fit is not known, or they do not.
+    #[error("{0}")]
+    Definitions(String),
     /// The last one was refused, and its pause is not over.
     #[error("paused")]
     Paused,
@@ -41,7 +44,7 @@ impl WriteError {
         match self {
             Self::Api(error) => answers::failure(error),
             Self::Late => Failure::Unknown,
-            Self::Deposed | Self::Paused => Failure::Refused,
+            Self::Deposed | Self::Paused | Self::Definitions(_) => Failure::Refused,
         }
     }
 }
@@ -81,7 +84,9 @@ impl<'a> Writes<'a> {
         if !self.pauses.may_try(&target, version, Instant::now()) {
             return Err(WriteError::Paused);
         }
-        let result = if self.leadership.holds() {
+        let result = if let Err(words) = self.leadership.pass().await {
+            Err(WriteError::Definitions(words))
+        } else if self.leadership.holds() {
             let answer = bounded(request).await;
             answer.map_or(Err(WriteError::Late), |it| it.map_err(WriteError::Api))
         } else {

@@ -264,15 +264,23 @@ impl Writer {
         based_on: Option<u128>,
         write: impl Future<Output = Result<Option<DynamicObject>, kube::Error>>,
     ) -> Outcome {
+        let passed = self.leadership.pass().await;
         let asked = Instant::now();
         if !self.leadership.holds() || !self.debts.may_write(key, self.caches.version(key), asked) {
             return Outcome::Paused;
         }
         // Whoever drops this future while the request is under way does not know either.
         let under_way = self.debts.begin(key, based_on, asked);
+        let write = async {
+            match passed {
+                Ok(()) => Ok(write.await),
+                Err(words) => Err(words),
+            }
+        };
         let result = tokio::time::timeout(Duration::from_secs(WRITE_SECONDS_MAX), write).await;
         let outcome = match result {
-            Ok(Ok(object)) => {
+            Ok(Err(words)) => Outcome::Refused(words),
+            Ok(Ok(Ok(object))) => {
                 self.metrics.wrote(key.kind);
                 let stands = object.as_ref().map(|object| Stands {
                     version: objects::version(object),
@@ -283,7 +291,7 @@ impl Writer {
                 }
                 Outcome::Done(stands.unwrap_or_default())
             }
-            Ok(Err(error)) => judge(&error),
+            Ok(Ok(Err(error))) => judge(&error),
             Err(_) => Outcome::Unknown(format!("no answer within {WRITE_SECONDS_MAX} s")),
         };
         let pause = under_way.end(&outcome, self.caches.version(key), Instant::now());

@@ -15,15 +15,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use kube::Client;
 use rimward_artifact::registry::ClientOptions;
 use rimward_core::fleet::DoubtLimits;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::definitions::{self, Gate};
 use crate::edge::session::SessionOptions;
-use crate::election::{self, Candidate};
+use crate::election::{self, Candidate, standing_by};
 use crate::events::Events;
 use crate::metrics::Metrics;
+use crate::objects::{CLUSTERS_NAMESPACE, HUB_LEADER};
 use crate::probes::{self, Readiness};
 use crate::runtime::CommonArgs;
 
@@ -53,8 +56,8 @@ mod view;
 /// Field manager of everything that the hub writes.
 pub(crate) const FIELD_MANAGER: &str = "rimward-hub";
 
-/// Name of the leader's Lease.
-const LEASE: &str = "rimward-hub";
+/// Name of the Lease by which hubs of 0.1 led.
+const GUARD: &str = "rimward-hub";
 
 /// Flags of the hub role.
 #[derive(Clone, Debug, Args)]
@@ -122,22 +125,42 @@ async fn lead(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let client = args.common.client().await?;
+    let resync = Duration::from_secs(args.common.resync_seconds.into());
+    let gate = Gate::start(&client, definitions::OF_THE_HUB, resync);
+    definitions::while_fit(&gate, &readiness, shutdown, |stop| {
+        let (client, gate, readiness, metrics) = (&client, &gate, &readiness, &metrics);
+        async move { watch_and_lead(args, client, gate, readiness, metrics, &stop).await }
+    })
+    .await
+}
+
+/// Fills caches and leads with them, until `shutdown`.
+async fn watch_and_lead(
+    args: &HubArgs,
+    client: &Client,
+    gate: &Gate,
+    readiness: &Readiness,
+    metrics: &Arc<Metrics>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
     let mut watches = JoinSet::new();
     let caches = Arc::new(observe::Caches::start(
-        &client,
+        client,
+        gate,
         args.offline_grace_seconds,
-        &metrics,
+        metrics,
         &mut watches,
     ));
     tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
         ready = caches.wait_until_ready() => ready?,
     }
-    readiness.set(true);
+    readiness.set();
     let identity = args.common.identity();
     let candidate = Candidate {
-        namespace: args.common.namespace.clone(),
-        lease: LEASE.to_owned(),
+        lease: (CLUSTERS_NAMESPACE, HUB_LEADER),
+        guard: GUARD,
+        installation: args.common.namespace.clone(),
         identity: identity.clone(),
         lease_seconds: args.common.lease_seconds,
     };
@@ -146,10 +169,12 @@ async fn lead(
     election::lead(
         async move { common.client().await },
         candidate,
-        &metrics,
-        || {},
+        gate.clone(),
+        metrics,
+        standing_by(&args.common.namespace, readiness),
         shutdown,
         |leadership| {
+            readiness.leads();
             // Everything that a leader knows is made anew: what an earlier time in the lead knew is old.
             let hub = reconcile::Hub {
                 caches: caches.clone(),
@@ -184,6 +209,8 @@ async fn lead(
                         readiness: readiness.clone(),
                         metrics: metrics.clone(),
                         leadership: leadership.clone(),
+                        // Each session has its own cluster's in its place.
+                        definitions: gate.clone(),
                     },
                     caches.clone(),
                 ),

@@ -26,8 +26,9 @@ use tokio::task::JoinSet;
 use super::feed::Feed;
 use super::heartbeats::Heartbeats;
 use crate::cache::{Cache, Guarded};
+use crate::definitions::Gate;
 use crate::metrics::{Kind, Metrics};
-use crate::objects::{CLUSTERS_NAMESPACE, ObjectKey};
+use crate::objects::{CLUSTERS_NAMESPACE, HUB_LEADER, ObjectKey};
 use crate::pages::Pages;
 
 /// One kind's objects.
@@ -91,6 +92,7 @@ impl Caches {
     /// Starts all watches.
     pub(crate) fn start(
         client: &Client,
+        gate: &Gate,
         offline_grace_seconds: u32,
         metrics: &Arc<Metrics>,
         tasks: &mut JoinSet<()>,
@@ -100,6 +102,7 @@ impl Caches {
         let feed = Arc::new(Feed::default());
         let mut watches = Watches {
             client,
+            gate,
             metrics,
             feed: &feed,
             listed: Vec::new(),
@@ -281,6 +284,7 @@ fn asked<K: Resource + DeserializeOwned>(
 
 struct Watches<'a> {
     client: &'a Client,
+    gate: &'a Gate,
     metrics: &'a Arc<Metrics>,
     feed: &'a Arc<Feed>,
     listed: Vec<watch::Receiver<bool>>,
@@ -297,8 +301,12 @@ impl Watches<'_> {
         let cache = Arc::new(Cache::new(K::KIND));
         let (kept, feed) = (cache.clone(), self.feed.clone());
         let api = Api::all(self.client.clone());
+        let gate = self.gate.clone();
         self.follow(K::KIND, api, move |event: Option<Event<_>>| {
             if let Some(event) = event {
+                if vanishes(K::KIND, &event) {
+                    gate.doubt();
+                }
                 let asked = kept.is_asked(&event);
                 feed.note(kept.apply(event), asked);
             }
@@ -337,7 +345,7 @@ impl Watches<'_> {
     {
         let (done, listed) = watch::channel(false);
         self.listed.push(listed);
-        let metrics = self.metrics.clone();
+        let (metrics, gate) = (self.metrics.clone(), self.gate.clone());
         self.tasks.spawn(async move {
             let mut pages = Pages::default();
             let begin = |pages: Pages| {
@@ -361,6 +369,7 @@ impl Watches<'_> {
                         Some(Err(error)) => {
                             metrics.watch_failed(kind);
                             tracing::warn!(?kind, %error, "watch");
+                            gate.doubt();
                             if pages.halved(&error) {
                                 stream = begin(pages);
                             }
@@ -375,6 +384,19 @@ impl Watches<'_> {
                 }
             }
         });
+    }
+}
+
+/// Whether an event says that something is not there any more from which orders follow, or begins to list anew: what was
+/// there may have gone with its definition.
+fn vanishes<K>(kind: Kind, event: &Event<K>) -> bool {
+    match event {
+        Event::Delete(_) => matches!(
+            kind,
+            Kind::EdgeCluster | Kind::ModelDeployment | Kind::ClusterAssignment
+        ),
+        Event::Init => true,
+        _ => false,
     }
 }
 
@@ -394,6 +416,12 @@ fn note(
     now: Instant,
 ) -> Option<Vec<String>> {
     match event {
+        // The leading hub's, which is no cluster's.
+        Event::Apply(lease) | Event::InitApply(lease) | Event::Delete(lease)
+            if lease.name_any() == HUB_LEADER =>
+        {
+            None
+        }
         Event::Apply(lease) | Event::InitApply(lease) => {
             let name = lease.name_any();
             let parsed = lease.0.as_ref().ok();

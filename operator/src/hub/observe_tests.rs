@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::Caches;
 use crate::answers::PAGE_OBJECTS_MAX;
+use crate::definitions::Gate;
 use crate::hub::feed::Dirty;
 use crate::metrics::{Kind, Metrics};
 use crate::testing;
@@ -50,7 +51,13 @@ async fn lists_come_in_short_pages_and_what_is_kept_is_stripped_and_named_once()
     });
     let mut tasks = JoinSet::new();
     let metrics = Arc::new(Metrics::default());
-    let caches = Caches::start(&testing::client(&uri), 300, &metrics, &mut tasks);
+    let caches = Caches::start(
+        &testing::client(&uri),
+        &Gate::open(),
+        300,
+        &metrics,
+        &mut tasks,
+    );
     let ready = tokio::time::timeout(Duration::from_secs(20), caches.wait_until_ready());
     ready.await.expect("it lists").unwrap();
 
@@ -107,7 +114,13 @@ async fn a_list_that_is_too_long_is_asked_for_again_in_shorter_pages() {
     });
     let mut tasks = JoinSet::new();
     let metrics = Arc::new(Metrics::default());
-    let caches = Caches::start(&testing::client(&uri), 300, &metrics, &mut tasks);
+    let caches = Caches::start(
+        &testing::client(&uri),
+        &Gate::open(),
+        300,
+        &metrics,
+        &mut tasks,
+    );
     let ready = tokio::time::timeout(Duration::from_secs(60), caches.wait_until_ready());
     ready.await.expect("it lists").unwrap();
     assert_eq!(caches.all::<EdgeCluster>().valid().count(), 4);

@@ -28,6 +28,7 @@ use super::heartbeats::ConnectionState;
 use super::observe::Caches;
 use super::{expiry, kubeconfig};
 use crate::cache::{Cache, Guarded};
+use crate::definitions::{self, Gate};
 use crate::edge::pace::{Pace, random};
 use crate::edge::session::{self, SessionOptions};
 use crate::edge::unsettled::Unsettled;
@@ -376,17 +377,11 @@ async fn keep(
                     known.ends = expires.map_or(Ends::Unsaid, Ends::At);
                 });
                 let ending = stop.child_token();
-                let assignment = key(Kind::ClusterAssignment, None, name);
-                let session = session::run(
-                    hub.client.clone(),
-                    Some(hub.caches.follow::<ClusterAssignment>(&assignment)),
-                    edge.clone(),
-                    cluster.clone(),
-                    hub.options.clone(),
-                    unsettled,
-                    ending.clone(),
-                );
+                let resync = Duration::from_secs(hub.options.resync_seconds.into());
+                let definitions = Gate::start(&edge, definitions::OF_AN_EDGE, resync);
+                let session = while_fit(hub, cluster, &edge, &definitions, unsettled, &ending);
                 let mut watching = Credential {
+                    definitions: &definitions,
                     hub,
                     cluster,
                     reference,
@@ -419,8 +414,51 @@ async fn keep(
     }
 }
 
+/// Runs sessions while the edge cluster has the definitions that they need, each time anew.
+async fn while_fit(
+    hub: &Hub,
+    cluster: &ClusterName,
+    edge: &Client,
+    definitions: &Gate,
+    unsettled: &mut Unsettled,
+    ending: &CancellationToken,
+) -> Result<(), session::SessionError> {
+    let assignment = key(Kind::ClusterAssignment, None, cluster.as_str());
+    while !ending.is_cancelled() {
+        tokio::select! {
+            () = ending.cancelled() => return Ok(()),
+            () = definitions.fits(|_| ()) => {}
+        }
+        let options = SessionOptions {
+            leadership: hub.options.leadership.beside(definitions.clone()),
+            definitions: definitions.clone(),
+            ..hub.options.clone()
+        };
+        let stop = ending.child_token();
+        let session = session::run(
+            hub.client.clone(),
+            Some(hub.caches.follow::<ClusterAssignment>(&assignment)),
+            edge.clone(),
+            cluster.clone(),
+            options,
+            unsettled,
+            stop.clone(),
+        );
+        let mut session = std::pin::pin!(session);
+        tokio::select! {
+            result = &mut session => return result,
+            () = definitions.fails() => {
+                stop.cancel();
+                session.await?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// What a session was dialled with.
 struct Credential<'a> {
+    definitions: &'a Gate,
     hub: &'a Hub,
     cluster: &'a ClusterName,
     reference: &'a SecretKeyReference,
@@ -451,7 +489,9 @@ impl Credential<'_> {
                 }
             }
             let heard = hub.is_heard(self.cluster);
-            let problem = if heard {
+            let problem = if let Some(words) = self.definitions.unfit() {
+                Some((HubReason::DefinitionsUnfit, words))
+            } else if heard {
                 pace.succeeded();
                 None
             } else {
@@ -468,6 +508,7 @@ impl Credential<'_> {
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = secret.changed() => read |= changed.is_ok(),
+                () = self.definitions.turns() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
