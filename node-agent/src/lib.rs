@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod child;
 pub mod cli;
+pub mod definition;
 pub mod facts;
 mod handover;
 pub mod host;

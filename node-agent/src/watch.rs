@@ -16,6 +16,7 @@ use kube::{Api, Client};
 use rimward_crds::EdgeNode;
 use tokio::sync::{mpsc, watch};
 
+use crate::definition::Definition;
 use crate::manifests::HOLD_ANNOTATION;
 use crate::supervisor::{Covers, Event, Orders};
 
@@ -69,6 +70,7 @@ fn orders(node: &EdgeNode) -> Orders {
 /// Watches the EdgeNode for ever: orders go to the supervisor, the object itself to the writer.
 pub async fn run(
     client: Client,
+    definition: &Definition,
     node_name: &str,
     events: mpsc::Sender<Event>,
     seen: watch::Sender<Seen>,
@@ -76,61 +78,67 @@ pub async fn run(
 ) {
     let api: Api<DeserializeGuard<EdgeNode>> = Api::all(client);
     let config = watcher::Config::default().fields(&format!("metadata.name={node_name}"));
-    let stream = watcher(api, config).default_backoff();
-    pin_mut!(stream);
-    let mut listed = false;
     let mut trouble = Trouble::default();
-    while let Some(event) = stream.next().await {
-        let object = match event {
-            Ok(WatchEvent::Init) => {
-                listed = false;
-                continue;
-            }
-            Ok(WatchEvent::InitApply(object)) => {
-                listed = true;
-                object
-            }
-            Ok(WatchEvent::InitDone) => {
-                trouble.over();
-                if !listed {
+    // Lists anew when the definition was not what it should be: what was read until then lacks fields.
+    loop {
+        let stream = watcher(api.clone(), config.clone()).default_backoff();
+        pin_mut!(stream);
+        let mut listed = false;
+        while let Some(event) = stream.next().await {
+            let object = match event {
+                Ok(WatchEvent::Init) => {
+                    listed = false;
+                    continue;
+                }
+                Ok(WatchEvent::InitApply(object)) => {
+                    listed = true;
+                    object
+                }
+                Ok(WatchEvent::InitDone) => {
+                    trouble.over();
+                    if !listed {
+                        let _ = seen.send(Seen::Missing);
+                    }
+                    continue;
+                }
+                Ok(WatchEvent::Apply(object)) => object,
+                Ok(WatchEvent::Delete(_)) => {
                     let _ = seen.send(Seen::Missing);
+                    continue;
                 }
-                continue;
-            }
-            Ok(WatchEvent::Apply(object)) => object,
-            Ok(WatchEvent::Delete(_)) => {
-                let _ = seen.send(Seen::Missing);
-                continue;
-            }
-            Err(error) => {
-                on_error(&error);
-                let error = error.to_string();
-                if trouble.is_news(&error) {
-                    tracing::warn!(error, "watching the EdgeNode");
-                } else {
-                    tracing::debug!(error, "watching the EdgeNode, still");
+                Err(error) => {
+                    on_error(&error);
+                    let error = error.to_string();
+                    if trouble.is_news(&error) {
+                        tracing::warn!(error, "watching the EdgeNode");
+                    } else {
+                        tracing::debug!(error, "watching the EdgeNode, still");
+                    }
+                    continue;
                 }
-                continue;
+            };
+            if !definition.fits().await {
+                break;
             }
-        };
-        let now = match object.0 {
-            Ok(node) => {
-                let orders = orders(&node);
-                let _ = seen.send(Seen::There(Box::new(node)));
-                orders
-            }
-            Err(invalid) => {
-                let problem = format!("EdgeNode {node_name} does not parse: {}", invalid.error);
-                let _ = seen.send(Seen::Unreadable(Box::new(invalid.metadata)));
-                tracing::error!(problem, "orders");
-                Orders {
-                    problem: Some(problem),
-                    ..Orders::default()
+            let now = match object.0 {
+                Ok(node) => {
+                    let orders = orders(&node);
+                    let _ = seen.send(Seen::There(Box::new(node)));
+                    orders
                 }
+                Err(invalid) => {
+                    let problem = format!("EdgeNode {node_name} does not parse: {}", invalid.error);
+                    let _ = seen.send(Seen::Unreadable(Box::new(invalid.metadata)));
+                    tracing::error!(problem, "orders");
+                    Orders {
+                        problem: Some(problem),
+                        ..Orders::default()
+                    }
+                }
+            };
+            if events.send(Event::Orders(now)).await.is_err() {
+                return;
             }
-        };
-        if events.send(Event::Orders(now)).await.is_err() {
-            return;
         }
     }
 }
@@ -219,6 +227,7 @@ fn is_forbidden(error: &watcher::Error) -> bool {
 mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
+    use std::time::Duration;
 
     use super::*;
     use crate::report::fake_api::FakeApi;
@@ -257,7 +266,8 @@ mod tests {
         let api = FakeApi::start().await;
         let (events, _kept) = mpsc::channel(8);
         let (seen, _kept_too) = watch::channel(Seen::Unknown);
-        let watching = run(api.client(), "node-1", events, seen, |_| ());
+        let definition = Definition::new(api.client());
+        let watching = run(api.client(), &definition, "node-1", events, seen, |_| ());
         let steps = async {
             for code in [401, 403] {
                 api.lock().lists = 0;
@@ -277,6 +287,30 @@ mod tests {
         assert_eq!(told.len(), 2, "{said}");
         assert!(told.iter().all(|line| line.contains("WARN")), "{said}");
         assert!(told[0].contains("401") && told[1].contains("403"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn orders_from_an_api_server_with_an_older_definition_are_not_taken() {
+        let api = FakeApi::start().await;
+        api.lock().definition = Some(0);
+        api.lock().label_by_hand("a", "b");
+        let definition = Definition::new(api.client());
+        let (events, mut heard) = mpsc::channel(8);
+        let (seen, _kept) = watch::channel(Seen::Unknown);
+        let watching = run(api.client(), &definition, "node-1", events, seen, |_| ());
+        let steps = async {
+            api.until(|state| state.looks >= 1).await;
+            let waits = tokio::time::timeout(Duration::from_millis(500), heard.recv());
+            assert!(waits.await.is_err(), "orders came through");
+            let lists = api.lock().lists;
+            api.lock().definition = Some(rimward_crds::revision::REVISION);
+            heard.recv().await.unwrap();
+            assert!(api.lock().lists > lists, "what was read before is not used");
+        };
+        tokio::select! {
+            () = watching => unreachable!("it watches for ever"),
+            () = steps => {}
+        }
     }
 
     #[test]

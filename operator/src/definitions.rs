@@ -6,6 +6,7 @@
 //! after they did: deleting a definition deletes its objects, and nobody ordered that. What follows from what is found
 //! is `rimward_core::definitions`'s to say.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
 use rimward_core::definitions::{Found, Standing, judge};
@@ -85,10 +87,18 @@ struct State {
     at: Instant,
     /// Why the look after it had no answer.
     problem: Option<String>,
+    /// When each definition was made.
+    born: BTreeMap<&'static str, Time>,
 }
 
-/// One definition as it was found, and which one it is.
-type Seen = (&'static str, Found, Option<String>);
+/// One definition as it was found.
+struct Seen {
+    name: &'static str,
+    found: Found,
+    /// Which one it is.
+    uid: Option<String>,
+    born: Option<Time>,
+}
 
 impl Gate {
     /// Looks at these definitions until nobody has the gate any more.
@@ -98,6 +108,7 @@ impl Gate {
             doubts: 0,
             at: Instant::now(),
             problem: None,
+            born: BTreeMap::new(),
         });
         let shared = Arc::new(Shared {
             state,
@@ -110,6 +121,7 @@ impl Gate {
             names,
             at_rest: resync * 5,
             uids: None,
+            born: BTreeMap::new(),
             told: None,
         };
         let task = tokio::spawn(looker.run(Arc::downgrade(&shared)));
@@ -221,6 +233,13 @@ impl Gate {
         }
     }
 
+    /// When a definition was made, as of the last look. Objects that are older were made under another one, which was
+    /// deleted, and all of its objects with it.
+    pub(crate) fn born(&self, name: &str) -> Option<Time> {
+        let shared = self.0.as_ref()?;
+        shared.state.borrow().born.get(name).cloned()
+    }
+
     /// Why nothing may be written.
     pub(crate) fn words(&self) -> String {
         let state = self.0.as_ref().map(|shared| shared.state.borrow().clone());
@@ -272,6 +291,7 @@ struct Looker {
     at_rest: Duration,
     /// Which definitions they were at the last look that was answered.
     uids: Option<Vec<Option<String>>>,
+    born: BTreeMap<&'static str, Time>,
     /// What was said last.
     told: Option<String>,
 }
@@ -299,6 +319,7 @@ impl Looker {
                         doubts,
                         at,
                         problem: None,
+                        born: self.born.clone(),
                     });
                     if fits { self.at_rest } else { AMISS }
                 }
@@ -325,22 +346,27 @@ impl Looker {
                 ));
             }
         };
-        let uids = seen.iter().map(|(_, _, uid)| uid.clone()).collect();
+        let uids = seen.iter().map(|it| it.uid.clone()).collect();
         let before = self.uids.replace(uids);
+        let born = seen
+            .iter()
+            .filter_map(|it| Some((it.name, it.born.clone()?)));
+        self.born = born.collect();
         // Deleted and made anew between two looks: what vanished meanwhile was deleted by nobody either.
         let anew = before
             .into_iter()
             .flatten()
             .zip(&seen)
-            .find_map(|(before, (name, _, uid))| {
-                (before.is_some() && uid.is_some() && before != *uid).then_some(*name)
+            .find_map(|(before, now)| {
+                let other = before.is_some() && now.uid.is_some() && before != now.uid;
+                other.then_some(now.name)
             });
         Ok(match anew {
             Some(name) => Standing::Unfit(format!(
                 "CustomResourceDefinition {name} was deleted and made anew: all is read again"
             )),
             None => judge(
-                seen.iter().map(|(name, found, _)| (*name, *found)),
+                seen.iter().map(|it| (it.name, it.found)),
                 revision::REVISION,
             ),
         })
@@ -370,6 +396,12 @@ async fn find(
     api: &Api<PartialObjectMeta<CustomResourceDefinition>>,
     name: &'static str,
 ) -> Result<Seen, kube::Error> {
+    let none = |found| Seen {
+        name,
+        found,
+        uid: None,
+        born: None,
+    };
     match api.get(name).await {
         Ok(object) => {
             let metadata = object.metadata;
@@ -377,10 +409,15 @@ async fn find(
                 Some(_) => Found::Leaving,
                 None => Found::There(revision::of(&metadata)),
             };
-            Ok((name, found, metadata.uid))
+            Ok(Seen {
+                name,
+                found,
+                uid: metadata.uid,
+                born: metadata.creation_timestamp,
+            })
         }
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok((name, Found::Missing, None)),
-        Err(kube::Error::Api(status)) if status.code == 403 => Ok((name, Found::Hidden, None)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(none(Found::Missing)),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(none(Found::Hidden)),
         Err(error) => Err(error),
     }
 }

@@ -22,6 +22,7 @@ use super::Picture;
 use super::access::{Access, Refusals};
 use super::events::Teller;
 use super::status::status;
+use crate::definition::Definition;
 use crate::supervisor::Event;
 use crate::watch::{self as reader, NodeSeen, Seen};
 
@@ -83,6 +84,7 @@ async fn serve(
 ) {
     let (seen_sender, seen) = watch::channel(Seen::Unknown);
     let (node_sender, node) = watch::channel(NodeSeen::Unknown);
+    let definition = Definition::new(client.clone());
     let writer = Writer {
         api: Api::all(client.clone()),
         teller: Teller::new(client.clone(), &cluster.node_name),
@@ -93,12 +95,21 @@ async fn serve(
         there: There::Unknown,
         written: EdgeNodeStatus::default(),
         refusals: refusals.clone(),
+        definition: definition.clone(),
+        told: None,
     };
     let leases = Api::namespaced(client.clone(), LEASE_NAMESPACE);
     let name = &cluster.node_name;
     let on_error = |error: &kube::runtime::watcher::Error| refusals.look_at(error);
     tokio::join!(
-        reader::run(client.clone(), name, events, seen_sender, on_error),
+        reader::run(
+            client.clone(),
+            &definition,
+            name,
+            events,
+            seen_sender,
+            on_error
+        ),
         reader::node(client, name, node_sender),
         writer.run(),
         renew(leases, cluster, &refusals),
@@ -123,16 +134,25 @@ struct Writer {
     /// The status that the server has, as far as is known.
     written: EdgeNodeStatus,
     refusals: Refusals,
+    definition: Definition,
+    /// Why nothing could be written last: told once.
+    told: Option<String>,
 }
 
 impl Writer {
     async fn run(mut self) {
         loop {
             match timeout(REQUEST_TIMEOUT * 3, self.write()).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => self.told = None,
                 Ok(Err(error)) => {
                     self.refusals.look_at(error.as_ref());
-                    tracing::warn!(error = format!("{error:#}"), "status is not written");
+                    let error = format!("{error:#}");
+                    if self.told.as_ref() == Some(&error) {
+                        tracing::debug!(error, "status is not written, still");
+                    } else {
+                        tracing::warn!(error, "status is not written");
+                        self.told = Some(error);
+                    }
                     sleep(RETRY).await;
                     continue;
                 }
@@ -188,6 +208,7 @@ impl Writer {
         });
         let name = &self.cluster.node_name;
         let params = PatchParams::apply(FIELD_MANAGER).force();
+        self.definition.allows().await?;
         let node = self
             .api
             .patch_status(name, &params, &Patch::Apply(&patch))
@@ -251,6 +272,7 @@ impl Writer {
             "spec": {},
         });
         let params = PatchParams::apply(FIELD_MANAGER).force();
+        self.definition.allows().await?;
         let node = self
             .api
             .patch(name, &params, &Patch::Apply(&patch))

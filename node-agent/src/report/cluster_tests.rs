@@ -13,6 +13,8 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 fn writer(api: &FakeApi, given: &[(&str, &str)], there: There) -> Writer {
     let client = api.client();
     Writer {
+        definition: Definition::new(client.clone()),
+        told: None,
         api: Api::all(client.clone()),
         teller: Teller::new(client, "node-1"),
         cluster: cluster(given, None),
@@ -256,5 +258,18 @@ fn a_clock_that_jumps_ten_years_either_way_renews_a_lease_like_any_other() {
             spec
         };
         assert_eq!(without_time(&pair[0]), without_time(&pair[1]));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_written_while_the_definition_is_missing_or_older() {
+    for amiss in [None, Some(0)] {
+        let api = FakeApi::start().await;
+        api.lock().definition = amiss;
+        let mut writer = writer(&api, &[("tier", "edge")], There::Missing);
+        writer.node = watch::channel(NodeSeen::Missing).1;
+        let error = writer.ensure().await.unwrap_err().to_string();
+        assert!(error.contains("edgenodes.rimward.dev"), "{error}");
+        assert_eq!(api.lock().writes.len(), 0);
     }
 }

@@ -46,6 +46,9 @@ pub(crate) struct State {
     /// Status of the answer to a list of EdgeNodes.
     pub(crate) list: u16,
     pub(crate) lists: usize,
+    /// Revision of the definition of EdgeNode; none if there is no definition.
+    pub(crate) definition: Option<u32>,
+    pub(crate) looks: usize,
     /// Labels of the EdgeNode, each with whether the agent applied it.
     edge: Option<BTreeMap<String, (String, bool)>>,
     pub(crate) events_hang: bool,
@@ -133,6 +136,17 @@ impl State {
                 body: body.clone(),
             });
         }
+        if path.contains("/customresourcedefinitions/") {
+            self.looks += 1;
+            let revision = self.definition.map(|it| it.to_string());
+            return Some(match revision {
+                Some(revision) => (
+                    200,
+                    json!({ "metadata": { "name": "a", "annotations": { "rimward.dev/crd-revision": revision } } }),
+                ),
+                None => (404, Value::Null),
+            });
+        }
         Some(if path.contains("/events") {
             if self.events_hang {
                 return None;
@@ -208,6 +222,8 @@ impl FakeApi {
             kubeconfig: None,
             list: 200,
             lists: 0,
+            definition: Some(rimward_crds::revision::REVISION),
+            looks: 0,
             edge: None,
             events_hang: false,
             writes: Vec::new(),

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | observe | `observe.rs`, `heartbeats.rs`, `feed.rs`, and off the loop `models.rs` (registries) |
 //! | parse | `parse/`, `revisions.rs`, `kubeconfig.rs` |
-//! | plan | `view.rs` tells core's planner what is there; `index.rs` says what a change touches |
+//! | plan | `view.rs` tells core's planner what is there, `kept.rs` what went with its definition; `index.rs` says what a change touches |
 //! | apply | `reconcile.rs` has the order, `record.rs` the records of rollouts, `assign.rs` the assignments and `entries.rs` their words, `steps.rs` how many at once, `apply.rs` the requests, `debts.rs` what is not known of them |
 //! | status | `status/` what it shall say, `report.rs` what differs, `others.rs` of which objects, `actions.rs` what became of RolloutActions |
 //! | push | `push.rs`: sessions of Push clusters |
@@ -39,6 +39,7 @@ mod expiry;
 mod feed;
 mod heartbeats;
 mod index;
+mod kept;
 mod kubeconfig;
 mod models;
 mod observe;
@@ -222,6 +223,7 @@ async fn watch_and_lead(
                 action_retention: Duration::from_secs(args.action_retention_seconds.into()),
                 longest_wait: Duration::from_secs(args.common.resync_seconds.into()),
                 graces: args.graces(),
+                definition: gate.born("modeldeployments.rimward.dev"),
             };
             hub.run(leadership.stop)
         },

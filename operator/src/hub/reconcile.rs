@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource as _;
 use rimward_core::fleet::{DeploymentPlan, DoubtLimits, Fleet, OutcomeChange, Plan, Transition};
 use rimward_core::ids::{ClusterName, DeploymentKey, RevisionName};
@@ -64,6 +65,8 @@ pub(crate) struct Hub {
     pub(crate) doubt: DoubtLimits,
     pub(crate) action_retention: Duration,
     pub(crate) longest_wait: Duration,
+    /// When the definition of ModelDeployment was made.
+    pub(crate) definition: Option<Time>,
 }
 
 /// What lasts from turn to turn.
@@ -106,6 +109,7 @@ impl Hub {
         let fleet = Fleet::new(self.graces.offline_seconds, self.doubt);
         let began = Instant::now();
         let mut memory = Memory::new(fleet, self.graces, began);
+        memory.view = memory.view.since(self.definition.clone());
         let (writer, caches) = (self.writer.clone(), self.caches.clone());
         let turns = async {
             loop {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use rimward_core::fleet::{Cluster, ConnectionState, Fleet, Policy};
 use rimward_core::ids::{ClusterName, DeploymentKey, RevisionName};
@@ -18,6 +19,7 @@ use rimward_crds::{
 
 use super::heartbeats::{self, Heartbeats};
 use super::index::{Index, Named, key};
+use super::kept::Kept;
 use super::observe::Caches;
 use super::parse::{self, DeploymentFacts, Graces, Invalid};
 use super::revisions;
@@ -38,6 +40,7 @@ pub(crate) struct View {
     /// Deployments whose very name does not parse.
     pub(crate) nameless: BTreeMap<Named, Invalid>,
     pub(super) graces: Graces,
+    kept: Kept,
     /// The planner's clock: seconds since this leader began.
     began: Instant,
 }
@@ -76,8 +79,15 @@ impl View {
             broken: BTreeMap::new(),
             nameless: BTreeMap::new(),
             graces,
+            kept: Kept::default(),
             began,
         }
+    }
+
+    /// The same on a hub whose definition of ModelDeployment was made then.
+    pub(crate) fn since(mut self, definition: Option<Time>) -> Self {
+        self.kept = Kept::since(definition);
+        self
     }
 
     /// The planner's time. It begins far from zero, so that what was heard before the lead has a place in it.
@@ -164,6 +174,19 @@ impl View {
             });
         match parsed {
             Ok((name, (cluster, connection))) => {
+                let exists = |of: &DeploymentKey| {
+                    let of = (of.namespace.to_string(), of.name.to_string());
+                    caches
+                        .get::<ModelDeployment>(&key(Kind::ModelDeployment, &of))
+                        .is_some()
+                };
+                let before = assignment.as_ref().and_then(|it| it.0.as_ref().ok());
+                for orphan in before
+                    .into_iter()
+                    .flat_map(|it| self.kept.orphans(it, &exists))
+                {
+                    self.fleet.remove_deployment(&orphan, true);
+                }
                 self.fleet.set_cluster(&name, cluster);
                 let site = ClusterView {
                     object,
@@ -233,9 +256,11 @@ impl View {
         };
         let Some(object) = object else {
             self.deployments.remove(&deployment);
-            self.fleet.remove_deployment(&deployment, false);
+            let kept = self.kept.is_orphan(&deployment);
+            self.fleet.remove_deployment(&deployment, kept);
             return;
         };
+        self.kept.exists(&deployment);
         let Ok(valid) = object.0.as_ref() else {
             self.deployments.remove(&deployment);
             self.fleet.remove_deployment(&deployment, true);
