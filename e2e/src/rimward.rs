@@ -134,6 +134,16 @@ impl Operator {
         Ok(http::client()?.get(url).send().await?.status().as_u16())
     }
 
+    /// What a path of its probes answers, status code and text.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn says(&self, path: &str) -> Result<(u16, String)> {
+        let url = format!("{}{path}", self.probes);
+        let answer = http::client()?.get(url).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
     /// What `/metrics` says.
     ///
     /// # Errors

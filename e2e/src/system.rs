@@ -46,6 +46,25 @@ pub struct SiteSpec {
     pub nodes: usize,
 }
 
+/// How often operators and agents do what they do by the clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pace {
+    /// So often that a story does not wait for minutes.
+    #[default]
+    OfStories,
+    /// As their flags are by default.
+    OfUsers,
+}
+
+impl Pace {
+    fn flags(self, of_stories: &[&'static str]) -> Vec<&'static str> {
+        match self {
+            Self::OfStories => of_stories.to_vec(),
+            Self::OfUsers => Vec::new(),
+        }
+    }
+}
+
 /// A running Rimward. Agents and operators end before the clusters that they talk to.
 #[derive(Debug)]
 pub struct System {
@@ -55,6 +74,8 @@ pub struct System {
     pub hub: Vec<Operator>,
     /// The trust file of every device.
     pub trust: PathBuf,
+    /// How often its parts do what they do by the clock.
+    pub pace: Pace,
     /// The parts that it runs on.
     pub fleet: Fleet,
 }
@@ -111,11 +132,20 @@ impl System {
     /// # Errors
     /// When the operator does not start.
     pub async fn on(fleet: Fleet, hub_flags: &[&str]) -> Result<Self> {
+        Self::on_at(fleet, Pace::OfStories, hub_flags).await
+    }
+
+    /// The same at some pace.
+    ///
+    /// # Errors
+    /// When the operator does not start.
+    pub async fn on_at(fleet: Fleet, pace: Pace, hub_flags: &[&str]) -> Result<Self> {
         let trust = write_trust(&fleet)?;
         let mut system = Self {
             sites: Vec::new(),
             hub: Vec::new(),
             trust,
+            pace,
             fleet,
         };
         system.add_hub_replica(hub_flags).await?;
@@ -131,7 +161,7 @@ impl System {
         let folder = self.fleet.scratch.path().join(&name);
         let registry = self.fleet.registry.plain_http_flags();
         let registry = registry.each_ref().map(String::as_str);
-        let flags = [&HUB_FLAGS, &registry[..], flags].concat();
+        let flags = [&self.pace.flags(&HUB_FLAGS)[..], &registry[..], flags].concat();
         let operator = Operator::hub(&name, &folder, &self.fleet.hub_operator, &flags)?;
         operator.wait_until_ready(WITHIN).await?;
         self.hub.push(operator);
@@ -197,14 +227,21 @@ impl System {
                     &edge.operator,
                     spec.name,
                     &hub,
-                    &EDGE_FLAGS,
+                    &self.pace.flags(&EDGE_FLAGS),
                 )?;
                 operator.wait_until_ready(WITHIN).await?;
                 vec![operator]
             }
         };
         let nodes = (0..spec.nodes)
-            .map(|index| start_node(edge, &self.trust, &format!("{}-{}", spec.name, index + 1)))
+            .map(|index| {
+                start_node(
+                    edge,
+                    &self.trust,
+                    self.pace,
+                    &format!("{}-{}", spec.name, index + 1),
+                )
+            })
             .collect::<Result<Vec<_>>>()?;
         self.sites.push(Site {
             name: spec.name,
@@ -332,19 +369,23 @@ fn write_trust(fleet: &Fleet) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn start_node(edge: &Edge, trust: &Path, name: &str) -> Result<Node> {
+fn start_node(edge: &Edge, trust: &Path, pace: Pace, name: &str) -> Result<Node> {
     let folder = edge.plane.folder().join(name);
     let host = format!("127.0.0.1:{}", free_port()?);
     ensure!(TcpListener::bind(&host).is_ok(), "{host} is in use");
-    let arguments = [
+    let mut arguments = vec![
         "run".to_owned(),
         format!("--node-name={name}"),
         format!("--kubeconfig={}", edge.agent.display()),
         format!("--data-dir={}", folder.join("data").display()),
         format!("--trust={}", trust.display()),
         format!("--listen={host}"),
-        "--lease-seconds=10".to_owned(),
     ];
+    arguments.extend(
+        pace.flags(&["--lease-seconds=10"])
+            .into_iter()
+            .map(str::to_owned),
+    );
     let agent = rimward::agent(&format!("agent-{name}"), &folder, &arguments)?;
     Ok(Node {
         name: name.to_owned(),

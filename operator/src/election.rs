@@ -6,7 +6,7 @@
 //!
 //! The Lease has one place in a cluster, whatever namespace the operator was installed in: two installations must not
 //! both lead. Operators of 0.1 led by a Lease in their own namespace: whoever leads holds that one too, as a guard, so
-//! that nothing is done twice while one version takes the place of another, forth or back (docs/adr/0069).
+//! that nothing is done twice while one version takes the place of another, forth or back (docs/adr/0075).
 //!
 //! The Lease has a thread, a runtime and connections of its own: however long the work keeps every other thread
 //! busy, it is renewed. Must never share a task with the work.

@@ -8,6 +8,7 @@ use rimward_e2e::fleet::ACCOUNTS;
 use rimward_e2e::{Seen, Story, story, wait_for};
 
 use crate::hub_world::{Sessions, TEAM, WITHIN, World, cluster, deployment, model};
+use crate::leader;
 
 const CLUSTERS: [&str; 3] = ["a", "b", "c"];
 const SPEC: &str = "placement: {clusterSelector: {}}, rolloutPolicyRef: {name: canary-first}";
@@ -79,14 +80,14 @@ fn a_rollout_goes_through_its_stages_and_a_bad_one_comes_back() {
         world.steady().await?;
         removed(&world).await?;
         second.service().stop(Duration::from_secs(10));
-        let lease = world
-            .kubectl
-            .get_json(["lease", "rimward-hub", "-n", "rimward-system"])
-            .await?;
-        ensure!(
-            lease["spec"]["holderIdentity"] == "",
-            "released on SIGTERM: {lease}"
-        );
+        for (namespace, name) in [leader::HUB, ("rimward-system", "rimward-hub")] {
+            let get = ["lease", name, "-n", namespace];
+            let lease = world.kubectl.get_json(get).await?;
+            ensure!(
+                lease["spec"]["holderIdentity"] == "",
+                "released on SIGTERM: {lease}"
+            );
+        }
         Ok(())
     });
 }

@@ -16,9 +16,12 @@ use crate::edge_world;
 use crate::releases::{self, GOOD, Order};
 
 const WITHIN: Duration = Duration::from_secs(120);
-/// The leaders' Leases.
-const HUB: &str = "rimward-hub";
-const EDGE: &str = "rimward-edge";
+/// The leaders' Leases, in one place whatever namespace an operator is installed in.
+pub(crate) const HUB: Lease = ("rimward-clusters", "rimward.dev.hub-leader");
+pub(crate) const EDGE: Lease = ("rimward-nodes", "rimward.dev.edge-leader");
+
+/// Namespace and name.
+pub(crate) type Lease = (&'static str, &'static str);
 
 #[test]
 fn a_second_replica_leads_once_the_first_is_killed() {
@@ -198,7 +201,7 @@ async fn second_stands_by(edge: &Kubectl, first: &str, second: &Operator) -> Res
 }
 
 /// Writes of specs since a mark: the object's name and what was sent.
-fn orders(log: &Audit, mark: Mark, kind: &str) -> Result<Vec<(String, String)>> {
+pub(crate) fn orders(log: &Audit, mark: Mark, kind: &str) -> Result<Vec<(String, String)>> {
     let writes = log.writes_since(mark, ACCOUNTS)?.into_iter();
     Ok(writes
         .filter_map(|event| Some((event.object_ref?, event.request_object.unwrap_or_default())))
@@ -207,7 +210,7 @@ fn orders(log: &Audit, mark: Mark, kind: &str) -> Result<Vec<(String, String)>> 
         .collect())
 }
 
-async fn leads(kubectl: &Kubectl, lease: &str, name: &str) -> Result<Seen<()>> {
+pub(crate) async fn leads(kubectl: &Kubectl, lease: Lease, name: &str) -> Result<Seen<()>> {
     let holder = holder(kubectl, lease).await?;
     Ok(if holder == name {
         Seen::Done(())
@@ -216,10 +219,8 @@ async fn leads(kubectl: &Kubectl, lease: &str, name: &str) -> Result<Seen<()>> {
     })
 }
 
-async fn holder(kubectl: &Kubectl, lease: &str) -> Result<String> {
-    let lease = kubectl
-        .get_json(["lease", lease, "-n", "rimward-system"])
-        .await?;
+pub(crate) async fn holder(kubectl: &Kubectl, (namespace, name): Lease) -> Result<String> {
+    let lease = kubectl.get_json(["lease", name, "-n", namespace]).await?;
     let holder = lease["spec"]["holderIdentity"].as_str();
     Ok(holder.unwrap_or("nobody").to_owned())
 }

@@ -200,6 +200,22 @@ impl Writer {
         self.done(&target.key, based_on, write).await
     }
 
+    /// Writes one annotation. The version is none of its business, the object is.
+    pub(crate) async fn annotate(&self, target: &Target, name: &str, value: &str) -> Outcome {
+        let (api, _) = match self.api(&target.key) {
+            Ok(found) => found,
+            Err(words) => return Outcome::Refused(words),
+        };
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let body = json!({"metadata": {"uid": target.uid, "annotations": {name: value}}});
+        let patch = Patch::Merge(&body);
+        let write = api.patch(&target.key.name, &params, &patch);
+        self.done(&target.key, target.version(), write).await
+    }
+
     /// Makes an object. One that is there already is a conflict.
     pub(crate) async fn create<K: Resource + Serialize>(&self, kind: Kind, object: &K) -> Outcome {
         let key = ObjectKey::of(kind, object);

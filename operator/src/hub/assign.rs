@@ -14,6 +14,7 @@ use rimward_crds::{AssignedModel, ClusterAssignment, ClusterAssignmentSpec, Edge
 use super::apply::{Outcome, Target, Writer};
 use super::entries::{self, Content};
 use super::index::{Work, key};
+use super::kept;
 use super::observe::Caches;
 use super::reconcile::assignment_key;
 use super::steps::{delete, fleet_wide, orders};
@@ -30,7 +31,7 @@ pub(super) async fn assignments(
     work: &Work,
     prepared: Duration,
 ) {
-    let mut creates = Vec::new();
+    let (mut creates, mut marks) = (Vec::new(), Vec::new());
     let mut orphans = Vec::new();
     for name in &work.clusters {
         let of_name = (String::new(), name.clone());
@@ -46,7 +47,13 @@ pub(super) async fn assignments(
             (None, Some(assignment)) => {
                 orphans.push(Target::of(Kind::ClusterAssignment, &*assignment));
             }
-            (Some(_), Some(_)) | (None, None) => {}
+            (Some(_), Some(assignment)) => {
+                let object = assignment.0.as_ref().ok();
+                let mark = object.and_then(|it| Some((it, view.kept.mark(it)?)));
+                marks
+                    .extend(mark.map(|(it, mark)| (Target::of(Kind::ClusterAssignment, it), mark)));
+            }
+            (None, None) => {}
         }
     }
     let contents = |key: &DeploymentKey| {
@@ -89,6 +96,11 @@ pub(super) async fn assignments(
         (key, writer.create(Kind::ClusterAssignment, assignment))
     });
     let _: Vec<Outcome> = fleet_wide(&caches.feed, prepared, creates).await;
+    let marks = marks.iter().map(|(target, mark)| {
+        let write = writer.annotate(target, kept::ANNOTATION, mark);
+        (target.key.clone(), write)
+    });
+    let _: Vec<Outcome> = fleet_wide(&caches.feed, prepared, marks).await;
     delete(writer, &caches.feed, &orphans).await;
 }
 

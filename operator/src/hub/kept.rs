@@ -8,8 +8,13 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt as _;
 use rimward_core::ids::DeploymentKey;
 use rimward_crds::{Action, ClusterAssignment};
+
+/// On an assignment that is older than the definition: when that was made, once every deployment of the assignment was
+/// there again.
+pub(crate) const ANNOTATION: &str = "rimward.dev/deployments-since";
 
 /// What is kept, and what was there since this leader began.
 #[derive(Debug, Default)]
@@ -45,15 +50,10 @@ impl Kept {
         assignment: &ClusterAssignment,
         exists: &dyn Fn(&DeploymentKey) -> bool,
     ) -> Vec<DeploymentKey> {
-        let made = assignment.metadata.creation_timestamp.as_ref();
-        let older = matches!((made, &self.definition), (Some(made), Some(since)) if made < since);
-        if !older {
+        if !self.is_older(assignment) {
             return Vec::new();
         }
-        let running = assignment.spec.models.iter();
-        let running = running.filter(|it| it.action == Action::Run);
-        let keys = running.filter_map(|it| DeploymentKey::parse(&it.namespace, &it.name).ok());
-        let new: Vec<_> = keys
+        let new: Vec<_> = running(assignment)
             .filter(|key| !self.existed.contains(key) && !exists(key))
             .filter(|key| self.orphans.insert(key.clone()))
             .collect();
@@ -66,6 +66,29 @@ impl Kept {
         }
         new
     }
+
+    /// Says what is to be noted on an assignment that is older than the definition, once nothing of it is kept any
+    /// more: a leader to come must not take a deployment that is deleted until then for one that went with it.
+    pub(crate) fn mark(&self, assignment: &ClusterAssignment) -> Option<String> {
+        let all_existed = || running(assignment).all(|key| self.existed.contains(&key));
+        (self.is_older(assignment) && all_existed()).then(|| self.since_words())?
+    }
+
+    fn is_older(&self, assignment: &ClusterAssignment) -> bool {
+        let made = assignment.metadata.creation_timestamp.as_ref();
+        let older = matches!((made, &self.definition), (Some(made), Some(since)) if made < since);
+        older && assignment.annotations().get(ANNOTATION) != self.since_words().as_ref()
+    }
+
+    fn since_words(&self) -> Option<String> {
+        Some(self.definition.as_ref()?.0.to_string())
+    }
+}
+
+fn running(assignment: &ClusterAssignment) -> impl Iterator<Item = DeploymentKey> {
+    let running = assignment.spec.models.iter();
+    let running = running.filter(|it| it.action == Action::Run);
+    running.filter_map(|it| DeploymentKey::parse(&it.namespace, &it.name).ok())
 }
 
 #[cfg(test)]
@@ -78,7 +101,7 @@ mod tests {
     use rimward_crds::ClusterAssignment;
     use serde_json::json;
 
-    use super::Kept;
+    use super::{ANNOTATION, Kept};
 
     fn at(second: i64) -> Time {
         Time(Timestamp::from_second(second).unwrap())
@@ -122,9 +145,19 @@ mod tests {
         assert_eq!(look(&mut kept), 1);
         assert_eq!(look(&mut kept), 0, "told once");
         assert!(kept.is_orphan(&key()));
+        assert_eq!(kept.mark(&assignment("Run")), None);
         kept.exists(&key());
         exists.set(true);
         assert_eq!(look(&mut kept), 0);
+        // From now on the assignment says so itself, to leaders to come.
+        let mut marked = assignment("Run");
+        let mark = kept.mark(&marked).unwrap();
+        marked.metadata.annotations = Some([(ANNOTATION.to_owned(), mark)].into());
+        assert_eq!(kept.mark(&marked), None, "once");
+        let mut next = Kept::since(Some(at(101)));
+        assert!(next.orphans(&marked, &|_| false).is_empty());
+        let mut made_anew_again = Kept::since(Some(at(200)));
+        assert_eq!(made_anew_again.orphans(&marked, &|_| false), [key()]);
         // And now somebody deletes it.
         exists.set(false);
         assert_eq!(look(&mut kept), 0);

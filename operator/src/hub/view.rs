@@ -40,7 +40,7 @@ pub(crate) struct View {
     /// Deployments whose very name does not parse.
     pub(crate) nameless: BTreeMap<Named, Invalid>,
     pub(super) graces: Graces,
-    kept: Kept,
+    pub(crate) kept: Kept,
     /// The planner's clock: seconds since this leader began.
     began: Instant,
 }

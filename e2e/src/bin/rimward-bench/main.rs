@@ -14,6 +14,7 @@ mod paced;
 mod processes;
 mod report;
 mod request;
+mod rest;
 mod rollout;
 mod stats;
 
@@ -40,6 +41,10 @@ const BENCHMARKS: &[(&str, &str)] = &[
     (
         "fault",
         "a flaky release and a killed host, to good answers",
+    ),
+    (
+        "rest",
+        "requests to API servers per minute while nothing happens",
     ),
     (
         "fleet",
@@ -175,6 +180,7 @@ async fn one(name: &str, long: bool) -> Result<Vec<Section>> {
         "memory" => memory::run().await,
         "rollout" => rollout::run().await,
         "fault" => fault::run().await,
+        "rest" => rest::run().await,
         "fleet" => return fleet::run(long).await,
         other => bail!("there is no benchmark {other:?}"),
     };
