@@ -12,12 +12,17 @@ use crate::http;
 use crate::ports::free_port;
 use crate::service::{Recipe, Service};
 
-/// Finds one of `rimward-operator`, `rimward-node-agent`, `kubectl-rimward`.
+/// Finds one of `rimward-operator`, `rimward-node-agent`, `kubectl-rimward`. `RIMWARD_BIN_RIMWARD_NODE_AGENT` (and so
+/// on) names another program: an agent for boards under an emulator, a released one.
 ///
 /// # Errors
 /// When it is not built: says where it was looked for and which command builds it.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    let path = folder()?.join(name);
+    let variable = format!("RIMWARD_BIN_{}", name.to_uppercase().replace('-', "_"));
+    let path = match std::env::var_os(&variable).filter(|value| !value.is_empty()) {
+        Some(path) => PathBuf::from(path),
+        None => folder()?.join(name),
+    };
     if !path.is_file() {
         bail!(
             "{name} is not built: `cargo build -p {name}` makes {}",
