@@ -1,12 +1,15 @@
 //! The charts on a real API server, without nodes: their pods are admitted where they shall be, others are not, and
 //! nobody installs Rimward twice.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use rimward_e2e::control_plane::Options;
 use rimward_e2e::helm::{NO_REGISTRY, chart};
-use rimward_e2e::{ControlPlane, Helm, Kubectl, story};
+use rimward_e2e::{ControlPlane, Helm, Kubectl, Seen, story, wait_for};
 use serde_json::{Value, json};
 
+const WITHIN: Duration = Duration::from_secs(60);
 const SYSTEM: &str = "rimward-system";
 const AGENTS: &str = "rimward-agents";
 const ALL: &str = "edge.enabled=true,edge.cluster=here,edge.hub.kubeconfig=x,agent.enabled=true,agent.trust.file=x";
@@ -49,6 +52,7 @@ fn pods_meet_the_level_restricted_but_for_what_the_values_name() {
         }
         let refused = create(&kubectl, &elsewhere).await?.refusal()?;
         ensure!(refused.contains("hostPath"), "{refused}");
+        soon_guarded(&kubectl, &agent).await?;
         others_are_refused(&kubectl, &agent).await?;
         what_the_values_name_is_admitted(&helm, &kubectl).await?;
 
@@ -114,6 +118,30 @@ async fn admitted(kubectl: &Kubectl, pod: &Value) -> Result<()> {
     ensure!(output.stderr.is_empty(), "{}", output.stderr);
     output.success()?;
     Ok(())
+}
+
+/// The same once the API server goes by the policy as it is now: it reads policies again about every second.
+async fn soon_admitted(kubectl: &Kubectl, pod: &Value, what: &str) -> Result<()> {
+    wait_for(&format!("{what} to be let in"), WITHIN, async || {
+        Ok(match admitted(kubectl, pod).await {
+            Ok(()) => Seen::Done(()),
+            Err(error) => Seen::NotYet(error.to_string()),
+        })
+    })
+    .await
+}
+
+/// Waits until the policy is in force at all.
+async fn soon_guarded(kubectl: &Kubectl, agent: &Value) -> Result<()> {
+    let mut other = agent.clone();
+    other["spec"]["hostPID"] = json!(true);
+    wait_for("the policy to be in force", WITHIN, async || {
+        Ok(match create(kubectl, &other).await?.refusal() {
+            Ok(_) => Seen::Done(()),
+            Err(error) => Seen::NotYet(error.to_string()),
+        })
+    })
+    .await
 }
 
 /// The pods of `helm test`, which are in the release's namespace.
@@ -337,9 +365,7 @@ async fn what_the_values_name_is_admitted(helm: &Helm, kubectl: &Kubectl) -> Res
             .run()
             .await?;
         let agent = pod_of(kubectl, "daemonset", "rimward-agent", AGENTS).await?;
-        admitted(kubectl, &agent)
-            .await
-            .with_context(|| set.clone())?;
+        soon_admitted(kubectl, &agent, &set).await?;
         if let Some(absent) = absent {
             ensure!(agent.pointer(absent).is_none(), "{set}: {agent}");
         }
