@@ -20,6 +20,7 @@ pub mod fleet;
 pub mod guard;
 pub mod helm;
 pub mod http;
+pub mod image_push;
 pub mod images;
 pub mod kubeconfig;
 pub mod kubectl;

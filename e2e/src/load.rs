@@ -7,6 +7,9 @@
 //! Runs on a thread of its own, so that nothing that a story does delays it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -49,6 +52,15 @@ pub struct Plan {
     pub judge: Judge,
 }
 
+/// Who sends.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Client<'a> {
+    /// The network namespace that it runs in, `/proc/ID/ns/net`; this process's own, without.
+    pub network: Option<&'a Path>,
+    /// It makes a connection for each request.
+    pub is_fresh: bool,
+}
+
 /// What became of one request.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -71,12 +83,16 @@ pub struct Report {
     pub failed: u64,
     /// The first failures, in full.
     pub failures: Vec<Outcome>,
+    /// The longest time between two good answers.
+    pub silence: Duration,
     /// Good answers by who gave them.
     pub answered_by: BTreeMap<String, u64>,
     /// Connections that were opened: more than [`Plan::connections`] if the server closed some.
     pub connects: u64,
     /// Latencies of good answers, sorted, in microseconds.
     pub latencies_microseconds: Vec<u64>,
+    /// When the last good answer was read.
+    last_answer: Duration,
 }
 
 /// Load that is being sent.
@@ -92,6 +108,18 @@ impl Load {
     /// # Errors
     /// When the plan makes no sense.
     pub fn start(plan: Plan) -> Result<Self> {
+        Self::start_as(plan, Client::default())
+    }
+
+    /// Begins to send as a certain client would.
+    ///
+    /// # Errors
+    /// Also when its network cannot be entered: that takes root.
+    pub fn start_as(plan: Plan, client: Client<'_>) -> Result<Self> {
+        let open =
+            |path: &Path| File::open(path).with_context(|| format!("opening {}", path.display()));
+        let network = client.network.map(open).transpose()?;
+        let is_fresh = client.is_fresh;
         let uri: Uri = plan
             .url
             .parse()
@@ -109,11 +137,18 @@ impl Load {
             .enable_all()
             .build()?;
         let thread = std::thread::spawn(move || {
+            if let Some(network) = network {
+                use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+                // Of this thread alone; every socket of the load is made on it.
+                move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+                    .context("entering the pod's network")?;
+            }
             runtime.block_on(send(
                 Target {
                     plan,
                     uri,
                     authority,
+                    is_fresh,
                 },
                 &stop,
             ))
@@ -175,6 +210,11 @@ impl Report {
         self.total += 1;
         match &outcome.result {
             Ok(who) => {
+                let at = outcome.due + outcome.latency;
+                if !self.answered_by.is_empty() {
+                    self.silence = self.silence.max(at.saturating_sub(self.last_answer));
+                }
+                self.last_answer = self.last_answer.max(at);
                 *self.answered_by.entry(who.clone()).or_default() += 1;
                 let latency = u64::try_from(outcome.latency.as_micros()).unwrap_or(u64::MAX);
                 self.latencies_microseconds.push(latency);
@@ -193,6 +233,7 @@ struct Target {
     plan: Plan,
     uri: Uri,
     authority: String,
+    is_fresh: bool,
 }
 
 /// A request that is due.
@@ -271,7 +312,7 @@ async fn work(
             Ok(result) => result,
             Err(_) => Err(format!("no answer within {:?}", target.plan.timeout)),
         };
-        if result.is_err() {
+        if result.is_err() || target.is_fresh {
             connection = None; // what a failed exchange leaves behind is of no use
         }
         let latency = due.at.elapsed();

@@ -44,6 +44,7 @@ pub struct Registry {
     kind: Kind,
     locked: bool,
     folder: PathBuf,
+    address: Ipv4Addr,
     port: u16,
     process: Mutex<Option<Process>>,
 }
@@ -62,7 +63,15 @@ impl Registry {
     /// # Errors
     /// Also when the port is in use.
     pub async fn start_at(kind: Kind, folder: &Path, port: Option<u16>) -> Result<Self> {
-        Self::start_as(kind, false, folder, port).await
+        Self::start_as(kind, false, folder, Ipv4Addr::LOCALHOST, port).await
+    }
+
+    /// The same at another address of this machine, which nodes and their pods reach it at.
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub async fn start_on(kind: Kind, folder: &Path, address: Ipv4Addr) -> Result<Self> {
+        Self::start_as(kind, false, folder, address, None).await
     }
 
     /// A registry that lets only [`USER`] in, with a password. It has the tag scheme only.
@@ -70,12 +79,18 @@ impl Registry {
     /// # Errors
     /// As [`Registry::start`].
     pub async fn start_locked(folder: &Path) -> Result<Self> {
-        Self::start_as(Kind::TagScheme, true, folder, None).await
+        Self::start_as(Kind::TagScheme, true, folder, Ipv4Addr::LOCALHOST, None).await
     }
 
-    async fn start_as(kind: Kind, locked: bool, folder: &Path, port: Option<u16>) -> Result<Self> {
+    async fn start_as(
+        kind: Kind,
+        locked: bool,
+        folder: &Path,
+        address: Ipv4Addr,
+        port: Option<u16>,
+    ) -> Result<Self> {
         if let Some(port) = port {
-            std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| {
+            std::net::TcpListener::bind((address, port)).with_context(|| {
                 format!("port {port} of this machine is in use, and the registry needs it")
             })?;
         }
@@ -85,6 +100,7 @@ impl Registry {
             kind,
             locked,
             folder: folder.to_path_buf(),
+            address,
             port: port.map_or_else(free_port, Ok)?,
             process: Mutex::default(),
         };
@@ -92,10 +108,10 @@ impl Registry {
         Ok(registry)
     }
 
-    /// `127.0.0.1:PORT`, what references begin with.
+    /// `127.0.0.1:PORT`, or its other address: what references begin with.
     #[must_use]
     pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.address, self.port)
     }
 
     /// The password of [`USER`], if it wants one.
@@ -172,7 +188,7 @@ impl Registry {
             {
                 return Ok(Seen::Never(format!("{error:#}")));
             }
-            TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
+            TcpStream::connect((self.address, self.port)).await?;
             Ok(Seen::Done(()))
         })
         .await
@@ -218,13 +234,27 @@ impl Registry {
         tag: &str,
         manifest: &Value,
     ) -> Result<String> {
-        let body = manifest.to_string();
-        let digest = digest(body.as_bytes());
-        let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.host());
+        let body = manifest.to_string().into_bytes();
+        self.push_manifest_bytes(repository, tag, body).await
+    }
+
+    /// The same byte by byte, for a manifest that has its digest already.
+    ///
+    /// # Errors
+    /// When the registry refuses.
+    pub async fn push_manifest_bytes(
+        &self,
+        repository: &str,
+        reference: &str,
+        manifest: Vec<u8>,
+    ) -> Result<String> {
+        let digest = digest(&manifest);
+        let host = self.host();
+        let url = format!("http://{host}/v2/{repository}/manifests/{reference}");
         let request = http::client()?
             .put(&url)
             .header("content-type", IMAGE_MANIFEST)
-            .body(body);
+            .body(manifest);
         check(request.send().await?).await?;
         Ok(digest)
     }

@@ -28,13 +28,8 @@ pub(crate) async fn pause(folder: &Path) -> Result<PathBuf> {
     let layer = folder.join("pause-layer.tar");
     tar(from, &layer, "pause").await?;
     let layer = fs::read(&layer)?;
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
     let config = json!({
-        "architecture": architecture,
+        "architecture": crate::image_push::architecture(),
         "os": "linux",
         "config": {"Entrypoint": ["/pause"], "User": "65535:65535"},
         "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},

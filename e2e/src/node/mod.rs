@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::Pid;
 
 pub use self::cluster::Cluster;
 pub use self::image::PAUSE;
@@ -253,6 +254,32 @@ impl Node {
     #[must_use]
     pub fn pod_processes(&self) -> Vec<u32> {
         cgroups::members(&format!("/{}/", self.group.0))
+    }
+
+    /// The network of a pod by its `metadata.uid`, for [`crate::load::Client`].
+    ///
+    /// # Errors
+    /// When it has no process.
+    pub fn pod_network(uid: &str) -> Result<PathBuf> {
+        let processes = cgroups::members(&format!("/pod{uid}/"));
+        let first = processes.first();
+        let first = first.with_context(|| format!("pod {uid} has no process"))?;
+        Ok(PathBuf::from(format!("/proc/{first}/ns/net")))
+    }
+
+    /// A pod's processes that run a program of that name.
+    #[must_use]
+    pub fn processes_of_pod(&self, uid: &str, program: &str) -> Vec<Pid> {
+        let is_it = |id: &u32| {
+            let name = fs::read_link(format!("/proc/{id}/exe")).unwrap_or_default();
+            name.file_name().is_some_and(|name| name == program)
+        };
+        let members = cgroups::members(&format!("/{}/", self.group.0));
+        let of_pod = cgroups::members(&format!("/pod{uid}/"));
+        let found = of_pod.iter().filter(|id| members.contains(id) && is_it(id));
+        found
+            .filter_map(|id| Pid::from_raw(id.cast_signed()))
+            .collect()
     }
 
     /// A command to run on the node.
