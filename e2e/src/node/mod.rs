@@ -190,6 +190,22 @@ impl Node {
         self.kubelet.resume()
     }
 
+    /// Starts its kubelet until one stays, as a machine's init system does: one that finds its containerd not ready ends.
+    ///
+    /// # Errors
+    /// When none stays.
+    pub async fn revive_kubelet(&self, evict_below: Option<String>) -> Result<()> {
+        let (stays, starts_max) = (Duration::from_secs(2), 10);
+        for _ in 1..starts_max {
+            self.start_kubelet(evict_below.clone())?;
+            tokio::time::sleep(stays).await;
+            if self.kubelet.check_running().is_ok() {
+                return Ok(());
+            }
+        }
+        self.kubelet.check_running()
+    }
+
     /// Waits until its Node object says that it is Ready.
     ///
     /// # Errors

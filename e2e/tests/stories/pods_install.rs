@@ -50,7 +50,7 @@ fn helm_puts_rimward_on_real_nodes_and_a_model_answers_at_every_door() {
             .run(["delete", "pod", name, "-n", AGENTS])
             .await?;
         world.replaced(node, &pod).await?;
-        asking.stop("the agent's pod deleted").await?;
+        asking.stop_whole("the agent's pod deleted").await?;
         world.clock.part("the agent's pod deleted");
 
         let asking = Asking::start(&doors)?;
@@ -59,7 +59,7 @@ fn helm_puts_rimward_on_real_nodes_and_a_model_answers_at_every_door() {
             .helm("upgrade", &["--set", "agent.podAnnotations.note=two"])
             .await?;
         world.replaced(node, &pod).await?;
-        asking.stop("helm upgrade").await?;
+        asking.stop_whole("helm upgrade").await?;
         world.clock.part("helm upgrade");
 
         let asking = Asking::start(&doors)?;
@@ -74,8 +74,26 @@ fn helm_puts_rimward_on_real_nodes_and_a_model_answers_at_every_door() {
         ];
         world.helm.line(back).within(WITHIN).run().await?;
         world.replaced(node, &pod).await?;
-        asking.stop("helm rollback").await?;
+        asking.stop_whole("helm rollback").await?;
         world.clock.part("helm rollback");
+
+        let test = ["test", "rimward", "-n", SYSTEM, "--timeout=60s"];
+        let said = world.helm.run(test).await?;
+        ensure!(said.contains("Succeeded"), "{said}");
+        world.clock.part("helm test");
+
+        let node = &world.cluster.nodes[0];
+        let pod = world.agent_pod(node).await?;
+        let port = ["--set", "agent.inference.hostPort=18080"];
+        world.helm("upgrade", &port).await?;
+        world.replaced(node, &pod).await?;
+        for node in &world.cluster.nodes {
+            let url = format!("http://{}:18080/v2/models/digits/infer", node.address());
+            ensure!(answering(None, &url).await? == revision);
+        }
+        world
+            .clock
+            .part("helm upgrade to a port of the nodes, asked from outside");
         Ok(())
     });
 }

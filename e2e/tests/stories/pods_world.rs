@@ -399,6 +399,12 @@ impl Asking {
         Ok(Self(loads.collect::<Result<_>>()?))
     }
 
+    /// The same as [`Asking::stop`], and nothing may have been lost.
+    pub(crate) async fn stop_whole(self, what: &str) -> Result<()> {
+        let reports = self.stop(what).await?;
+        reports.iter().try_for_each(Report::check_none_failed)
+    }
+
     /// Stops once all has settled, prints what was lost while `what` happened, and gives that in the doors' order.
     pub(crate) async fn stop(self, what: &str) -> Result<Vec<Report>> {
         tokio::time::sleep(SETTLED).await;
