@@ -147,8 +147,11 @@ async fn killed_midway(world: &mut World) -> Result<()> {
 /// kill -9 of all of the agent's container at once.
 fn kill_container(node: &Node, pod: &Value) -> Result<()> {
     let uid = pod["metadata"]["uid"].as_str().context("no uid")?;
-    for process in node.processes_of_pod(uid, "rimward-node-agent") {
-        rustix::process::kill_process(process, rustix::process::Signal::KILL)?;
+    let processes = node.processes_of_pod(uid, "rimward-node-agent");
+    ensure!(!processes.is_empty(), "the agent has no process");
+    for process in processes {
+        // Those that are gone with the first of them cannot be killed any more.
+        let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
     }
     Ok(())
 }
