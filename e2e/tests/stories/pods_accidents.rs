@@ -33,6 +33,7 @@ fn accidents_of_nodes_stop_nothing_that_serves() {
         let revision = world.promoted().await?;
         world.clock.part("digits 1.0.0 on both nodes");
         let local = world.service("rimward-agent-local").await?;
+        let any = world.service("rimward-agent").await?;
         ensure!(answering(Some(&clients[0]), &local).await? == revision);
         print_memory(&world).await?;
 
@@ -40,7 +41,10 @@ fn accidents_of_nodes_stop_nothing_that_serves() {
         let doors = [own, own.fresh("the same, each by a new connection")];
         hub_away(&mut world, &doors).await?;
         full_disk(&mut world, &doors).await?;
-        killed_midway(&mut world).await
+        killed_midway(&mut world).await?;
+        let doors = [Door::new("through the Service", &clients[0], &any)];
+        evicted(&mut world, &doors).await?;
+        node_removed(&mut world, &doors).await
     });
 }
 
@@ -153,6 +157,95 @@ fn kill_container(node: &Node, pod: &Value) -> Result<()> {
         // Those that are gone with the first of them cannot be killed any more.
         let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
     }
+    Ok(())
+}
+
+/// A node runs short of memory, by its kubelet's word, and throws the agent out.
+async fn evicted(world: &mut World, doors: &[Door<'_>]) -> Result<()> {
+    let asking = Asking::start(doors)?;
+    let node = &world.cluster.nodes[1];
+    let pod = world.agent_pod(node).await?;
+    let name = pod["metadata"]["name"]
+        .as_str()
+        .context("no name")?
+        .to_owned();
+    node.kubelet().power_cut();
+    node.revive_kubelet(Some("99%".to_owned())).await?;
+    // The pod itself is gone soon: a DaemonSet tidies up what failed.
+    let said = wait_for("the agent to be evicted", WITHIN, async || {
+        let selector = format!("--field-selector=reason=Evicted,involvedObject.name={name}");
+        let events = world
+            .kubectl
+            .get_json(["events", "-n", AGENTS, &selector])
+            .await?;
+        Ok(match events["items"][0]["message"].as_str() {
+            Some(message) => Seen::Done(message.to_owned()),
+            None => Seen::NotYet(events.to_string()),
+        })
+    })
+    .await?;
+    eprintln!("    evicted: {said}");
+    // Said before it is done: a kubelet that is killed between the two leaves the pod alone.
+    wait_for("the evicted pod to end", WITHIN, async || {
+        let pod = world
+            .kubectl
+            .output(["get", "pod", &name, "-n", AGENTS])
+            .await?;
+        Ok(if pod.stderr.contains("NotFound") {
+            Seen::Done(())
+        } else {
+            Seen::NotYet(pod.stdout)
+        })
+    })
+    .await?;
+    node.kubelet().power_cut();
+    node.revive_kubelet(None).await?;
+    world.replaced(node, &pod).await?;
+    asking.stop("the agent evicted for memory").await?;
+    world.clock.part("the agent evicted for memory, and back");
+    Ok(())
+}
+
+/// A node is drained and removed: its EdgeNode goes with it, and the fleet counts one less.
+async fn node_removed(world: &mut World, doors: &[Door<'_>]) -> Result<()> {
+    let asking = Asking::start(doors)?;
+    let name = world.cluster.nodes[1].name().to_owned();
+    let drain = [
+        "drain",
+        &name,
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+        "--force",
+    ];
+    world.kubectl.run(drain).await?;
+    drop(world.cluster.nodes.remove(1));
+    world.kubectl.run(["delete", "node", &name]).await?;
+    wait_for("the node's EdgeNode to go", WITHIN, async || {
+        let output = world.kubectl.output(["get", "edgenode", &name]).await?;
+        Ok(if output.stderr.contains("NotFound") {
+            Seen::Done(())
+        } else {
+            Seen::NotYet(output.stdout)
+        })
+    })
+    .await?;
+    wait_for("the fleet to count one node", WITHIN, async || {
+        let object = world
+            .kubectl
+            .get_json(["modeldeployment", "digits"])
+            .await?;
+        let nodes = &object["status"]["nodes"];
+        Ok(if nodes["desired"] == 1 && nodes["ready"] == 1 {
+            Seen::Done(())
+        } else {
+            Seen::NotYet(nodes.to_string())
+        })
+    })
+    .await?;
+    asking.stop("a node drained and removed").await?;
+    world
+        .clock
+        .part("a node drained and removed, its EdgeNode gone");
     Ok(())
 }
 
