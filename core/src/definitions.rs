@@ -61,8 +61,8 @@ pub fn judge<'a>(found: impl IntoIterator<Item = (&'a str, Found)>, needed: u32)
     let _ = write!(
         words,
         "; revision {needed} is needed, and until it is there nothing is written: \
-         `helm upgrade --install rimward-crds` with the chart of this version, or \
-         `kubectl apply --server-side -f crds/yaml`"
+         `helm upgrade` with the chart of this version (rimward, or rimward-crds where that brought them), or \
+         `kubectl apply --server-side --force-conflicts -f crds/yaml`"
     );
     Standing::Unfit(words)
 }
@@ -107,11 +107,11 @@ mod tests {
             assert!(words.contains(said), "{words}");
             assert!(words.contains("revision 3 is needed"), "{words}");
             assert!(
-                words.contains("helm upgrade --install rimward-crds"),
+                words.contains("`helm upgrade` with the chart of this version"),
                 "{words}"
             );
             assert!(
-                words.contains("kubectl apply --server-side -f crds/yaml"),
+                words.contains("kubectl apply --server-side --force-conflicts -f crds/yaml"),
                 "{words}"
             );
             assert!(!words.contains("a.x"), "{words}");

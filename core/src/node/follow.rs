@@ -141,10 +141,12 @@ impl Follower {
         })
     }
 
-    /// The versions that are passed over, and why: what the agent must know when it takes over.
-    pub fn passed_over(&self) -> impl Iterator<Item = (&RevisionName, &Problem)> {
+    /// The versions that are not sound, and why: what the agent must know when it takes over. That one could not be
+    /// loaded beside another agent's host says nothing of what this one can when it is alone.
+    pub fn unsound(&self) -> impl Iterator<Item = (&RevisionName, &Problem)> {
         self.passed
             .iter()
+            .filter(|(_, passed)| passed.is_unsound)
             .map(|(revision, passed)| (revision, &passed.why))
     }
 
@@ -330,10 +332,13 @@ mod tests {
             words.contains("v-2 cannot run here: Corrupt: words"),
             "{words}"
         );
-        assert_eq!(after(&cannot).passed_over().count(), 1);
+        // What is tried again is no word about the version; what is unsound is one, to the next holder as well.
+        assert_eq!(after(&cannot).unsound().count(), 0);
+        let unsound = [(committed(&[2, 1]), 0), (Unsound(name(2), problem()), 1)];
+        assert_eq!(after(&unsound).unsound().count(), 1);
         // A version that is not committed is nobody's trouble.
-        let other = [(committed(&[1]), 0), (CannotRun(name(9), problem()), 1)];
-        assert_eq!(after(&other).passed_over().count(), 0);
+        let other = [(committed(&[1]), 0), (Unsound(name(9), problem()), 1)];
+        assert_eq!(after(&other).unsound().count(), 0);
     }
 
     #[test]

@@ -239,7 +239,7 @@ impl World {
     }
 
     async fn upgrade(&self, set: &str) -> Result<()> {
-        self.helm_values("upgrade", &["--reuse-values"], set)
+        self.helm_values("upgrade", &["--reset-then-reuse-values"], set)
             .await?;
         Ok(())
     }

@@ -201,7 +201,9 @@ async fn evicted(world: &mut World, doors: &[Door<'_>]) -> Result<()> {
     node.kubelet().power_cut();
     node.revive_kubelet(None).await?;
     world.replaced(node, &pod).await?;
-    asking.stop("the agent evicted for memory").await?;
+    asking
+        .stop_nearly_whole("the agent evicted for memory")
+        .await?;
     world.clock.part("the agent evicted for memory, and back");
     Ok(())
 }
@@ -242,7 +244,9 @@ async fn node_removed(world: &mut World, doors: &[Door<'_>]) -> Result<()> {
         })
     })
     .await?;
-    asking.stop("a node drained and removed").await?;
+    asking
+        .stop_nearly_whole("a node drained and removed")
+        .await?;
     world
         .clock
         .part("a node drained and removed, its EdgeNode gone");

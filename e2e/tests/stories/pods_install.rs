@@ -77,9 +77,11 @@ fn helm_puts_rimward_on_real_nodes_and_a_model_answers_at_every_door() {
         asking.stop_whole("helm rollback").await?;
         world.clock.part("helm rollback");
 
-        let test = ["test", "rimward", "-n", SYSTEM, "--timeout=60s"];
+        let test = ["test", "rimward", "-n", SYSTEM, "--timeout=60s", "--logs"];
         let said = world.helm.run(test).await?;
         ensure!(said.contains("Succeeded"), "{said}");
+        // What the pod printed: the model's answer.
+        ensure!(said.contains(&revision) && said.contains("label"), "{said}");
         world.clock.part("helm test");
 
         let node = &world.cluster.nodes[0];

@@ -484,14 +484,14 @@ impl Standby {
 
     fn take_over(self, recovered: Recovered) -> Supervisor {
         recovered.cache.adopt(&self.cache);
-        let passed = self.followers.iter().flat_map(|(key, follower)| {
-            follower.passed_over().map(|(revision, problem)| {
+        let unsound = self.followers.iter().flat_map(|(key, follower)| {
+            follower.unsound().map(|(revision, problem)| {
                 let observation = Observation::Unsound(revision.clone(), problem.clone());
                 (key.clone(), observation)
             })
         });
-        let passed = passed.collect();
+        let unsound = unsound.collect();
         tracing::info!("took over");
-        Supervisor::begin(self.ends, recovered, self.trust, passed)
+        Supervisor::begin(self.ends, recovered, self.trust, unsound)
     }
 }

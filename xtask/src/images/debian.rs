@@ -49,6 +49,13 @@ fn download(arch: Arch, names: &[&str], folder: &Path) -> Result<()> {
         names.join(", "),
         arch.name()
     );
+    // Of another list of packages, or of other versions: what is found by name must be what is fetched now.
+    for stale in ["debs", "files"] {
+        let path = folder.join(stale);
+        if path.exists() {
+            fs::remove_dir_all(&path).with_context(|| format!("removing {}", path.display()))?;
+        }
+    }
     for part in ["state/lists/partial", "cache/archives/partial", "debs"] {
         let path = folder.join(part);
         fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;

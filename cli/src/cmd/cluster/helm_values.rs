@@ -43,7 +43,7 @@ pub(super) fn next(file: &str, server: &str) -> String {
 
 fn command(file: &str, of_own: bool) -> String {
     let (verb, more) = if of_own {
-        ("upgrade", " --reuse-values")
+        ("upgrade", " --reset-then-reuse-values")
     } else {
         ("install", " --create-namespace")
     };
