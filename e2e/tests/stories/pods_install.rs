@@ -70,14 +70,14 @@ fn helm_puts_rimward_on_real_nodes_and_a_model_answers_at_every_door() {
             "-n",
             SYSTEM,
             "--wait",
-            "--timeout=90s",
+            "--timeout=240s",
         ];
         world.helm.line(back).within(WITHIN).run().await?;
         world.replaced(node, &pod).await?;
         asking.stop_whole("helm rollback").await?;
         world.clock.part("helm rollback");
 
-        let test = ["test", "rimward", "-n", SYSTEM, "--timeout=60s", "--logs"];
+        let test = ["test", "rimward", "-n", SYSTEM, "--timeout=120s", "--logs"];
         let said = world.helm.run(test).await?;
         ensure!(said.contains("Succeeded"), "{said}");
         // What the pod printed: the model's answer.

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::edge_world::account_of;
 
 /// Generous: the machine may be busy with a build.
-pub(crate) const WITHIN: Duration = Duration::from_secs(100);
+pub(crate) const WITHIN: Duration = Duration::from_secs(300);
 pub(crate) const SYSTEM: &str = "rimward-system";
 pub(crate) const AGENTS: &str = "rimward-agents";
 /// From the last change until clients stop asking.
@@ -168,7 +168,7 @@ impl World {
                 "-n",
                 SYSTEM,
                 "--wait",
-                "--timeout=90s",
+                "--timeout=240s",
             ])
             .args(["-f", &own]);
         if Path::new(&edge).exists() {
