@@ -118,7 +118,7 @@ pub struct Run {
     /// and no request fails (a DaemonSet's maxSurge 1).
     #[arg(long)]
     pub standby: bool,
-    /// Seconds for which the agent serves on after SIGTERM, told as not ready (503 at /readyz and /v2/health/ready), so
+    /// Seconds for which the agent serves on after SIGTERM, told as not ready to those who poll (503 at /v2/health/ready), so
     /// that endpoints and load balancers notice; then it answers what comes with `Connection: close` and leaves within
     /// 5 seconds more. A second SIGTERM ends it at once. A pod's terminationGracePeriodSeconds must be at least this
     /// plus 10.

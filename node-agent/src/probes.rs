@@ -145,8 +145,10 @@ fn health(since: Option<Duration>, runs: bool) -> (StatusCode, &'static str) {
     }
 }
 
-/// Whether requests should be sent here: from when what is committed answers until the agent is told to leave. What is
-/// not committed yet is told, but is no reason to take the agent out of service; nor is a node without models.
+/// Whether requests are answered here: from when what is committed answers until the agent is gone. What is not committed
+/// yet is told, but is no reason to take the agent out of service; nor is a node without models, nor that the agent will
+/// leave: Kubernetes takes a pod that ends out of Services by itself, and falls back on it, as long as it is ready, where
+/// a node has no other yet. (Load balancers that poll are told at `/v2/health/ready`.)
 async fn readyz(State(seen): State<Seen>) -> impl IntoResponse {
     ready(
         &seen.numbers.borrow().readiness,
@@ -158,7 +160,10 @@ fn ready(readiness: &Readiness, committed: &Result<(), (String, String)>) -> (St
     let not = StatusCode::SERVICE_UNAVAILABLE;
     match (readiness, committed) {
         (Readiness::Starting, _) => (not, "starting: what is committed is being loaded\n".into()),
-        (Readiness::Draining, _) => (not, "draining: the agent will leave soon\n".into()),
+        (Readiness::Draining, _) => (
+            StatusCode::OK,
+            "ok, draining: the agent will leave soon\n".into(),
+        ),
         (Readiness::Standby(true, words), _) => (StatusCode::OK, format!("ok, {words}\n")),
         (Readiness::Standby(false, words), _) => (not, format!("{words}\n")),
         (Readiness::Ready, Ok(())) => (StatusCode::OK, "ok\n".into()),
@@ -370,7 +375,7 @@ mod tests {
         assert_eq!(code(Readiness::Starting, &Ok(())), 503);
         assert_eq!(code(Readiness::Ready, &Ok(())), 200);
         assert_eq!(code(Readiness::Ready, &blocked), 200);
-        assert_eq!(code(Readiness::Draining, &Ok(())), 503);
+        assert_eq!(code(Readiness::Draining, &Ok(())), 200);
         assert_eq!(
             code(Readiness::Standby(false, "words".into()), &Ok(())),
             503

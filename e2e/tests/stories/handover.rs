@@ -246,18 +246,22 @@ fn an_agent_that_is_told_to_leave_is_not_ready_at_once_and_serves_on_for_as_long
 
         let told = Instant::now();
         holder.service.signal(Signal::TERM);
-        wait_for("both to say that it is not ready", drain / 2, async || {
-            let (code, words) = holder.readiness().await?;
-            let url = format!("http://{}/v2/health/ready", world.device.host());
-            let protocol = http::client()?.get(url).send().await?.status().as_u16();
-            Ok(
-                if (code, protocol) == (503, 503) && words.contains("draining") {
-                    Seen::Done(())
-                } else {
-                    Seen::NotYet(format!("{code} {words} {protocol}"))
-                },
-            )
-        })
+        wait_for(
+            "the protocol to say that it is not ready, and the probe that it still answers",
+            drain / 2,
+            async || {
+                let (code, words) = holder.readiness().await?;
+                let url = format!("http://{}/v2/health/ready", world.device.host());
+                let protocol = http::client()?.get(url).send().await?.status().as_u16();
+                Ok(
+                    if (code, protocol) == (200, 503) && words.contains("draining") {
+                        Seen::Done(())
+                    } else {
+                        Seen::NotYet(format!("{code} {words} {protocol}"))
+                    },
+                )
+            },
+        )
         .await?;
         tokio::time::sleep(drain.saturating_sub(told.elapsed() + Duration::from_millis(500))).await;
         let report = load.stop()?;
