@@ -5,6 +5,8 @@
 //! cache. The Secret is read when it changed or when it was refused, never by the clock. Must never decide anything
 //! about a cluster; a Secret that is wrong stops its own cluster's session and no other.
 
+mod credential;
+
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,14 +22,14 @@ use kube::{Api, Client};
 use rimward_core::ids::ClusterName;
 use rimward_crds::reasons::HubReason;
 use rimward_crds::{ClusterAssignment, ConnectionMode, EdgeCluster, SecretKeyReference};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::credential::Credential;
 use super::heartbeats::ConnectionState;
 use super::observe::Caches;
 use super::{expiry, kubeconfig};
-use crate::cache::{Cache, Guarded};
+use crate::cache::Cache;
 use crate::definitions::{self, Gate};
 use crate::edge::pace::{Pace, random};
 use crate::edge::session::{self, SessionOptions};
@@ -454,63 +456,4 @@ async fn while_fit(
         }
     }
     Ok(())
-}
-
-/// What a session was dialled with.
-struct Credential<'a> {
-    definitions: &'a Gate,
-    hub: &'a Hub,
-    cluster: &'a ClusterName,
-    reference: &'a SecretKeyReference,
-    bytes: &'a [u8],
-    edge: &'a Client,
-}
-
-impl Credential<'_> {
-    /// Returns when the kubeconfig is another one or cannot be used any more, or when asked to stop. Meanwhile says
-    /// whether the cluster's API server answers, where its heartbeat does not say so.
-    async fn until_it_changes(
-        &mut self,
-        secret: &mut watch::Receiver<Option<Guarded<SecretMeta>>>,
-        stop: &CancellationToken,
-        pace: &mut Pace,
-    ) {
-        let (hub, name) = (self.hub, self.cluster.as_str());
-        // The first look is at once: nobody was heard yet.
-        let mut read = false;
-        loop {
-            if read {
-                match hub.kubeconfig(self.reference).await {
-                    Ok(now) if now != self.bytes => return,
-                    Err((HubReason::KubeconfigInvalid, _)) => return,
-                    Ok(_) => read = false,
-                    // The hub's own API server is slow: no reason to end a session. Asked again.
-                    Err(_) => {}
-                }
-            }
-            let heard = hub.is_heard(self.cluster);
-            let problem = if let Some(words) = self.definitions.unfit() {
-                Some((HubReason::DefinitionsUnfit, words))
-            } else if heard {
-                pace.succeeded();
-                None
-            } else {
-                look(self.edge.apiserver_version())
-                    .await
-                    .err()
-                    .map(|(refused, message)| {
-                        // Another one may be there, and the watch of it away.
-                        read |= refused;
-                        (HubReason::Unreachable, format!("its API server: {message}"))
-                    })
-            };
-            hub.set_problem(name, problem);
-            tokio::select! {
-                () = stop.cancelled() => return,
-                changed = secret.changed() => read |= changed.is_ok(),
-                () = self.definitions.turns() => {}
-                () = tokio::time::sleep(LOOK) => {}
-            }
-        }
-    }
 }
