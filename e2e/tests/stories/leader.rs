@@ -200,6 +200,28 @@ async fn second_stands_by(edge: &Kubectl, first: &str, second: &Operator) -> Res
     Ok(())
 }
 
+/// Since a mark each of so many clusters was ordered once, and nothing but this revision.
+pub(crate) fn each_ordered_once(
+    log: &Audit,
+    mark: Mark,
+    clusters: usize,
+    revision: &str,
+) -> Result<()> {
+    let given = orders(log, mark, "clusterassignments")?;
+    let mut names: Vec<&String> = given.iter().map(|(name, _)| name).collect();
+    names.sort();
+    names.dedup();
+    ensure!(
+        names.len() == clusters && given.len() == clusters,
+        "once each: {given:#?}"
+    );
+    ensure!(
+        given.iter().all(|(_, body)| body.contains(revision)),
+        "with {revision}: {given:#?}"
+    );
+    Ok(())
+}
+
 /// Writes of specs since a mark: the object's name and what was sent.
 pub(crate) fn orders(log: &Audit, mark: Mark, kind: &str) -> Result<Vec<(String, String)>> {
     let writes = log.writes_since(mark, ACCOUNTS)?.into_iter();

@@ -14,7 +14,7 @@ use rimward_e2e::simulated::{Hub, Plan, QUICK, Sites, TEAM, Timing, object};
 use rimward_e2e::{Seen, Story, story, wait_for};
 use serde_json::json;
 
-use crate::leader::{HUB, holder, leads, orders};
+use crate::leader::{HUB, each_ordered_once, holder, leads, orders};
 
 const WITHIN: Duration = Duration::from_secs(120);
 /// Several resyncs and renewals.
@@ -150,18 +150,7 @@ async fn until_ordered(hub: &Hub, mark: Mark, sites: usize) -> Result<()> {
 /// The rollout ends well, each site was ordered once, one stage after the other, and then nothing is written.
 async fn ordered_once(hub: &Hub, mark: Mark) -> Result<()> {
     let revision = hub.promoted("digits", SITES, WITHIN).await?;
-    let given = orders(&hub.plane.audit(), mark, "clusterassignments")?;
-    let mut names: Vec<&String> = given.iter().map(|(name, _)| name).collect();
-    names.sort();
-    names.dedup();
-    ensure!(
-        names.len() == SITES && given.len() == SITES,
-        "once each: {given:#?}"
-    );
-    ensure!(
-        given.iter().all(|(_, body)| body.contains(&revision)),
-        "{given:#?}"
-    );
+    each_ordered_once(&hub.plane.audit(), mark, SITES, &revision)?;
     // Its revision was made once, and judged once.
     let writes = hub.plane.audit().writes_since(mark, ACCOUNTS)?;
     let of_revision =

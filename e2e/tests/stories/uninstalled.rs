@@ -14,7 +14,7 @@ use rimward_e2e::simulated::{Hub, Plan, QUICK, Sites, TEAM, Timing, object};
 use rimward_e2e::{Seen, Story, story, wait_for};
 use serde_json::json;
 
-use crate::leader::orders;
+use crate::leader::{each_ordered_once, orders};
 
 const WITHIN: Duration = Duration::from_secs(120);
 /// Several resyncs and renewals.
@@ -77,18 +77,7 @@ fn what_happens_to_namespaces_and_to_the_installation_loses_nothing() {
 
         let operator = install(&hub, story.scratch().path().join("again")).await?;
         let second = hub.promoted("digits", SITES, WITHIN).await?;
-        let given = orders(&hub.plane.audit(), mark, "clusterassignments")?;
-        let mut names: Vec<&String> = given.iter().map(|(name, _)| name).collect();
-        names.sort();
-        names.dedup();
-        ensure!(
-            names.len() == SITES && given.len() == SITES,
-            "once each: {given:#?}"
-        );
-        ensure!(
-            given.iter().all(|(_, body)| body.contains(&second)),
-            "{given:#?}"
-        );
+        each_ordered_once(&hub.plane.audit(), mark, SITES, &second)?;
 
         the_teams_namespace(&hub, &sites, &second).await?;
         operator.service().check_running()
