@@ -5,6 +5,7 @@
 
 mod charts;
 mod demo;
+mod emulate;
 mod generate;
 mod images;
 mod laws;

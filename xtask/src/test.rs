@@ -4,17 +4,22 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{images, layers, prepare, step, tools};
+use crate::images::Arch;
+use crate::{emulate, images, layers, prepare, step, tools};
 
-const USAGE: &str = "usage: cargo xtask test [--unit] [-- FILTER]...
+const USAGE: &str = "usage: cargo xtask test [--unit | --arch arm64] [-- FILTER]...
 
   --unit   leave out the end-to-end stories and the real parts that they need
+  --arch   only stories of a device, with the agent of that processor's image in an emulator; not in CI: the release
+           build takes 20 min or more, the stories up to 9
   FILTER   run only the stories whose names contain it";
 
 /// Names the file that each story adds how long it took to; the harness knows it too.
 const STORIES_LOG: &str = "RIMWARD_STORIES_LOG";
 /// Names the folder with a layout of each image, which the harness pushes.
 const IMAGES: &str = "RIMWARD_IMAGES";
+/// Names another agent than the one that cargo built.
+const AGENT: &str = "RIMWARD_BIN_RIMWARD_NODE_AGENT";
 /// Stories that are named at the end.
 const SLOWEST: usize = 10;
 
@@ -25,9 +30,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         None => (arguments, &[][..]),
     };
     let mut stories = true;
-    for option in options {
+    let mut options = options.iter();
+    while let Some(option) = options.next() {
         match option.as_str() {
             "--unit" => stories = false,
+            "--arch" => {
+                let arch = options.next().context("--arch needs a value: arm64")?;
+                return emulated(Arch::parse(arch)?, filters);
+            }
             "-h" | "--help" => {
                 println!("{USAGE}");
                 return Ok(());
@@ -52,9 +62,17 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     )?;
     guests()?;
     if stories {
-        self::stories(filters)?;
+        self::stories(filters, None)?;
     }
     Ok(())
+}
+
+/// The same stories, only that the agent is another processor's. What starts it and asks it is this machine's.
+fn emulated(arch: Arch, filters: &[String]) -> Result<()> {
+    let agent = emulate::agent(arch)?;
+    let all = [emulate::STORIES.to_owned()];
+    let filters = if filters.is_empty() { &all } else { filters };
+    stories(filters, Some(&agent))
 }
 
 /// The workspace of the guest modules: its native parts, for which no wasm toolchain is needed.
@@ -118,7 +136,8 @@ fn parts(filters: &[String]) -> Result<Vec<&'static str>> {
     Ok(names)
 }
 
-fn stories(filters: &[String]) -> Result<()> {
+/// Runs the stories, with another agent than cargo's if one is named.
+fn stories(filters: &[String], agent: Option<&Path>) -> Result<()> {
     let mut build = step::cargo(&["build", "--workspace", "--locked", "--bins"]);
     let parts = prepare::run("the end-to-end stories", &parts(filters)?, &mut build)?;
     let images = step::target_folder()?.join("images-test");
@@ -130,6 +149,9 @@ fn stories(filters: &[String]) -> Result<()> {
         .args(filters)
         .envs(parts.environment())
         .env(IMAGES, &images);
+    if let Some(agent) = agent {
+        command.env(AGENT, agent);
+    }
     let log = step::target_folder()?.join("stories.log");
     // Of this run alone.
     std::fs::write(&log, "").with_context(|| format!("writing {}", log.display()))?;

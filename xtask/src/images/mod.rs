@@ -109,7 +109,9 @@ impl Arch {
         })
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// # Errors
+    /// Where there are no images for what it names.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         match text {
             "amd64" => Ok(Self::Amd64),
             "arm64" => Ok(Self::Arm64),
@@ -141,6 +143,16 @@ impl Options {
             out: out.to_owned(),
             update: false,
         })
+    }
+
+    /// As they are released, for one architecture.
+    pub(crate) fn released(arch: Arch, out: &Path) -> Self {
+        Self {
+            profile: "release".to_owned(),
+            arches: vec![arch],
+            out: out.to_owned(),
+            update: false,
+        }
     }
 }
 
