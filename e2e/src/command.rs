@@ -15,6 +15,7 @@ pub const WITHIN: Duration = Duration::from_secs(120);
 #[derive(Debug, Clone)]
 pub struct Line {
     program: PathBuf,
+    shown_as: Option<&'static str>,
     arguments: Vec<String>,
     environment: Vec<(String, std::ffi::OsString)>,
     input: Option<Vec<u8>>,
@@ -41,12 +42,20 @@ impl Line {
     pub fn new(program: &Path) -> Self {
         Self {
             program: program.to_path_buf(),
+            shown_as: None,
             arguments: Vec::new(),
             environment: Vec::new(),
             input: None,
             folder: None,
             within: WITHIN,
         }
+    }
+
+    /// Shows it as other words than the program's name: those that a person types to run it.
+    #[must_use]
+    pub fn shown_as(mut self, words: &'static str) -> Self {
+        self.shown_as = Some(words);
+        self
     }
 
     /// Adds arguments.
@@ -148,8 +157,13 @@ impl Line {
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let program = self.program.file_name().unwrap_or(self.program.as_os_str());
-        write!(f, "{}", program.display())?;
+        match self.shown_as {
+            Some(words) => write!(f, "{words}")?,
+            None => {
+                let program = self.program.file_name().unwrap_or(self.program.as_os_str());
+                write!(f, "{}", program.display())?;
+            }
+        }
         for argument in &self.arguments {
             let is_plain = argument
                 .chars()
@@ -206,6 +220,8 @@ mod tests {
     fn a_line_is_shown_as_one_would_type_it() {
         let line = Line::new(Path::new("/x/kubectl")).args(["get", "-o", "jsonpath={.a b}", ""]);
         assert_eq!(line.to_string(), "kubectl get -o 'jsonpath={.a b}' ''");
+        let line = Line::new(Path::new("/x/xtask")).shown_as("cargo xtask");
+        assert_eq!(line.args(["demo"]).to_string(), "cargo xtask demo");
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use crate::command::{Line, Output};
 use crate::rimward;
 use crate::tools::Tool;
+use crate::wait::{Seen, wait_for};
 
 /// kubectl as one user of one cluster.
 #[derive(Debug, Clone)]
@@ -119,5 +120,31 @@ impl Kubectl {
             .run()
             .await?;
         Ok(())
+    }
+
+    /// Waits until a JSON path of an object has a value.
+    ///
+    /// # Errors
+    /// When it does not in time: says what it has.
+    pub async fn wait_for_value(
+        &self,
+        object: &[&str],
+        path: &str,
+        value: &str,
+        within: Duration,
+    ) -> Result<()> {
+        let output = format!("jsonpath={{{path}}}");
+        let what = format!("{path} of {} to be {value:?}", object.join(" "));
+        wait_for(&what, within, async || {
+            let seen = self
+                .run([&["get"], object, &["-o", &output]].concat())
+                .await?;
+            Ok(if seen == value {
+                Seen::Done(())
+            } else {
+                Seen::NotYet(seen)
+            })
+        })
+        .await
     }
 }

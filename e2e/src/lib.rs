@@ -22,6 +22,7 @@ pub mod helm;
 pub mod http;
 pub mod image_push;
 pub mod images;
+pub mod installed;
 pub mod kubeconfig;
 pub mod kubectl;
 pub mod load;

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::command::Line;
 use crate::http;
+use crate::kubectl::Kubectl;
 use crate::ports::free_port;
 use crate::service::{Recipe, Service};
 
@@ -165,6 +167,32 @@ impl Operator {
     pub fn service(&self) -> &Service {
         &self.service
     }
+}
+
+/// Packs a folder with `kubectl rimward package`, pushes it as `REPOSITORY:TAG`, and returns the reference by digest;
+/// `flags` add to its flags.
+///
+/// # Errors
+/// When the command fails.
+pub async fn package(
+    kubectl: &Kubectl,
+    folder: &Path,
+    reference: &str,
+    flags: &[&str],
+    typed: impl AsyncFn(Line) -> Result<String>,
+) -> Result<String> {
+    let folder = folder.display().to_string();
+    let package = ["rimward", "package", &folder, "--push", reference];
+    let printed = typed(kubectl.line(package).args(flags)).await?;
+    let digest = printed
+        .split_whitespace()
+        .find_map(|word| word.find("sha256:").map(|at| &word[at..]));
+    let digest = digest.with_context(|| format!("`package` printed no digest: {printed:?}"))?;
+    let digest: String = digest.chars().take("sha256:".len() + 64).collect();
+    let (repository, _) = reference
+        .rsplit_once(':')
+        .context("a reference with a tag")?;
+    Ok(format!("{repository}@{digest}"))
 }
 
 /// Starts a node agent with these arguments; its folder is where its log goes.

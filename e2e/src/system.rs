@@ -16,7 +16,6 @@ use crate::kubectl::Kubectl;
 use crate::ports::free_port;
 use crate::rimward::{self, Operator};
 use crate::service::Service;
-use crate::wait::{Seen, wait_for};
 
 /// Generous: the machine may be busy with a build.
 pub const WITHIN: Duration = Duration::from_secs(180);
@@ -267,20 +266,9 @@ impl System {
         value: &str,
         within: Duration,
     ) -> Result<()> {
-        let kubectl = self.kubectl()?;
-        let output = format!("jsonpath={{{path}}}");
-        let what = format!("{path} of {} to be {value:?}", object.join(" "));
-        wait_for(&what, within, async || {
-            let seen = kubectl
-                .run([&["get"], object, &["-o", &output]].concat())
-                .await?;
-            Ok(if seen == value {
-                Seen::Done(())
-            } else {
-                Seen::NotYet(seen)
-            })
-        })
-        .await
+        self.kubectl()?
+            .wait_for_value(object, path, value, within)
+            .await
     }
 
     /// A file of `examples/` with this fleet's registry in it.
@@ -306,21 +294,7 @@ impl System {
         typed: impl AsyncFn(Line) -> Result<String>,
     ) -> Result<String> {
         let reference = format!("{registry}/{repository_and_tag}");
-        let folder = folder.display().to_string();
-        let printed = typed(
-            self.kubectl()?
-                .line(["rimward", "package", &folder, "--push", &reference]),
-        )
-        .await?;
-        let digest = printed
-            .split_whitespace()
-            .find_map(|word| word.find("sha256:").map(|at| &word[at..]));
-        let digest = digest.with_context(|| format!("`package` printed no digest: {printed:?}"))?;
-        let digest: String = digest.chars().take("sha256:".len() + 64).collect();
-        let (repository, _) = reference
-            .rsplit_once(':')
-            .context("a reference with a tag")?;
-        Ok(format!("{repository}@{digest}"))
+        rimward::package(&self.kubectl()?, folder, &reference, &[], typed).await
     }
 }
 

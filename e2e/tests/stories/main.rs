@@ -29,6 +29,7 @@ mod largest;
 mod leader;
 mod operator_replaced;
 mod pods_accidents;
+mod pods_demo;
 mod pods_install;
 mod pods_node;
 mod pods_world;

@@ -41,7 +41,10 @@ pub(crate) const FOR_TESTS: &[&str] = &[
 /// The parts that a release is made with.
 pub(crate) const FOR_RELEASE: &[&str] = &["oras", "cosign", "helm"];
 
-/// The parts of nodes that run pods, for the stories that need them.
+/// The parts that put released charts on a cluster.
+pub(crate) const FOR_CHARTS: &[&str] = &["helm", "oras"];
+
+/// The parts of nodes that run pods, for the stories and the demo that need them.
 pub(crate) const FOR_PODS: &[&str] = &["kubernetes-node", "coredns", "pause"];
 
 /// Binaries that are ready to run.

@@ -8,7 +8,7 @@ use rimward_e2e::{Seen, wait_for};
 
 use crate::first::release;
 use crate::narrate::Narrator;
-use crate::stage::{REGISTRY, Stage};
+use crate::stage::Stage;
 use crate::upgrade::RATE;
 
 const WITHIN: Duration = Duration::from_secs(240);
@@ -23,9 +23,7 @@ pub(crate) async fn a_wrong_release_stops_in_preflight(
     let good = stage.promoted().await?;
     let south = generation(stage, "south").await?;
     release(narrator, stage, "wasm-models/fixtures/wrong", "1.2.0", true).await?;
-    narrator
-        .run(stage.apply(&["digits-1.2.0-wrong.yaml"])?)
-        .await?;
+    stage.apply(narrator, &["digits-1.2.0-wrong.yaml"]).await?;
     fails_for(narrator, stage, "golden vector").await?;
     narrator.held("`explain` ends in the device's own words");
     stopped_on_the_canary(narrator, stage, "1.2.0", south).await?;
@@ -41,9 +39,7 @@ pub(crate) async fn a_flaky_release_is_taken_back_by_the_nodes(
     let south = generation(stage, "south").await?;
     release(narrator, stage, "wasm-models/fixtures/flaky", "1.3.0", true).await?;
     let load = stage.load(RATE)?;
-    narrator
-        .run(stage.apply(&["digits-1.3.0-flaky.yaml"])?)
-        .await?;
+    stage.apply(narrator, &["digits-1.3.0-flaky.yaml"]).await?;
     fails_for(narrator, stage, "TooManyErrors").await?;
     narrator.held("`explain` names the error rate");
     stage.none_lost(narrator, load)?;
@@ -58,27 +54,20 @@ pub(crate) async fn an_unsigned_release_is_refused(
 ) -> Result<()> {
     narrator.chapter("A release that nobody signed: no device installs it, until somebody does");
     let good = stage.promoted().await?;
-    let folder = stage.system.fleet.scratch.path().join("digits-1.4.0");
+    let folder = stage.scratch().join("digits-1.4.0");
     another_version(
         &repository().join("examples/packages/digits-1.1.0"),
         &folder,
         "1.4.0",
     )?;
-    let typed = async |line| narrator.run(line).await;
-    let reference = stage
-        .system
-        .package(&folder, REGISTRY, "models/digits:1.4.0", typed)
-        .await?;
-    let trust = stage.system.trust.display().to_string();
-    let verify = narrator
-        .show(stage.rimward(&["verify", &reference, "--trust", &trust])?)
-        .await?;
+    let reference = stage.package(narrator, &folder, "1.4.0").await?;
+    let verify = narrator.show(stage.verify(&reference)?).await?;
     ensure!(
         !verify.status.success(),
         "`verify` took an unsigned package"
     );
-    narrator
-        .run(stage.apply(&["digits-1.4.0-unsigned.yaml"])?)
+    stage
+        .apply(narrator, &["digits-1.4.0-unsigned.yaml"])
         .await?;
     wait_for(
         "`explain` to name the missing signature",
@@ -99,7 +88,7 @@ pub(crate) async fn an_unsigned_release_is_refused(
 
     narrator.say("Blocked is not bad. Somebody signs it:");
     let load = stage.load(RATE)?;
-    let sign = stage.system.fleet.cosign.sign_line(&reference);
+    let sign = stage.cosign().sign_line(&reference);
     narrator.run(sign).await?;
     narrator
         .run(
@@ -180,7 +169,7 @@ async fn stopped_on_the_canary(
         generation(stage, "south").await? == south_before,
         "south was given {version}"
     );
-    narrator.held("one canary node refused it; neither its neighbour nor south was ever given it");
+    narrator.held("one canary node refused it; no other node was ever given it");
     Ok(())
 }
 

@@ -6,41 +6,41 @@ use anyhow::{Context, Result, ensure};
 use rimward_e2e::digits::repository;
 
 use crate::narrate::Narrator;
-use crate::stage::{REGISTRY, SITES, Stage};
+use crate::stage::{Ground, SITES, Stage};
+
+const WITHIN: Duration = Duration::from_secs(120);
 
 pub(crate) async fn clusters_join(narrator: &Narrator, stage: &mut Stage) -> Result<()> {
-    narrator.chapter("Two edge clusters join: north dials the hub, the hub dials south");
+    let nodes = match &mut stage.ground {
+        Ground::Processes(system) => {
+            narrator.chapter("Two edge clusters join: north dials the hub, the hub dials south");
+            for site in SITES {
+                let typed = async |line| narrator.run(line).await;
+                system.join(site, typed).await?;
+            }
+            "2"
+        }
+        Ground::Pods(pods) => {
+            pods.a_release_is_made(narrator).await?;
+            pods.helm_installs(narrator).await?;
+            "1"
+        }
+    };
+    let kubectl = stage.kubectl()?;
     for site in SITES {
-        stage
-            .system
-            .join(site, async |line| narrator.run(line).await)
-            .await?;
-    }
-    for site in SITES {
-        let path = ".status.conditions[?(@.type==\"Available\")].status";
-        stage
-            .system
-            .wait_for_value(
-                &["edgecluster", site.name],
-                path,
-                "True",
-                Duration::from_secs(120),
-            )
-            .await?;
-        stage
-            .system
-            .wait_for_value(
-                &["edgecluster", site.name],
-                ".status.nodes.ready",
-                "2",
-                Duration::from_secs(120),
-            )
-            .await?;
+        let available = ".status.conditions[?(@.type==\"Available\")].status";
+        for (path, value) in [(available, "True"), (".status.nodes.ready", nodes)] {
+            kubectl
+                .wait_for_value(&["edgecluster", site.name], path, value, WITHIN)
+                .await?;
+        }
     }
     narrator
         .run(stage.kubectl()?.line(["get", "edgeclusters"]))
         .await?;
-    narrator.held("both joined, two nodes each");
+    narrator.held(&format!(
+        "both joined, nodes that are ready in each: {nodes}"
+    ));
     Ok(())
 }
 
@@ -54,11 +54,8 @@ pub(crate) async fn a_model_is_packed_and_signed(narrator: &Narrator, stage: &St
         true,
     )
     .await?;
-    let trust = stage.system.trust.display().to_string();
-    let reference = format!("{REGISTRY}/models/digits:1.0.0");
-    narrator
-        .run(stage.rimward(&["verify", &reference, "--trust", &trust])?)
-        .await?;
+    let reference = format!("{}/models/digits:1.0.0", stage.registry());
+    narrator.run(stage.verify(&reference)?).await?;
     narrator.held("a device that trusts this key would take it");
     Ok(())
 }
@@ -72,18 +69,9 @@ pub(crate) async fn release(
     signed: bool,
 ) -> Result<()> {
     let folder = repository().join(folder);
-    let typed = async |line| narrator.run(line).await;
-    let reference = stage
-        .system
-        .package(
-            &folder,
-            REGISTRY,
-            &format!("models/digits:{version}"),
-            typed,
-        )
-        .await?;
+    let reference = stage.package(narrator, &folder, version).await?;
     if signed {
-        let sign = stage.system.fleet.cosign.sign_line(&reference);
+        let sign = stage.cosign().sign_line(&reference);
         narrator.run(sign).await?;
     }
     Ok(())
@@ -91,8 +79,8 @@ pub(crate) async fn release(
 
 pub(crate) async fn the_model_reaches_every_node(narrator: &Narrator, stage: &Stage) -> Result<()> {
     narrator.chapter("kubectl apply: first the canary cluster, then all");
-    narrator
-        .run(stage.apply(&["rollout-policy.yaml", "digits-1.0.0.yaml"])?)
+    stage
+        .apply(narrator, &["rollout-policy.yaml", "digits-1.0.0.yaml"])
         .await?;
     narrator
         .run(
@@ -113,7 +101,7 @@ pub(crate) async fn the_model_reaches_every_node(narrator: &Narrator, stage: &St
     ensure!(tree.contains(&revision), "`get` does not name {revision}");
     let digit = stage.digits.first().context("no digits")?;
     narrator.say("Any client of the Open Inference Protocol can ask now:");
-    let node = stage.system.nodes().next().context("no nodes")?;
+    let node = stage.first_door()?;
     let body = rimward_e2e::digits::request(digit).to_string();
     narrator.say(&format!(
         "  $ curl http://{}/v2/models/digits/infer -d '{}…'",

@@ -64,6 +64,16 @@ impl Narrator {
         Ok(output)
     }
 
+    /// Shows and runs two commands, the second of which reads what the first prints; fails when either does.
+    pub(crate) async fn pipe(&self, first: Line, second: Line) -> Result<()> {
+        self.print(&format!("   $ {first} | {second}"), "36", "");
+        let text = second.input(first.run().await?).run().await?;
+        for line in text.lines() {
+            self.say(&format!("  {line}"));
+        }
+        Ok(())
+    }
+
     fn print(&self, words: &str, style: &str, after: &str) {
         let mut out = std::io::stdout().lock();
         // Nobody reading any more is no reason to break off half-way through a clean-up.

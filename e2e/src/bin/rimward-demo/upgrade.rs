@@ -26,10 +26,11 @@ pub(crate) async fn a_better_release_rolls_out_under_load(
     )
     .await?;
     narrator.say(&format!(
-        "Cameras at all four nodes keep asking, {RATE} requests a second each."
+        "Cameras at all {} nodes keep asking, {RATE} requests a second each.",
+        stage.doors().len()
     ));
     let load = stage.load(RATE)?;
-    narrator.run(stage.apply(&["digits-1.1.0.yaml"])?).await?;
+    stage.apply(narrator, &["digits-1.1.0.yaml"]).await?;
     narrator
         .run(
             stage
