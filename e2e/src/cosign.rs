@@ -88,6 +88,18 @@ impl Cosign {
             .await
     }
 
+    /// `cosign verify-blob` of a file with the public key; the signature is beside the file.
+    ///
+    /// # Errors
+    /// When cosign cannot be run. Whether it verified, its output says.
+    pub async fn verify_file(&self, file: &Path) -> Result<Output> {
+        let file = file.display();
+        let bundle = format!("--bundle={file}.sigstore.json");
+        let arguments = ["verify-blob", "--key=cosign.pub", "--insecure-ignore-tlog"];
+        let line = self.line(arguments).args([bundle, file.to_string()]);
+        line.output().await
+    }
+
     /// A command line of cosign, in its folder.
     pub fn line<A: AsRef<str>>(&self, arguments: impl IntoIterator<Item = A>) -> Line {
         Line::new(&self.program)

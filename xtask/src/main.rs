@@ -12,6 +12,7 @@ mod laws;
 mod layers;
 mod prepare;
 mod release;
+mod side_by_side;
 mod step;
 mod test;
 mod tools;

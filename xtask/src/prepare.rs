@@ -5,12 +5,12 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::side_by_side::{self, Stop};
 use crate::step;
-use crate::tools::progress::Progress;
+use crate::tools::progress::{self, Progress};
 use crate::tools::{Installed, Plan};
 
 /// Lines of a failed build's log that are shown.
@@ -19,30 +19,26 @@ const LOG_LINES_SHOWN: usize = 40;
 /// Makes the named parts and what `build` (a cargo) builds, and says where the parts are.
 ///
 /// Side by side where something of Go's is missing and the machine has two cores: each leaves a core idle again and
-/// again (downloads, links), and neither needs the other.
+/// again (downloads, links), and neither needs the other. What fails there is shown at once, and ends the other.
 ///
 /// # Errors
-/// What could not be built, and the end of its log.
+/// What could not be built, and the end of its log; or that this was shown before.
 pub(crate) fn run(what_for: &str, parts: &[&str], build: &mut Command) -> Result<Installed> {
     let plan = Plan::new(parts)?;
     let go: Vec<String> = plan.to_build().collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if go.is_empty() || cores < 2 {
         say(what_for, &go);
-        let installed = plan.install()?;
+        let installed = plan.install(&Stop::default())?;
         step::run("building Rimward", build)?;
         return Ok(installed);
     }
     say(what_for, &go);
-    std::thread::scope(|scope| {
-        let installing = scope.spawn(|| plan.install());
-        let built = with_progress(build);
-        let installed = match installing.join() {
-            Ok(installed) => installed,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        built.and(installed)
-    })
+    side_by_side::run(
+        |stop| with_progress(build, stop),
+        |stop| plan.install(stop),
+        progress::say,
+    )
 }
 
 fn say(what_for: &str, go: &[String]) {
@@ -61,7 +57,7 @@ fn say(what_for: &str, go: &[String]) {
 }
 
 /// Runs cargo with its output in a file, so that two builds do not write over each other.
-fn with_progress(build: &mut Command) -> Result<()> {
+fn with_progress(build: &mut Command, stop: &Stop) -> Result<()> {
     let folder = step::target_folder()?;
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let log = folder.join("rimward-build.log");
@@ -73,12 +69,15 @@ fn with_progress(build: &mut Command) -> Result<()> {
         .stderr(output)
         .spawn()
         .context("starting cargo")?;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
+    let status = stop.wait(&mut child, || {
         progress.tick(|| format!("{} crates", crates(&log)));
-        std::thread::sleep(Duration::from_millis(200));
+    });
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => {
+            progress.end("stopped");
+            return Err(error);
+        }
     };
     progress.end(if status.success() { "built" } else { "failed" });
     if status.success() {

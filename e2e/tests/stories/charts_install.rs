@@ -353,6 +353,16 @@ async fn what_the_values_name_is_admitted(helm: &Helm, kubectl: &Kubectl) -> Res
             None,
         ),
         ("agent.devices.privileged=true", None),
+        (
+            "agent.libraries[0].path=/opt/engine,agent.libraries[1].path=/usr/lib/tpu,agent.libraries[1].mountPath=/opt/tpu",
+            None,
+        ),
+        // What libraries are mounted from where the runtime knows it: nothing of the host.
+        (
+            "agent.extraVolumes[0].name=engine,agent.extraVolumes[0].image.reference=registry.invalid/engine:1,\
+             agent.extraVolumeMounts[0].name=engine,agent.extraVolumeMounts[0].mountPath=/opt/engine",
+            None,
+        ),
         ("agent.hostFolder.path=/opt/rimward", None),
         (
             "agent.hostFolder.prepare=false",
@@ -376,6 +386,37 @@ async fn what_the_values_name_is_admitted(helm: &Helm, kubectl: &Kubectl) -> Res
             .await?
             .refusal()
             .with_context(|| set.clone())?;
+        libraries_are_only_read(kubectl, &agent)
+            .await
+            .with_context(|| set.clone())?;
+    }
+    Ok(())
+}
+
+/// A pod that could write to what the values let in to be read is refused, whichever of its containers could.
+async fn libraries_are_only_read(kubectl: &Kubectl, agent: &Value) -> Result<()> {
+    let mounts = agent.pointer("/spec/containers/0/volumeMounts");
+    let mounts = mounts.and_then(Value::as_array).context("mounts")?;
+    let named = |mount: &&Value| {
+        let name = mount["name"].as_str().unwrap_or_default();
+        name.starts_with("library-")
+    };
+    for library in mounts.iter().filter(named) {
+        let mut of_agent = agent.clone();
+        let mounts = of_agent.pointer_mut("/spec/containers/0/volumeMounts");
+        for mount in mounts.and_then(Value::as_array_mut).context("mounts")? {
+            if mount["name"] == library["name"] {
+                mount["readOnly"] = json!(false);
+            }
+        }
+        let mut of_prepare = agent.clone();
+        let mounts = of_prepare.pointer_mut("/spec/initContainers/0/volumeMounts");
+        let mounts = mounts.and_then(Value::as_array_mut).context("mounts")?;
+        mounts.push(json!({"name": library["name"], "mountPath": "/x"}));
+        for pod in [of_agent, of_prepare] {
+            let said = create(kubectl, &pod).await?.refusal()?;
+            ensure!(said.contains("may only read /opt/engine"), "{said}");
+        }
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ fn modes() -> Vec<(&'static str, String)> {
                  monitoring.podMonitor.enabled=true,monitoring.rules.enabled=true,monitoring.dashboards.enabled=true,\
                  agent.inference.hostPort=8000,agent.devices.resources.nvidia\\.com/gpu=1,agent.runtimeClassName=nvidia,\
                  agent.devices.nodes={{/dev/dri/renderD128}},agent.devices.supplementalGroups={{44}},\
-                 agent.devices.cdi={{vendor.com/device=all}},agent.registry.configSecret.name=c,agent.registry.caSecret.name=a,\
+                 agent.devices.cdi={{vendor.com/device=all}},agent.libraries[0].path=/opt/engine,agent.registry.configSecret.name=c,agent.registry.caSecret.name=a,\
                  agent.nodeLabels.a=b,global.imagePullSecrets={{pull}},commonLabels.team=edge,test.model=digits,test.request=x"
             ),
         ),
@@ -73,6 +73,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["at '/agent/devices'", "'resource' not allowed"],
     ),
     (
+        "agent.libraries[0].path=/opt/engine,agent.libraries[0].write=true",
+        &["at '/agent/libraries/0'", "'write' not allowed"],
+    ),
+    (
         "agent.namespace.label=x",
         &["at '/agent/namespace'", "'label' not allowed"],
     ),
@@ -94,6 +98,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["'/hub/image/digest'", "sha256:12"],
     ),
     ("agent.inference.port=0", &["'/agent/inference/port'"]),
+    ("agent.libraries[0].path=/", &["'/agent/libraries/0/path'"]),
     ("edge.mode=Both", &["'/edge/mode'", "'Pull', 'Push'"]),
     ("edge.cluster=Not_A_Name", &["'/edge/cluster'"]),
     ("hub.enabled=maybe", &["'/hub/enabled'", "want boolean"]),
@@ -139,6 +144,18 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "agent.enabled=true,agent.trust.file=x,agent.inference.hostPort=80,\
          agent.updateStrategy.type=RollingUpdate,agent.updateStrategy.rollingUpdate.maxSurge=1",
         &["no two pods of a node can have one port"],
+    ),
+    (
+        "agent.enabled=true,agent.trust.file=x,agent.libraries[0].path=/var/lib,agent.libraries[1].path=/var/lib/rimward/x,\
+         agent.libraries[1].mountPath=/x",
+        &[
+            "agent.libraries has /var/lib, and",
+            "agent.libraries has /var/lib/rimward/x, and agent.hostFolder.path is",
+        ],
+    ),
+    (
+        "agent.enabled=true,agent.trust.file=x,agent.libraries[0].path=/usr/lib/x86_64-linux-gnu",
+        &["would hide /usr/lib/x86_64-linux-gnu", "mountPath"],
     ),
     (
         "monitoring.podMonitor.enabled=true,monitoring.serviceMonitor.enabled=true",

@@ -1,101 +1,23 @@
 //! A release: images and charts in a registry, signed, with what they are made of. What is inside the images.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use rimward_e2e::command::{Line, Output};
-use rimward_e2e::images::{self, IMAGES, Layout, entries};
-use rimward_e2e::registry::{Kind, Registry, digest};
-use rimward_e2e::{Cosign, Helm, Story, http, rimward, story};
+use rimward_e2e::images::{IMAGES, Layout, entries};
+use rimward_e2e::registry::{Kind, digest};
+use rimward_e2e::{Cosign, Helm, Story, story};
 use serde_json::{Value, json};
 
-const SPDX: &str = "application/spdx+json";
+use crate::release_world::{VERSION, World, digests};
+
 const USER: u64 = 65_532;
 /// Programs that an intruder would look for.
 const TOOLS_OF_INTRUDERS: [&str; 12] = [
     "sh", "bash", "dash", "busybox", "apt", "apt-get", "dpkg", "perl", "curl", "wget", "ld", "env",
 ];
-
-/// A registry, a key, and what a release wrote.
-struct World {
-    registry: Registry,
-    cosign: Cosign,
-    out: PathBuf,
-}
-
-impl World {
-    async fn new(story: &Story, kind: Kind) -> Result<Self> {
-        let scratch = story.scratch();
-        Ok(Self {
-            registry: Registry::start(kind, &scratch.folder("registry")?).await?,
-            cosign: Cosign::generate(&scratch.folder("keys")?).await?,
-            out: scratch.folder("released")?,
-        })
-    }
-
-    /// `cargo xtask release`, as its maker would type it.
-    async fn release(&self, more: &[&str]) -> Result<Output> {
-        let key = self.cosign.private_key();
-        Line::new(&rimward::binary("xtask")?)
-            .args(["release", "--registry", &self.name(), "--plain-http"])
-            .args(["--key", &key.display().to_string()])
-            .args(["--images", &images::folder()?.display().to_string()])
-            .args(["--out", &self.out.display().to_string()])
-            .args(more)
-            .env("COSIGN_PASSWORD", "")
-            .env("DOCKER_CONFIG", &self.out)
-            .within(Duration::from_secs(600))
-            .output()
-            .await
-    }
-
-    fn name(&self) -> String {
-        format!("{}/rimward", self.registry.host())
-    }
-
-    async fn is_signed(&self, cosign: &Cosign, repository: &str, digest: &str) -> Result<bool> {
-        let reference = format!("{}/{repository}@{digest}", self.registry.host());
-        Ok(cosign.verify(&reference).await?.status.success())
-    }
-
-    /// Manifests that refer to another, by the API or, where there is none, by the tag that stands for it.
-    async fn referrers(&self, repository: &str, subject: &str) -> Result<Vec<String>> {
-        let url = format!(
-            "http://{}/v2/{repository}/referrers/{subject}",
-            self.registry.host()
-        );
-        let answer = http::client()?.get(url).send().await?;
-        let list: Value = if answer.status().is_success() {
-            answer.json().await?
-        } else {
-            let tag = subject.replace(':', "-");
-            self.registry.manifest(repository, &tag).await?
-        };
-        Ok(digests(&list))
-    }
-
-    /// The bill of materials of an image, found as scanners find it.
-    async fn materials(&self, repository: &str, subject: &str) -> Result<(String, Value)> {
-        for referrer in self.referrers(repository, subject).await? {
-            let manifest = self.registry.manifest(repository, &referrer).await?;
-            if manifest["artifactType"] == SPDX {
-                ensure!(manifest["subject"]["digest"] == subject, "{manifest}");
-                let layer = manifest["layers"][0]["digest"].as_str();
-                let bytes = self.registry.blob(repository, layer.unwrap_or_default());
-                return Ok((referrer, serde_json::from_slice(&bytes.await?)?));
-            }
-        }
-        anyhow::bail!("no bill of materials refers to {repository}@{subject}")
-    }
-}
-
-fn digests(list: &Value) -> Vec<String> {
-    let entries = list["manifests"].as_array().cloned().unwrap_or_default();
-    let digests = entries.iter().filter_map(|entry| entry["digest"].as_str());
-    digests.map(str::to_owned).collect()
-}
 
 #[test]
 fn images_and_charts_are_released_signed_with_their_materials() {
@@ -136,6 +58,7 @@ async fn released(story: &Story, kind: Kind) -> Result<()> {
         ensure!(!wrong, "{place} verifies with a key that never signed it");
     }
     check_chart(&world, story).await?;
+    check_files(&world, &wrong_key).await?;
 
     // Once more, as after a release that broke off: nothing is signed twice, and all is where it was.
     let operator = Layout::of("rimward-operator")?.index()?;
@@ -181,6 +104,48 @@ async fn check_chart(world: &World, story: &Story) -> Result<()> {
     Ok(())
 }
 
+/// The same as files, for sites without a registry: every image by its tag and its digest, all of it signed.
+async fn check_files(world: &World, wrong_key: &Cosign) -> Result<()> {
+    let archive = world.out.join(format!("rimward-{VERSION}-images.tar"));
+    let index: Value = serde_json::from_str(&file_of_archive(&fs::read(&archive)?, "index.json")?)?;
+    let named = |entry: &Value| {
+        let name = &entry["annotations"]["io.containerd.image.name"];
+        (name.to_string(), entry["digest"].to_string())
+    };
+    let entries = index["manifests"].as_array().context("no manifests")?;
+    let names: BTreeSet<(String, String)> = entries.iter().map(named).collect();
+    let mut expected = BTreeSet::new();
+    for (name, _) in IMAGES {
+        let top = Layout::of(name)?.index()?["digest"].clone();
+        let digest = top.as_str().unwrap_or_default();
+        for end in [format!(":{VERSION}"), format!("@{digest}")] {
+            let name = json!(format!("{}/{name}{end}", world.name()));
+            expected.insert((name.to_string(), top.to_string()));
+        }
+    }
+    ensure!(names == expected, "{names:?}, not {expected:?}");
+
+    let charts = world.out.join("charts");
+    let chart = |name: &str| charts.join(format!("{name}-{VERSION}.tgz"));
+    for file in [archive, chart("rimward"), chart("rimward-crds")] {
+        let good = world.cosign.verify_file(&file).await?;
+        ensure!(good.status.success(), "{}", good.stderr);
+        let wrong = wrong_key.verify_file(&file).await?;
+        ensure!(
+            !wrong.status.success(),
+            "{}: any key will do",
+            file.display()
+        );
+        fs::OpenOptions::new()
+            .append(true)
+            .open(&file)?
+            .write_all(b"x")?;
+        let changed = world.cosign.verify_file(&file).await?;
+        ensure!(!changed.status.success(), "{} was changed", file.display());
+    }
+    Ok(())
+}
+
 #[test]
 fn a_version_that_is_there_already_is_not_overwritten() {
     story("release-there", async |story: &Story| {
@@ -209,8 +174,6 @@ fn a_version_that_is_there_already_is_not_overwritten() {
         Ok(())
     });
 }
-
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The crates that do the work nobody would write himself, with the versions that Cargo.lock pins.
 fn check_materials(name: &str, materials: &Value) -> Result<()> {
@@ -290,10 +253,26 @@ fn inside(layout: &Layout, manifest: &Value, name: &str, binary: &str) -> Result
     ensure!(label("title") == name, "{config}");
     ensure!(label("version") == VERSION, "{config}");
     ensure!(label("licenses") == "Apache-2.0", "{config}");
-    for key in ["description", "revision", "created"] {
+    let layers = manifest["layers"].as_array().context("no layers")?;
+    let own = |key: &str| config["Labels"][format!("dev.rimward.image.base.{key}")].clone();
+    ensure!(own("layer") == layers[0]["digest"], "{config}, {manifest}");
+    let release = file_of_archive(&layout.archive(&layers[0])?, "usr/lib/os-release")?;
+    let system = own("system");
+    let system = system.as_str().unwrap_or_default();
+    ensure!(
+        system.starts_with("Debian") && release.contains(&format!("PRETTY_NAME=\"{system}\"")),
+        "{system:?} is not what {release} says"
+    );
+    // By the specification these name an image, which the base is not.
+    ensure!(label("base.digest").is_empty() && label("base.name").is_empty());
+    ensure!(manifest["annotations"] == config["Labels"], "{manifest}");
+    let revision = label("revision");
+    let is_commit = revision.len() == 40 && revision.bytes().all(|it| it.is_ascii_hexdigit());
+    ensure!(is_commit, "{revision:?} is no commit: {config}");
+    ensure!(label("created") == document["created"], "{document}");
+    for key in ["description", "created"] {
         ensure!(!label(key).is_empty(), "no label {key}: {config}");
     }
-    let layers = manifest["layers"].as_array().context("no layers")?;
     let ids = document["rootfs"]["diff_ids"]
         .as_array()
         .context("no ids")?;
@@ -324,4 +303,17 @@ fn inside(layout: &Layout, manifest: &Value, name: &str, binary: &str) -> Result
     }
     ensure!(programs == [program], "{programs:?}");
     Ok(())
+}
+
+fn file_of_archive(archive: &[u8], path: &str) -> Result<String> {
+    let mut archive = tar::Archive::new(archive);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        if entry.path()? == Path::new(path) {
+            let mut text = String::new();
+            entry.read_to_string(&mut text)?;
+            return Ok(text);
+        }
+    }
+    anyhow::bail!("the archive has no {path}")
 }

@@ -39,6 +39,8 @@ const PACKAGES: &[&str] = &["base-files", "ca-certificates", "libc6", "libgcc-s1
 pub(super) struct Base {
     pub(super) layer: Layer,
     pub(super) packages: Vec<Package>,
+    /// Whose packages they are, as its `os-release` says.
+    pub(super) system: String,
     libraries: Vec<String>,
 }
 
@@ -52,13 +54,14 @@ impl Base {
         let mut builder = layer::Builder::new();
         let libraries = add_libraries(&mut builder, arch, &packages)?;
         add_authorities(&mut builder, package(&packages, "ca-certificates")?)?;
-        add_names(&mut builder, package(&packages, "base-files")?)?;
+        let system = add_names(&mut builder, package(&packages, "base-files")?)?;
         for package in &packages {
             describe(&mut builder, package)?;
         }
         Ok(Self {
             layer: builder.finish()?,
             packages,
+            system,
             libraries,
         })
     }
@@ -162,10 +165,16 @@ fn add_authorities(builder: &mut layer::Builder, package: &Package) -> Result<()
     )
 }
 
-fn add_names(builder: &mut layer::Builder, package: &Package) -> Result<()> {
+/// Gives the system's own name.
+fn add_names(builder: &mut layer::Builder, package: &Package) -> Result<String> {
     let release = package.files.join("usr/lib/os-release");
-    let release = fs::read(&release).with_context(|| format!("reading {}", release.display()))?;
-    builder.file("usr/lib/os-release", 0o644, &release)?;
+    let release =
+        fs::read_to_string(&release).with_context(|| format!("reading {}", release.display()))?;
+    builder.file("usr/lib/os-release", 0o644, release.as_bytes())?;
+    let system = release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+        .context("os-release has no PRETTY_NAME")?;
     builder.link("etc/os-release", "../usr/lib/os-release")?;
     let passwd = format!(
         "root:x:0:0:root:/:/none\nnonroot:x:{USER}:{USER}:nonroot:/:/none\nnobody:x:65534:65534:nobody:/:/none\n"
@@ -174,7 +183,8 @@ fn add_names(builder: &mut layer::Builder, package: &Package) -> Result<()> {
     let group = format!("root:x:0:\nnonroot:x:{USER}:\nnogroup:x:65534:\n");
     builder.file("etc/group", 0o644, group.as_bytes())?;
     builder.file("etc/nsswitch.conf", 0o644, b"hosts: files dns\n")?;
-    builder.folder("tmp", 0o1777, 0)
+    builder.folder("tmp", 0o1777, 0)?;
+    Ok(system.trim_matches('"').to_owned())
 }
 
 /// What a scanner reads to know the package, and its licence.

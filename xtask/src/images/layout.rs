@@ -1,7 +1,7 @@
 //! An OCI image layout: blobs by digest, and an index that names what is on top.
 //!
 //! Owns the documents of the OCI image specification 1.1 (config, manifest, index, referrers). What is written under
-//! a digest has that digest.
+//! a digest has that digest. A layout is written beside the one that it takes the place of, and put there whole.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,9 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+
+/// The workspace's `repository`.
+const SOURCE: &str = env!("CARGO_PKG_REPOSITORY");
 
 /// One image for one architecture.
 #[derive(Debug)]
@@ -43,27 +46,36 @@ impl Descriptor {
     }
 }
 
-/// A layout that is being written.
+/// A layout that is being written, beside its place. Dropped unfinished, it leaves nothing.
 #[derive(Debug)]
 pub(super) struct Layout {
-    folder: PathBuf,
+    place: PathBuf,
+    partial: PathBuf,
     platforms: Vec<Value>,
     referrers: Vec<Value>,
 }
 
+/// One that is whole, and not in its place yet.
+#[derive(Debug)]
+pub(super) struct Finished {
+    /// Of the index: the image's.
+    pub(super) digest: String,
+    layout: Layout,
+}
+
 impl Layout {
-    /// Begins one; what was in the folder goes.
-    pub(super) fn create(folder: &Path) -> Result<Self> {
-        if folder.exists() {
-            fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
-        }
-        let blobs = folder.join("blobs/sha256");
-        fs::create_dir_all(&blobs).with_context(|| format!("making {}", blobs.display()))?;
-        Ok(Self {
-            folder: folder.to_owned(),
+    /// Begins one; what is in its place stays there until [`Finished::put_in_place`].
+    pub(super) fn create(place: &Path) -> Result<Self> {
+        let layout = Self {
+            place: place.to_owned(),
+            partial: beside(place, "partial")?,
             platforms: Vec::new(),
             referrers: Vec::new(),
-        })
+        };
+        remove(&layout.partial)?; // of a run that was killed
+        let blobs = layout.partial.join("blobs/sha256");
+        fs::create_dir_all(&blobs).with_context(|| format!("making {}", blobs.display()))?;
+        Ok(layout)
     }
 
     /// Adds one architecture's image.
@@ -114,8 +126,8 @@ impl Layout {
         Ok(())
     }
 
-    /// Writes the index, tagged with the version; gives its digest, which is the image's.
-    pub(super) fn finish(self, tag: &str) -> Result<String> {
+    /// Writes the index, tagged with the version.
+    pub(super) fn finish(self, tag: &str) -> Result<Finished> {
         let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": self.platforms});
         let index = self.put(INDEX, &serde_json::to_vec(&index)?)?;
         let mut top = index.json();
@@ -125,7 +137,10 @@ impl Layout {
         let root = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
         self.write("index.json", &serde_json::to_vec(&root)?)?;
         self.write("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        Ok(index.digest)
+        Ok(Finished {
+            digest: index.digest,
+            layout: self,
+        })
     }
 
     fn put(&self, media_type: &'static str, bytes: &[u8]) -> Result<Descriptor> {
@@ -139,9 +154,45 @@ impl Layout {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.folder.join(name);
+        let path = self.partial.join(name);
         fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))
     }
+}
+
+impl Finished {
+    /// Puts it where it belongs. What was there goes then, and comes back where this does not succeed.
+    pub(super) fn put_in_place(self) -> Result<()> {
+        let Layout { place, partial, .. } = &self.layout;
+        let old = beside(place, "old")?;
+        remove(&old)?;
+        if place.exists() {
+            fs::rename(place, &old).with_context(|| format!("moving {}", place.display()))?;
+        }
+        if let Err(error) = fs::rename(partial, place) {
+            let _ = fs::rename(&old, place);
+            return Err(error).with_context(|| format!("putting {} in place", place.display()));
+        }
+        remove(&old)
+    }
+}
+
+impl Drop for Layout {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.partial);
+    }
+}
+
+/// `.NAME.WHAT`, in the same folder: a rename must not leave the file system.
+fn beside(place: &Path, what: &str) -> Result<PathBuf> {
+    let name = place.file_name().context("a layout needs a name")?;
+    Ok(place.with_file_name(format!(".{}.{what}", name.display())))
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    Ok(())
 }
 
 impl Platform<'_> {
@@ -196,7 +247,7 @@ fn config(platform: &Platform<'_>) -> Result<Value> {
 }
 
 fn labels(platform: &Platform<'_>) -> Result<Value> {
-    Ok(json!({
+    let mut labels = json!({
         "org.opencontainers.image.title": platform.image.name,
         "org.opencontainers.image.description": platform.image.about,
         "org.opencontainers.image.version": version(),
@@ -204,8 +255,16 @@ fn labels(platform: &Platform<'_>) -> Result<Value> {
         "org.opencontainers.image.created": created()?,
         "org.opencontainers.image.licenses": "Apache-2.0",
         "org.opencontainers.image.vendor": "Rimward",
-        "org.opencontainers.image.base.digest": platform.base.layer.digest,
-    }))
+        // Not `org.opencontainers.image.base.name` and `.digest`: by the specification they name an image that can be
+        // pulled, tools exchange its layers for those of a newer one, and this base is no image.
+        "dev.rimward.image.base.system": platform.base.system,
+        "dev.rimward.image.base.layer": platform.base.layer.digest,
+    });
+    // Empty until Cargo.toml says where the source is to be had: a checkout's own remote is nobody else's.
+    if !SOURCE.is_empty() {
+        labels["org.opencontainers.image.source"] = SOURCE.into();
+    }
+    Ok(labels)
 }
 
 /// When the commit was made, or what `SOURCE_DATE_EPOCH` says, as RFC 3339: never the time of this build.
@@ -245,4 +304,48 @@ fn output(program: &str, arguments: &[&str]) -> Result<String> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(place: &Path) -> Option<String> {
+        fs::read_to_string(place.join("index.json")).ok()
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+        entries
+            .map(|entry| name(entry).into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn the_old_layout_stays_until_the_new_one_is_whole() {
+        let folder = std::env::temp_dir().join(format!("rimward-layout-{}", std::process::id()));
+        let place = folder.join("image");
+        let finish = |tag: &str| Layout::create(&place).unwrap().finish(tag).unwrap();
+        finish("one").put_in_place().unwrap();
+        let old = read(&place).unwrap();
+        assert!(old.contains("one"));
+
+        // Broken off half way, and when all but the last step is done; then by kill -9.
+        let layout = Layout::create(&place).unwrap();
+        layout.put(CONFIG, b"half").unwrap();
+        drop(layout);
+        assert_eq!(read(&place).as_ref(), Some(&old));
+        drop(finish("two"));
+        assert_eq!(read(&place), Some(old));
+        assert_eq!(names(&folder), ["image"], "something is left");
+        fs::create_dir_all(folder.join(".image.partial/blobs")).unwrap();
+        fs::write(folder.join(".image.partial/blobs/half"), "half").unwrap();
+
+        finish("three").put_in_place().unwrap();
+        assert!(read(&place).unwrap().contains("three"));
+        assert_eq!(names(&folder), ["image"], "something is left");
+        assert!(!place.join("blobs/half").exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -12,6 +12,7 @@ mod layer;
 mod layout;
 mod sbom;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -172,6 +173,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 /// # Errors
 /// What could not be fetched, built or written.
 pub(crate) fn build(options: &Options) -> Result<()> {
+    let out = &options.out;
+    std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
+    // Two runs that write beside the same layouts wait for each other; let go of when the process ends.
+    let alone = out.join(".lock");
+    let file = File::create(&alone).with_context(|| format!("making {}", alone.display()))?;
+    file.lock()
+        .with_context(|| format!("locking {}", alone.display()))?;
     let mut layouts = IMAGES
         .iter()
         .map(|image| Layout::create(&options.out.join(image.name)))
@@ -203,8 +211,13 @@ pub(crate) fn build(options: &Options) -> Result<()> {
             );
         }
     }
-    for (image, layout) in IMAGES.iter().zip(layouts) {
-        let digest = layout.finish(version())?;
+    let finished = layouts
+        .into_iter()
+        .map(|layout| layout.finish(version()))
+        .collect::<Result<Vec<_>>>()?;
+    for (image, layout) in IMAGES.iter().zip(finished) {
+        let digest = layout.digest.clone();
+        layout.put_in_place()?;
         println!("{:<20} {digest}", image.name);
     }
     Ok(())

@@ -14,12 +14,19 @@ const NAME: &str = "org.opencontainers.image.ref.name";
 /// No document of ours comes near.
 const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 
+/// Points to a blob.
+#[derive(Debug, Clone)]
+pub(super) struct Descriptor {
+    pub(super) digest: String,
+    pub(super) size: u64,
+}
+
 /// A layout, by digests.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) folder: PathBuf,
     /// The image of all architectures.
-    pub(super) index: String,
+    pub(super) top: Descriptor,
     images: Vec<String>,
     /// Documents about the images.
     pub(super) referrers: Vec<String>,
@@ -46,9 +53,8 @@ impl Layout {
                 folder.display()
             )
         })?;
-        let index = digest(index)?;
-        let hex = index.trim_start_matches("sha256:");
-        let platforms = read(&folder.join("blobs/sha256").join(hex))?;
+        let top = descriptor(index)?;
+        let platforms = read(&blob(folder, &top.digest))?;
         let images = manifests(&platforms).iter().map(digest);
         let referrers = entries
             .iter()
@@ -57,7 +63,7 @@ impl Layout {
             folder: folder.to_owned(),
             images: images.collect::<Result<_>>()?,
             referrers: referrers.map(digest).collect::<Result<_>>()?,
-            index,
+            top,
         })
     }
 
@@ -65,6 +71,42 @@ impl Layout {
     pub(super) fn parts(&self) -> impl Iterator<Item = &String> {
         self.images.iter().chain(&self.referrers)
     }
+
+    /// Where a blob of it is.
+    pub(super) fn path(&self, digest: &str) -> PathBuf {
+        blob(&self.folder, digest)
+    }
+
+    /// All that makes up the image, down to the layers of every architecture; not the documents about it.
+    ///
+    /// # Errors
+    /// Where a manifest cannot be read.
+    pub(super) fn blobs(&self) -> Result<Vec<Descriptor>> {
+        let mut blobs = vec![self.top.clone()];
+        for image in manifests(&read(&self.path(&self.top.digest))?) {
+            let image = descriptor(image)?;
+            let manifest = read(&self.path(&image.digest))?;
+            blobs.push(image);
+            let layers = manifest["layers"].as_array().map_or(&[][..], Vec::as_slice);
+            for part in layers.iter().chain([&manifest["config"]]) {
+                blobs.push(descriptor(part)?);
+            }
+        }
+        Ok(blobs)
+    }
+}
+
+fn blob(folder: &Path, digest: &str) -> PathBuf {
+    let hex = digest.trim_start_matches("sha256:");
+    folder.join("blobs/sha256").join(hex)
+}
+
+fn descriptor(entry: &Value) -> Result<Descriptor> {
+    let size = entry["size"].as_u64();
+    Ok(Descriptor {
+        digest: digest(entry)?,
+        size: size.with_context(|| format!("a layout names {entry} without a size"))?,
+    })
 }
 
 fn manifests(index: &Value) -> &[Value] {

@@ -2,8 +2,10 @@
 //!
 //! Owns the order of it. Everything is pushed by digest with what refers to it, signed, and verified with the public
 //! key; only then does it get its tag, so nobody ever pulls something unsigned by its version. A release that broke
-//! off is begun again by the same command: what is there and signed stays. Never builds anything.
+//! off is begun again by the same command: what is there and signed stays. The same as files, for sites without a
+//! registry. Never builds anything.
 
+mod archive;
 mod charts;
 mod layout;
 mod registry;
@@ -15,6 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use self::layout::Layout;
 use self::registry::{Place, Registry};
 use crate::images::{IMAGES, version};
+use crate::side_by_side::Stop;
 use crate::{step, tools};
 
 const USAGE: &str =
@@ -23,7 +26,7 @@ const USAGE: &str =
   --registry    where to, with a path if there is one: ghcr.io/you/rimward
   --key         cosign's private key: a file, or what `cosign sign --key` takes else; COSIGN_PASSWORD is its password
   --images      the layouts that `cargo xtask images` wrote (target/images)
-  --out         where the public key and the charts are put (target/released)
+  --out         where the public key, the charts and the archive of all images are put (target/released)
   --plain-http  the registry speaks plain HTTP
   --replace     move tags of a version that is there already with other content
 
@@ -65,21 +68,21 @@ fn release(options: &Options) -> Result<()> {
         .iter()
         .map(|image| Layout::open(&options.images.join(image.name), version()))
         .collect::<Result<Vec<_>>>()?;
-    let parts = tools::Plan::new(tools::FOR_RELEASE)?.install()?;
+    let parts = tools::Plan::new(tools::FOR_RELEASE)?.install(&Stop::default())?;
     let work = &options.out;
     std::fs::create_dir_all(work).with_context(|| format!("making {}", work.display()))?;
     let registry = Registry::new(&parts, &options.key, options.plain_http, work)?;
 
     let mut released = Vec::new();
-    for (image, layout) in IMAGES.iter().zip(layouts) {
+    for (image, layout) in IMAGES.iter().zip(&layouts) {
         let place = Place {
             repository: format!("{}/{}", options.registry, image.name),
-            digest: layout.index.clone(),
+            digest: layout.top.digest.clone(),
         };
         refuse_another(&registry, &place, options.replace)?;
         eprintln!("==> {place}");
         // The index brings its images; documents about those are tops of the layout of their own.
-        for digest in [&layout.index].into_iter().chain(&layout.referrers) {
+        for digest in [&layout.top.digest].into_iter().chain(&layout.referrers) {
             registry.copy(&layout.folder, digest, &place.repository)?;
         }
         let parts = layout.parts().cloned().collect();
@@ -90,15 +93,25 @@ fn release(options: &Options) -> Result<()> {
         .zip(&released)
         .map(|(image, released)| (image.name, released.place.digest.as_str()))
         .collect();
+    let images: Vec<(String, &Layout)> = released
+        .iter()
+        .map(|it| it.place.repository.clone())
+        .zip(&layouts)
+        .collect();
+    let mut files = vec![archive::write(&images, work)?];
     for (name, package) in charts::package(&parts, &options.registry, &digests, work)? {
         let repository = format!("{}/charts/{name}", options.registry);
         let place = registry.push_chart(&package, &repository)?;
         refuse_another(&registry, &place, options.replace)?;
         eprintln!("==> {place}");
+        files.push(package.folder.join(&package.content));
         released.push(Released {
             place,
             parts: Vec::new(),
         });
+    }
+    for file in &files {
+        registry.sign_file(file)?;
     }
     for it in &released {
         sign(&registry, it)?;
@@ -107,6 +120,9 @@ fn release(options: &Options) -> Result<()> {
     for it in &released {
         registry.tag(&it.place, version())?;
         println!("{}", it.place);
+    }
+    for file in &files {
+        eprintln!("for sites without a registry: {}", file.display());
     }
     eprintln!(
         "released {} as {}: anybody may check that with {}\n\n  helm install rimward oci://{}/charts/rimward --version {} --namespace rimward-system --create-namespace",

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::charts::Package;
@@ -138,6 +138,33 @@ impl Registry {
         command.arg("--insecure-ignore-tlog=true").arg("--key");
         command.arg(&self.public_key).arg(place.to_string());
         Ok(run(&mut command)?.status.success())
+    }
+
+    /// Signs a file, beside it; what is there and fits stays.
+    ///
+    /// # Errors
+    /// Where cosign refuses, or what it made does not verify.
+    pub(super) fn sign_file(&self, file: &Path) -> Result<()> {
+        let bundle = PathBuf::from(format!("{}.sigstore.json", file.display()));
+        if !self.is_file_signed(file, &bundle)? {
+            let mut command = Command::new(&self.cosign);
+            command.args(["sign-blob", "--key", &self.key, "--yes"]);
+            command.args(["--use-signing-config=false", "--tlog-upload=false"]);
+            succeed(command.arg("--bundle").arg(&bundle).arg(file))?;
+            ensure!(
+                self.is_file_signed(file, &bundle)?,
+                "{} was signed just now, and that cannot be verified",
+                file.display()
+            );
+        }
+        Ok(())
+    }
+
+    fn is_file_signed(&self, file: &Path, bundle: &Path) -> Result<bool> {
+        let mut command = Command::new(&self.cosign);
+        command.args(["verify-blob", "--insecure-ignore-tlog=true", "--key"]);
+        command.arg(&self.public_key).arg("--bundle");
+        Ok(run(command.arg(bundle).arg(file))?.status.success())
     }
 
     fn oras(&self, words: &[&str]) -> Command {

@@ -5,7 +5,10 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+
+use super::progress;
+use crate::side_by_side::{LOOK_PERIOD, Stop};
 
 /// `$RIMWARD_CACHE`, or `~/.cache/rimward/tools`.
 #[derive(Debug)]
@@ -38,22 +41,31 @@ impl Cache {
     }
 
     /// Takes the lock, telling the user once if another run holds it.
-    pub(crate) fn lock(&self) -> Result<Lock> {
+    ///
+    /// # Errors
+    /// When it cannot be taken, or is not wanted any more.
+    pub(crate) fn lock(&self, stop: &Stop) -> Result<Lock> {
         let path = self.root.join(".lock");
         let file =
             File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                eprintln!(
-                    "waiting for another run that installs into {}",
-                    self.root.display()
-                );
-                file.lock()
-                    .with_context(|| format!("cannot lock {}", path.display()))?;
+        let mut is_told = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if !is_told => {
+                    is_told = true;
+                    progress::say(&format!(
+                        "waiting for another run that installs into {}",
+                        self.root.display()
+                    ));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_PERIOD),
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+                }
             }
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            if stop.is_set() {
+                bail!("not waited for any more, because the build beside it failed");
             }
         }
         Ok(Lock { _file: file })

@@ -7,7 +7,6 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -15,6 +14,7 @@ use super::cache::{Cache, repository_root};
 use super::progress::Progress;
 use super::table::{Source, Tool};
 use super::{found, go};
+use crate::side_by_side::Stop;
 
 /// What names of unfinished folders begin with.
 const BUILDING: &str = ".building-";
@@ -77,9 +77,14 @@ impl Job {
         self.found.iter().cloned().chain(built).collect()
     }
 
-    /// Builds and puts in place what is missing, as the `index`th of `total`.
-    pub(crate) fn install(&self, cache: &Cache, index: usize, total: usize) -> Result<()> {
-        let _lock = cache.lock()?;
+    /// Builds and puts in place what is missing, as the first number of the second.
+    pub(crate) fn install(
+        &self,
+        cache: &Cache,
+        (index, total): (usize, usize),
+        stop: &Stop,
+    ) -> Result<()> {
+        let _lock = cache.lock(stop)?;
         if self.is_done(cache)? {
             return Ok(()); // by the run that held the lock
         }
@@ -101,8 +106,12 @@ impl Job {
             ),
         );
         let log = cache.root().join(format!("{}.log", tool.name));
-        let outcome = self.build(&building, &log, &mut progress);
-        progress.end(if outcome.is_ok() { "built" } else { "failed" });
+        let outcome = self.build(&building, &log, &mut progress, stop);
+        progress.end(match outcome {
+            Ok(()) => "built",
+            Err(_) if stop.is_set() => "stopped",
+            Err(_) => "failed",
+        });
         outcome?;
 
         self.name_binaries(&building)?;
@@ -113,7 +122,13 @@ impl Job {
         remove(&log)
     }
 
-    fn build(&self, building: &Path, log: &Path, progress: &mut Progress) -> Result<()> {
+    fn build(
+        &self,
+        building: &Path,
+        log: &Path,
+        progress: &mut Progress,
+        stop: &Stop,
+    ) -> Result<()> {
         let name = self.tool.name;
         let output =
             File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -123,13 +138,9 @@ impl Job {
             .stderr(output)
             .spawn()
             .with_context(|| format!("cannot run go to build {name}"))?;
-        let status = loop {
-            if let Some(status) = child.try_wait()? {
-                break status;
-            }
+        let status = stop.wait(&mut child, || {
             progress.tick(|| how_far(&fs::read_to_string(log).unwrap_or_default()));
-            std::thread::sleep(Duration::from_millis(200));
-        };
+        })?;
         if status.success() {
             return Ok(());
         }

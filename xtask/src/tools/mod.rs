@@ -20,6 +20,7 @@ use anyhow::{Context as _, Result, bail};
 
 use self::cache::Cache;
 use self::table::{TABLE, Tool};
+use crate::side_by_side::Stop;
 
 /// The parts that `cargo xtask demo` starts: a control plane, a registry, and cosign.
 pub(crate) const FOR_DEMO: &[&str] = &["registry", "kine", "kubernetes", "cosign"];
@@ -119,11 +120,11 @@ impl Plan {
     /// Builds what is missing, and says where each binary is. A second run at the same time waits for the first.
     ///
     /// # Errors
-    /// Names the part and what to do: a module that the proxy refuses, or the end of the build's log.
-    pub(crate) fn install(mut self) -> Result<Installed> {
+    /// Names the part and what to do: a module that the proxy refuses, or the end of the build's log; or it was stopped.
+    pub(crate) fn install(mut self, stop: &Stop) -> Result<Installed> {
         let total = self.missing.len();
         for (index, job) in self.missing.iter().enumerate() {
-            job.install(&self.cache, index + 1, total)?;
+            job.install(&self.cache, (index + 1, total), stop)?;
             self.installed.binaries.extend(job.binaries(&self.cache));
         }
         Ok(self.installed)
@@ -164,7 +165,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if !only.is_empty() {
         names = &only;
     }
-    for (variable, path) in Plan::new(names)?.install()?.environment() {
+    for (variable, path) in Plan::new(names)?.install(&Stop::default())?.environment() {
         println!("{variable}={}", path.display());
     }
     Ok(())

@@ -28,7 +28,7 @@ impl Progress {
         let number = going_on.last().map_or(0, |(last, _)| last + 1);
         going_on.push((number, what.clone()));
         let is_terminal = std::io::stderr().is_terminal();
-        say(is_terminal, &format!("{what}: {note}"));
+        write_line(is_terminal, &format!("{what}: {note}"));
         let started = Instant::now();
         Self {
             what,
@@ -69,15 +69,21 @@ impl Progress {
         let mut going_on = GOING_ON.lock().unwrap_or_else(PoisonError::into_inner);
         going_on.retain(|(number, _)| *number != self.number);
         let seconds = self.started.elapsed().as_secs();
-        say(
+        write_line(
             self.is_terminal,
             &format!("{}: {outcome} after {seconds} s", self.what),
         );
     }
 }
 
+/// Says something that stays, whatever is going on.
+pub(crate) fn say(words: &str) {
+    let _going_on = GOING_ON.lock().unwrap_or_else(PoisonError::into_inner);
+    write_line(std::io::stderr().is_terminal(), words);
+}
+
 /// A line that stays, in place of the one that is rewritten.
-fn say(is_terminal: bool, line: &str) {
+fn write_line(is_terminal: bool, line: &str) {
     let clear = if is_terminal { "\r\x1b[K" } else { "" };
     eprintln!("{clear}{line}");
 }
