@@ -1,4 +1,4 @@
-//! A memory cgroup for a child, where the agent may make one.
+//! A memory cgroup for a preflight, where the agent may make one.
 //!
 //! Best effort by nature: many devices let nobody make cgroups. Never an error, only absent.
 
@@ -64,7 +64,7 @@ pub fn limit(pid: Option<u32>, memory_bytes_max: u64) -> Option<Cgroup> {
             TOLD.call_once(|| {
                 tracing::info!(
                     why,
-                    "children get no memory cgroup of their own; their own limits hold (RLIMIT_DATA and, for the host, its watch)"
+                    "preflights get no memory cgroup of their own; their own limit holds (RLIMIT_DATA)"
                 );
             });
             None

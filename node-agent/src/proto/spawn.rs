@@ -2,8 +2,8 @@
 //!
 //! A child gets an empty environment, the control socket as its standard input, the parent's
 //! standard error for its log, and no other descriptor: all of ours are close-on-exec. It limits
-//! itself before it reads the first packet's content ([`harden`]); the parent adds a memory cgroup
-//! where it may, and a wall-clock kill.
+//! itself before it reads the first packet's content ([`harden`]); to a preflight the parent adds a memory
+//! cgroup, where it may, and a wall-clock kill.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +18,7 @@ use rimward_core::node::used_its_time;
 
 use super::cgroup::{self, Cgroup};
 use super::channel::{Channel, ChannelError, pair};
-use super::{FailReason, FdRole, HostLimits, PreflightJob, PreflightReport, processor};
+use super::{FailReason, FdRole, PreflightJob, PreflightReport, processor};
 
 /// How much longer than its own deadline a preflight may live.
 const PREFLIGHT_GRACE: Duration = Duration::from_secs(2);
@@ -67,22 +67,9 @@ impl Program {
 pub struct HostProcess {
     /// The control socket.
     pub channel: Channel,
-    /// The process, to wait for or to kill.
+    /// The process, to wait for or to kill. It is in no memory cgroup of its own: its watch ends it a quarter above what it may
+    /// hold, and says so, where a kernel's kill would not tell whose fault it was.
     pub child: Child,
-    cgroup: Option<Cgroup>,
-}
-
-impl HostProcess {
-    /// Puts the host under a memory cgroup, half above what it is told in
-    /// [`super::HostLimits::memory_bytes_max`], so that its own watch comes first. False where this
-    /// machine lets the agent make none: then only the host's own watch and `RLIMIT_DATA` hold.
-    pub fn confine(&mut self, limits: &HostLimits) -> bool {
-        let bytes_max = limits
-            .memory_bytes_max
-            .saturating_add(limits.memory_bytes_max / 2);
-        self.cgroup = cgroup::limit(self.child.id(), bytes_max);
-        self.cgroup.is_some()
-    }
 }
 
 /// Starts a host. It does nothing before [`super::ToHost::Start`] arrives.
@@ -100,7 +87,6 @@ pub fn spawn_host(program: &Program) -> io::Result<HostProcess> {
     Ok(HostProcess {
         channel: Channel::new(ours)?,
         child,
-        cgroup: None,
     })
 }
 
