@@ -125,7 +125,7 @@ impl World {
 
         let said = self.add_cluster().await?;
         ensure!(
-            said.contains("Install on the edge:  helm install rimward CHART"),
+            said.contains("Install on the edge:  helm upgrade rimward CHART"),
             "{said}"
         );
         // Once more, to renew: another credential, nothing else.
@@ -176,9 +176,8 @@ impl World {
     async fn site(&self, verb: &str) -> Result<()> {
         let values = self.values.display().to_string();
         let trust = format!("agent.trust.file={}", self.source.trust().display());
-        // The file says that a site has no hub; this one does.
         let more = ["-f", &values, "--set-file", &trust];
-        self.helm_values(verb, &more, "hub.enabled=true").await?;
+        self.helm_values(verb, &more, "hub.replicas=1").await?;
         Ok(())
     }
 
@@ -199,8 +198,10 @@ impl World {
         let kubeconfig = self.plane.kubeconfig().display().to_string();
         let values = self.values.display().to_string();
         let add = ["cluster", "add", "here", "--kubeconfig", &kubeconfig];
-        let how = ["--server", &self.plane.server(), "--helm-values", &values];
-        cli.args(add).args(how).run().await
+        let server = self.plane.server();
+        let how = ["--same-cluster", "--server", &server];
+        let line = cli.args(add).args(how);
+        line.args(["--helm-values", &values]).run().await
     }
 
     /// A token of an account that the chart made; kubectl's `account_kubeconfig` would make one that it forgot.

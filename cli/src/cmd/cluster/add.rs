@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::account;
 use super::edge_file::{self, PrivateFile};
-use super::helm_values;
+use super::helm_values::{self, OWN_SERVER, Site};
 use crate::connect::{ConnectArgs, words};
 use crate::kubeconfig;
 
@@ -38,6 +38,10 @@ pub(crate) struct Args {
     /// kubeconfig's server is a loopback address.
     #[arg(long, value_name = "URL")]
     server: Option<String>,
+    /// The edge cluster is the hub's own cluster. Its pods dial the hub at https://kubernetes.default.svc, unless --server
+    /// says another URL, and the values of --helm-values leave the hub's operator where it is.
+    #[arg(long, conflicts_with = "push")]
+    same_cluster: bool,
     /// The hub dials the cluster with this kubeconfig, instead of the cluster dialling the hub.
     #[arg(long, value_name = "KUBECONFIG")]
     push: Option<PathBuf>,
@@ -60,6 +64,14 @@ pub(crate) struct Args {
     token_days: u32,
 }
 
+impl Args {
+    /// The URL that takes the place of the kubeconfig's.
+    fn hub_server(&self) -> Option<&str> {
+        let own = self.same_cluster.then_some(OWN_SERVER);
+        self.server.as_deref().or(own)
+    }
+}
+
 /// Runs the command.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let name = parse_name(&args.name)?;
@@ -80,7 +92,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(_) => None,
         None => Some(kubeconfig::endpoint(
             &own.cluster,
-            args.server.as_deref(),
+            args.hub_server(),
             "the edge cluster",
         )?),
     };
@@ -97,9 +109,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     make(&client, &account::lease(name.as_str(), &owner)).await?;
     let server = hub.as_ref().map_or("", kubeconfig::Endpoint::server);
     let helm = args.helm_values.is_some();
+    let site = Site::new(args.same_cluster, server);
     let text = |hub: Option<&str>| {
         if helm {
-            helm_values::text(name.as_str(), hub, server)
+            helm_values::text(name.as_str(), hub, site)
         } else {
             edge_file::text(name.as_str(), hub)
         }
@@ -135,7 +148,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let out = out.display().to_string();
     if helm {
-        println!("Install on the edge:  {}", helm_values::next(&out, server));
+        println!("Install on the edge:  {}", helm_values::command(&out, site));
     } else {
         println!("Apply it on the edge:  kubectl apply --server-side -f {out}");
     }
@@ -253,6 +266,25 @@ mod tests {
             let error = parse_labels(&[bad.to_owned()]).unwrap_err().to_string();
             assert!(error.contains("is not KEY=VALUE"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_hubs_own_cluster_is_dialled_from_within_unless_another_url_is_given() {
+        #[derive(Debug, clap::Parser)]
+        struct Typed {
+            #[command(flatten)]
+            args: Args,
+        }
+        let typed = |line: &str| {
+            let typed = <Typed as clap::Parser>::try_parse_from(line.split(' '));
+            typed.map(|typed| typed.args)
+        };
+        let args = typed("add here --same-cluster").unwrap();
+        assert_eq!(args.hub_server(), Some("https://kubernetes.default.svc"));
+        let args = typed("add here --same-cluster --server https://hub.lan:6443").unwrap();
+        assert_eq!(args.hub_server(), Some("https://hub.lan:6443"));
+        assert_eq!(typed("add north").unwrap().hub_server(), None);
+        assert!(typed("add here --same-cluster --push file").is_err());
     }
 
     #[test]
