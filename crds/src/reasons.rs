@@ -365,7 +365,8 @@ reasons! {
         MemoryExceeded,
         /// The preflight child died.
         Crashed,
-        /// The machine killed the preflight child, or gave it no processor; it is tried again, later and later.
+        /// The machine killed the preflight child, or gave it no processor; it is tried again, later and later. Or agent and device
+        /// went down in twelve preflights in a row; then it waits for a retry.
         PreflightInterrupted,
         /// Native code is not what the supervisor sealed, or of another engine.
         NativeCodeRefused,

@@ -23,10 +23,12 @@ pub const STEADY_MILLISECONDS: Millis = 30_000;
 pub const NOTE_MILLISECONDS_MIN: Millis = 15_000;
 /// Durable writes that one attempt may cost in a row without showing anything; more mean a loop that wears the
 /// flash out.
-pub const WRITES_MAX: u8 = 28;
+pub const WRITES_MAX: u8 = 40;
 /// Preflights in a row that the machine may interrupt before nobody tries again by himself.
 pub const INTERRUPTIONS_MAX: u32 = 8;
-/// First wait after one, doubled with each further one: the last is over half an hour.
+/// Preflights in a row that agent or device may go down in. As with starts in trial, ten ignitions must not be too many.
+pub const LOST_PREFLIGHTS_MAX: u8 = 12;
+/// First wait after one that was interrupted, doubled with each further one: the last is over half an hour.
 pub const INTERRUPTED_MILLISECONDS_MIN: Millis = 30_000;
 /// First wait after a blocked step, doubled with each further one.
 pub const RETRY_MILLISECONDS_MIN: Millis = 1_000;
@@ -74,10 +76,7 @@ impl State {
     pub(super) fn resume(&mut self, attempt: Attempt) -> Vec<Effect> {
         match &attempt.stage {
             AttemptStage::Staged if self.held => Vec::new(),
-            AttemptStage::Staged => {
-                self.phase = Phase::Preflight;
-                vec![Effect::Preflight(attempt)]
-            }
+            AttemptStage::Staged => self.preflight(attempt),
             AttemptStage::Trial { .. } => {
                 let problem = Problem::new(
                     Reason::STARTS_USED_UP,
@@ -88,6 +87,43 @@ impl State {
                 self.start_lost(problem)
             }
         }
+    }
+
+    /// Begins the preflight, the first one and after a wait at once. After a restart it is announced first: what takes its
+    /// agent down with it, such as by the memory limit of a container, must come to an end.
+    fn preflight(&mut self, attempt: Attempt) -> Vec<Effect> {
+        let number = self.number_of(&attempt.target);
+        let is_asked_again = number > attempt.target.attempt;
+        if attempt.preflights >= LOST_PREFLIGHTS_MAX && !is_asked_again && self.unannounced {
+            let message = format!(
+                "agent or device went down in {LOST_PREFLIGHTS_MAX} preflights of this version in a row: it may need more memory \
+                 than they have (the limit of the agent's container?); it is not tried again before a retry is asked for (kubectl rimward retry)"
+            );
+            self.phase = Phase::Waiting {
+                problem: Problem::new(Reason::new("PreflightInterrupted"), message),
+                retry_at: Millis::MAX,
+            };
+            return Vec::new();
+        }
+        if !self.unannounced {
+            self.phase = Phase::Preflight;
+            return vec![Effect::Preflight(attempt)];
+        }
+        self.unannounced = false;
+        let begun = match is_asked_again {
+            true => 0,
+            false => attempt.preflights,
+        };
+        let target = Target {
+            attempt: number,
+            ..attempt.target
+        };
+        let announced = Attempt {
+            target,
+            preflights: begun + 1,
+            ..attempt
+        };
+        self.save_attempt(announced, Then::Settle)
     }
 
     /// The number of the attempt that works on a target: the order may have counted on meanwhile.
@@ -257,6 +293,7 @@ impl State {
             target,
             writes,
             install: _,
+            preflights: _,
         }) = &self.record.attempt
         else {
             return false;
@@ -267,6 +304,16 @@ impl State {
         let probation = u64::from(target.health.probation_seconds) * 1000;
         let is_news = self.shown.samples != noted.samples || noted.watched_milliseconds < probation;
         is_news && *writes < WRITES_MAX && elapsed >= NOTE_MILLISECONDS_MIN << earlier.min(16)
+    }
+
+    /// Notes that a preflight ends because the agent does, which counts for nothing.
+    pub(super) fn note_orderly_end_of_preflight(&mut self) -> Vec<Effect> {
+        let Some(attempt) = &mut self.record.attempt else {
+            return Vec::new();
+        };
+        attempt.preflights = attempt.preflights.saturating_sub(1);
+        attempt.writes = attempt.writes.saturating_sub(1);
+        vec![Effect::Note(self.record.clone())]
     }
 
     /// Notes an end that is known before it comes: it takes back what the announcement of this start counted.

@@ -65,6 +65,10 @@ pub struct Attempt {
     pub stage: AttemptStage,
     /// Durable writes so far; too many of them mean a loop.
     pub writes: u8,
+    /// Preflights in a row that were begun, and of which nobody knows how they ended; the one that goes on is one of
+    /// them.
+    #[serde(default)]
+    pub preflights: u8,
 }
 
 /// How far an attempt got. The version that serves meanwhile, and that a rollback goes back to, is

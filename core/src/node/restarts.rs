@@ -29,6 +29,7 @@ pub(super) fn in_trial(target: Target) -> State {
             target,
             stage: AttemptStage::Staged,
             writes: 1,
+            preflights: 1,
         }),
         ..Record::default()
     };
@@ -40,6 +41,15 @@ pub(super) fn in_trial(target: Target) -> State {
 pub(super) fn host_died(state: State, blame: Blame, now: Millis) -> State {
     let problem = Problem::new(Reason::HOST_DIED, "signal 11");
     driven(state, Observation::HostDied(problem, blame), now)
+}
+
+/// Started with such a record, up to the preflight.
+fn in_preflight(record: Record) -> State {
+    let (state, effects) = step(State::recover(record, "boot"), Observation::Tick, 0);
+    assert!(matches!(effects[..], [Effect::Put(_)]), "{effects:?}");
+    let (state, effects) = step(state, Observation::Persisted, 0);
+    assert!(matches!(effects[..], [Effect::Preflight(_)]), "{effects:?}");
+    state
 }
 
 /// Without a word to anybody; what was put or noted is durable.
@@ -199,10 +209,11 @@ fn an_interrupted_preflight_is_tried_again_with_growing_pauses_and_not_for_ever(
             install: install("v2"),
             stage: AttemptStage::Staged,
             writes: 1,
+            preflights: 1,
         }),
         ..Record::default()
     };
-    let (mut state, _) = step(State::recover(record, "boot"), Observation::Tick, 0);
+    let mut state = in_preflight(record);
     let (mut now, mut waits) = (0, Vec::new());
     while state.phase() == &Phase::Preflight {
         let why = Problem::new(Reason::new("PreflightInterrupted"), "x".repeat(2_000));
@@ -238,4 +249,85 @@ fn an_interrupted_preflight_is_tried_again_with_growing_pauses_and_not_for_ever(
     let (state, effects) = step(state, Observation::Ordered(order), now);
     assert!(matches!(effects[..], [Effect::Preflight(_)]));
     assert_eq!(state.report().attempt, Some(2));
+}
+
+fn staged() -> Record {
+    Record {
+        good: vec![super::table::version("v1")],
+        attempt: Some(Attempt {
+            target: target("v2"),
+            install: install("v2"),
+            stage: AttemptStage::Staged,
+            writes: 1,
+            preflights: 1,
+        }),
+        ..Record::default()
+    }
+}
+
+#[test]
+fn a_preflight_that_takes_its_agent_down_each_time_is_blocked_until_a_person_asks_again() {
+    let mut record = staged();
+    let mut preflights = 1;
+    // The agent dies in the middle, without a word.
+    let state = loop {
+        assert!(preflights < 100, "it does not end");
+        let state = State::recover(record, "boot");
+        let (state, effects) = step(state, Observation::Tick, 0);
+        if effects.is_empty() {
+            break state;
+        }
+        let (state, _) = step(state, Observation::Persisted, 0);
+        assert_eq!(state.phase(), &Phase::Preflight);
+        preflights += 1;
+        record = state.record().clone();
+    };
+    assert_eq!(preflights, u32::from(LOST_PREFLIGHTS_MAX));
+    let report = state.report();
+    assert_eq!(report.standing, Standing::Blocked);
+    let problem = report.problem.unwrap();
+    assert_eq!(problem.reason.as_str(), "PreflightInterrupted");
+    assert!(
+        problem.message.contains("kubectl rimward retry"),
+        "{problem:?}"
+    );
+    assert_eq!(state.serving().active, Some(super::table::version("v1")));
+    assert!(state.record().bad.is_empty(), "that says nothing for sure");
+    // Neither the hub's order, nor time, nor another start begins it again.
+    let same = Observation::Ordered(Order::Run(target("v2")));
+    let (state, effects) = step(state, same, 1);
+    assert_eq!(effects, []);
+    let (state, effects) = step(state, Observation::TrustChanged, 2);
+    assert_eq!(effects, []);
+    let again = State::recover(state.record().clone(), "boot");
+    let (_, effects) = step(again, Observation::Tick, 0);
+    assert_eq!(effects, []);
+    // A person's retry is another attempt at the same revision, and counts from the beginning.
+    let order = Order::Run(Target {
+        attempt: 2,
+        ..target("v2")
+    });
+    let (state, effects) = step(state, Observation::Ordered(order), 3);
+    let [Effect::Put(record)] = &effects[..] else {
+        panic!("{effects:?}");
+    };
+    let attempt = record.attempt.as_ref().unwrap();
+    assert_eq!((attempt.target.attempt, attempt.preflights), (2, 1));
+    let (_, effects) = step(state, Observation::Persisted, 3);
+    assert!(matches!(effects[..], [Effect::Preflight(_)]));
+}
+
+#[test]
+fn an_agent_that_is_stopped_in_a_preflight_uses_up_nothing() {
+    let mut record = staged();
+    for _ in 0..100 {
+        let state = in_preflight(record);
+        let (state, effects) = step(state, Observation::Stopping, 1);
+        let [Effect::Note(noted)] = &effects[..] else {
+            panic!("{effects:?}");
+        };
+        assert_eq!(state.record(), noted);
+        record = noted.clone();
+    }
+    assert!(record.attempt.unwrap().preflights <= 1);
 }

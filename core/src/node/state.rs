@@ -174,6 +174,8 @@ pub struct State {
     pub(super) retries: u32,
     /// Interrupted preflights in a row.
     pub(super) interruptions: u32,
+    /// The record's attempt was found staged, and that its preflight begins once more is not durable yet.
+    pub(super) unannounced: bool,
     /// This boot's identity, for the record.
     pub(super) boot_id: String,
 }
@@ -186,7 +188,9 @@ impl State {
             Some(AttemptStage::Trial { shown, .. }) => shown.clone(),
             Some(AttemptStage::Staged) | None => Shown::default(),
         };
+        let attempt = record.attempt.as_ref();
         Self {
+            unannounced: attempt.is_some_and(|attempt| attempt.stage == AttemptStage::Staged),
             record,
             phase: Phase::Settled,
             order: Order::Unknown,

@@ -156,11 +156,14 @@ impl State {
         let Some(target) = self.staging(revision) else {
             return Vec::new();
         };
+        self.unannounced = false;
         let attempt = Attempt {
             target,
             install,
             stage: AttemptStage::Staged,
             writes: 0,
+            // This write announces the first one, too.
+            preflights: 1,
         };
         self.save_attempt(attempt, Then::Settle)
     }
@@ -386,11 +389,10 @@ impl State {
                 self.add_up(now);
                 self.note_orderly_end()
             }
-            Phase::Settled
-            | Phase::Staging(_)
-            | Phase::Waiting { .. }
-            | Phase::Saving { .. }
-            | Phase::Preflight => Vec::new(),
+            Phase::Preflight => self.note_orderly_end_of_preflight(),
+            Phase::Settled | Phase::Staging(_) | Phase::Waiting { .. } | Phase::Saving { .. } => {
+                Vec::new()
+            }
         }
     }
 }

@@ -44,6 +44,7 @@ fn attempt(name: &str, stage: AttemptStage) -> Attempt {
         install: install(name),
         stage,
         writes: 1,
+        preflights: 1,
     }
 }
 

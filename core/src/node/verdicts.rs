@@ -101,6 +101,7 @@ fn a_trial_without_traffic_says_too_few_samples_and_goes_on() {
             install: super::table::install("v2"),
             stage: AttemptStage::Staged,
             writes: 0,
+            preflights: 1,
         }),
         ..Record::default()
     };

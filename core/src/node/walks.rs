@@ -339,11 +339,11 @@ fn an_attempt_that_writes_without_end_is_rejected() {
             install: install("v2"),
             stage: AttemptStage::Staged,
             writes: WRITES_MAX,
+            preflights: 1,
         }),
         ..Record::default()
     };
-    let (state, _) = step(State::recover(record, "boot"), Observation::Tick, 0);
-    let (_, effects) = step(state, Observation::PreflightPassed(revision("v2")), 0);
+    let (_, effects) = step(State::recover(record, "boot"), Observation::Tick, 0);
     let [Effect::Put(record)] = effects.as_slice() else {
         panic!("{effects:?}");
     };
