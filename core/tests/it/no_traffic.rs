@@ -32,12 +32,15 @@ fn device() -> Report {
             install: target.package,
             stage: AttemptStage::Staged,
             writes: 0,
+            preflights: 1,
         }),
         ..Record::default()
     };
     let mut state = State::recover(record, "boot");
     let seen = [
         (Observation::Ordered(Order::Run(target)), 0),
+        // That its preflight begins.
+        (Observation::Persisted, 0),
         (Observation::PreflightPassed(rev("r2")), 0),
         (Observation::Persisted, 0),
         (Observation::Loaded(rev("r2")), 0),
