@@ -159,12 +159,17 @@ impl Load {
         })
     }
 
+    /// Stops sending; what was sent is still waited for.
+    pub fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
     /// Stops sending, waits for the answers that are outstanding, and reports. Blocks.
     ///
     /// # Errors
     /// When the sending thread broke.
     pub fn stop(mut self) -> Result<Report> {
-        self.is_over.store(true, Ordering::Relaxed);
+        self.end();
         let thread = self.thread.take().context("the load was stopped before")?;
         thread
             .join()

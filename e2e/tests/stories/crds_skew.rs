@@ -10,26 +10,12 @@ use rimward_e2e::control_plane::Options;
 use rimward_e2e::fleet::{ACCOUNTS, repository_root};
 use rimward_e2e::load::Load;
 use rimward_e2e::rimward::Operator;
-use rimward_e2e::system::{Mode, SiteSpec, System};
+use rimward_e2e::system::System;
 use rimward_e2e::{ControlPlane, Kubectl, Seen, Story, story, wait_for};
 use serde_json::{Value, json};
 
-use crate::releases::{self, BETTER, GOOD, Order};
+use crate::releases::{self, BETTER, GOOD, Order, SITES};
 
-const SITES: [SiteSpec; 2] = [
-    SiteSpec {
-        name: "north",
-        mode: Mode::Pull,
-        labels: "ring=main",
-        nodes: 1,
-    },
-    SiteSpec {
-        name: "south",
-        mode: Mode::Push,
-        labels: "ring=main",
-        nodes: 1,
-    },
-];
 const WITHIN: Duration = Duration::from_secs(120);
 /// Several resyncs and looks: what has not happened by then does not happen by itself.
 const CALM: Duration = Duration::from_secs(12);

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rimward_e2e::node::Node;
 use rimward_e2e::{Seen, Story, story, wait_for};
 use serde_json::Value;
 
+use crate::pods_agents::kill_container;
+use crate::pods_asking::{Asking, Door, answering};
 use crate::pods_node::is_possible;
-use crate::pods_world::{AGENTS, Asking, Door, WITHIN, World, answering};
+use crate::pods_world::{AGENTS, WITHIN, World};
 
 #[test]
 fn accidents_of_nodes_stop_nothing_that_serves() {
@@ -145,18 +146,6 @@ async fn killed_midway(world: &mut World) -> Result<()> {
     world
         .clock
         .part("six changes, the agent killed, deleted and evicted in the middle");
-    Ok(())
-}
-
-/// kill -9 of all of the agent's container at once.
-fn kill_container(node: &Node, pod: &Value) -> Result<()> {
-    let uid = pod["metadata"]["uid"].as_str().context("no uid")?;
-    let processes = node.processes_of_pod(uid, "rimward-node-agent");
-    ensure!(!processes.is_empty(), "the agent has no process");
-    for process in processes {
-        // Those that are gone with the first of them cannot be killed any more.
-        let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
-    }
     Ok(())
 }
 

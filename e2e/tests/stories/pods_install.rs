@@ -1,11 +1,12 @@
 //! The first quarter of an hour on real nodes: helm puts Rimward there, a signed model answers at every door, and
 //! agents are deleted, upgraded and rolled back while clients ask.
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use rimward_e2e::{Story, story};
 
+use crate::pods_asking::{Asking, Door, answering};
 use crate::pods_node::is_possible;
-use crate::pods_world::{AGENTS, Asking, Door, SYSTEM, WITHIN, World, answering};
+use crate::pods_world::{AGENTS, SYSTEM, World};
 
 #[test]
 fn helm_puts_rimward_on_real_nodes_and_a_model_answers_at_every_door() {
@@ -57,24 +58,14 @@ fn helm_puts_rimward_on_real_nodes_and_a_model_answers_at_every_door() {
 
         let asking = Asking::start(&doors)?;
         let pod = world.agent_pod(node).await?;
-        world
-            .helm("upgrade", &["--set", "agent.podAnnotations.note=two"])
-            .await?;
+        world.upgrade("agent.podAnnotations.note=two").await?;
         world.replaced(node, &pod).await?;
         asking.stop_whole("helm upgrade").await?;
         world.clock.part("helm upgrade");
 
         let asking = Asking::start(&doors)?;
         let pod = world.agent_pod(node).await?;
-        let back = [
-            "rollback",
-            "rimward",
-            "-n",
-            SYSTEM,
-            "--wait",
-            "--timeout=240s",
-        ];
-        world.helm.line(back).within(WITHIN).run().await?;
+        world.rollback().await?;
         world.replaced(node, &pod).await?;
         asking.stop_whole("helm rollback").await?;
         world.clock.part("helm rollback");
@@ -86,18 +77,22 @@ fn helm_puts_rimward_on_real_nodes_and_a_model_answers_at_every_door() {
         ensure!(said.contains(&revision) && said.contains("label"), "{said}");
         world.clock.part("helm test");
 
-        let node = &world.cluster.nodes[0];
-        let pod = world.agent_pod(node).await?;
-        let port = ["--set", "agent.inference.hostPort=18080"];
-        world.helm("upgrade", &port).await?;
-        world.replaced(node, &pod).await?;
-        for node in &world.cluster.nodes {
-            let url = format!("http://{}:18080/v2/models/digits/infer", node.address());
-            ensure!(answering(None, &url).await? == revision);
-        }
-        world
-            .clock
-            .part("helm upgrade to a port of the nodes, asked from outside");
-        Ok(())
+        port_of_the_nodes(&mut world, &revision).await
     });
+}
+
+/// A port of the nodes leads to the agent, from outside.
+async fn port_of_the_nodes(world: &mut World, revision: &str) -> Result<()> {
+    let node = &world.cluster.nodes[0];
+    let pod = world.agent_pod(node).await?;
+    world.upgrade("agent.inference.hostPort=18080").await?;
+    world.replaced(node, &pod).await?;
+    for node in &world.cluster.nodes {
+        let url = format!("http://{}:18080/v2/models/digits/infer", node.address());
+        ensure!(answering(None, &url).await? == revision);
+    }
+    world
+        .clock
+        .part("helm upgrade to a port of the nodes, asked from outside");
+    Ok(())
 }

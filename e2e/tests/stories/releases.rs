@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use rimward_e2e::control_plane::Options;
 use rimward_e2e::digits::{self, Digit, repository};
 use rimward_e2e::load::{Load, Plan, any_inference};
-use rimward_e2e::system::{SiteSpec, System};
+use rimward_e2e::system::{Mode, SiteSpec, System};
 use rimward_e2e::{Seen, wait_for};
 use serde_json::{Value, json};
 
@@ -25,6 +25,22 @@ pub(crate) const BETTER: Release = ("1.1.0", "examples/packages/digits-1.1.0");
 pub(crate) const WRONG: Release = ("1.2.0", "wasm-models/fixtures/wrong");
 /// Fails three in ten real requests.
 pub(crate) const FLAKY: Release = ("1.3.0", "wasm-models/fixtures/flaky");
+
+/// A site of each mode, for stories that are about something else.
+pub(crate) const SITES: [SiteSpec; 2] = [
+    SiteSpec {
+        name: "north",
+        mode: Mode::Pull,
+        labels: "ring=main",
+        nodes: 1,
+    },
+    SiteSpec {
+        name: "south",
+        mode: Mode::Push,
+        labels: "ring=main",
+        nodes: 1,
+    },
+];
 
 /// How a rollout ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

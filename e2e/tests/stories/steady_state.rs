@@ -10,26 +10,12 @@ use rimward_e2e::audit::{Audit, Level};
 use rimward_e2e::control_plane::Options;
 use rimward_e2e::fleet::ACCOUNTS;
 use rimward_e2e::load::Load;
-use rimward_e2e::system::{Mode, SiteSpec, System};
+use rimward_e2e::system::System;
 use rimward_e2e::{Story, story};
 
 use crate::leader;
-use crate::releases::{self, BETTER, End, GOOD, Order, WRONG};
+use crate::releases::{self, BETTER, End, GOOD, Order, SITES, WRONG};
 
-const SITES: [SiteSpec; 2] = [
-    SiteSpec {
-        name: "north",
-        mode: Mode::Pull,
-        labels: "ring=main",
-        nodes: 1,
-    },
-    SiteSpec {
-        name: "south",
-        mode: Mode::Push,
-        labels: "ring=main",
-        nodes: 1,
-    },
-];
 /// Who must be seen renewing Leases in that minute, by API server: else the logs are not what they are taken for.
 const SEEN: [(&str, &[&str]); 3] = [
     (
