@@ -40,6 +40,8 @@ pub enum Tool {
     Helm,
     /// Copies images into a registry.
     Oras,
+    /// cert-manager's controller, to measure beside.
+    CertManager,
 }
 
 impl Tool {
@@ -60,7 +62,16 @@ impl Tool {
             Self::DockerRegistry => ("docker-registry", "docker-registry"),
             Self::Helm => ("helm", "helm"),
             Self::Oras => ("oras", "oras"),
+            Self::CertManager => ("cert-manager-controller", "cert-manager"),
         }
+    }
+
+    /// Its version, as `versions.txt` pins it.
+    ///
+    /// # Errors
+    /// When that names none.
+    pub fn version(self) -> Result<&'static str> {
+        version(self.names().1)
     }
 
     /// Finds the binary.
@@ -125,6 +136,7 @@ mod tests {
             Tool::DockerRegistry,
             Tool::Helm,
             Tool::Oras,
+            Tool::CertManager,
         ] {
             assert!(!version(tool.names().1).unwrap().is_empty());
         }

@@ -84,14 +84,31 @@ pub(crate) fn fleet(arguments: &[String]) -> Result<()> {
 
 /// Runs `cargo xtask bench [NAME]...`. Speed is measured on optimised binaries.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
-    become_program(
-        "the benchmark",
-        "rimward-bench",
-        "release",
-        EVERYTHING,
-        tools::FOR_DEMO,
-        arguments,
-    )
+    let is_all = !arguments.iter().any(|argument| !argument.starts_with("--"));
+    let is_named = |name: &str| arguments.iter().any(|argument| argument == name);
+    // What needs root is left out where nobody asked for it by name.
+    let installs = is_named("install") || is_all && tools::packages::is_root()?;
+    let mut parts = tools::FOR_DEMO.to_vec();
+    if is_all || is_named("rest") || installs {
+        parts.extend(tools::PEERS);
+    }
+    // xtask makes the release that is installed.
+    let needs = [EVERYTHING, &["xtask"]].concat();
+    let mut build = build("release", &needs, "rimward-bench");
+    let program = program("release", "rimward-bench")?;
+    let mut program = Command::new(program);
+    if installs {
+        tools::packages::require("run real pods", tools::packages::FOR_PODS)?;
+        parts.extend(tools::FOR_PODS.iter().chain(tools::FOR_CHARTS));
+    }
+    let parts = prepare::run("the benchmark", &parts, &mut build)?;
+    // Those that somebody names are taken as they are.
+    if installs && std::env::var_os(IMAGES).is_none() {
+        let folder = step::target_folder()?.join("images-bench");
+        images::build(&images::Options::for_bench(&folder)?)?;
+        program.env(IMAGES, &folder);
+    }
+    become_command(program, arguments, &parts)
 }
 
 /// Replaces this process, so that Ctrl-C reaches the program and the shell waits for its clean-up.

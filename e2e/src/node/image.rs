@@ -1,6 +1,6 @@
 //! Container images, put together without a daemon: an OCI layout of one layer with one static program.
 //!
-//! Owns the pause image alone; Rimward's own come from `cargo xtask images`.
+//! Owns the pause image, and those of peers; Rimward's own come from `cargo xtask images`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,18 +20,27 @@ pub const PAUSE: &str = "rimward.test/pause:1";
 /// # Errors
 /// When pause is not installed, or a file cannot be written.
 pub(crate) async fn pause(folder: &Path) -> Result<PathBuf> {
-    let layout = folder.join("pause-layout");
+    of_program(folder, PAUSE, &Tool::Pause.path()?).await
+}
+
+/// Makes an image of one static program, as such an archive; files go to `folder`.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub(crate) async fn of_program(folder: &Path, image: &str, program: &Path) -> Result<PathBuf> {
+    let from = program.parent().context("the program lies in no folder")?;
+    let name = program.file_name().and_then(|name| name.to_str());
+    let name = name.context("the program has no name")?;
+    let layout = folder.join(format!("{name}-layout"));
     let blobs = layout.join("blobs/sha256");
     fs::create_dir_all(&blobs).with_context(|| format!("making {}", blobs.display()))?;
-    let program = Tool::Pause.path()?;
-    let from = program.parent().context("pause lies in no folder")?;
-    let layer = folder.join("pause-layer.tar");
-    tar(from, &layer, "pause").await?;
+    let layer = folder.join(format!("{name}-layer.tar"));
+    tar(from, &layer, name).await?;
     let layer = fs::read(&layer)?;
     let config = json!({
         "architecture": crate::image_push::architecture(),
         "os": "linux",
-        "config": {"Entrypoint": ["/pause"], "User": "65535:65535"},
+        "config": {"Entrypoint": [format!("/{name}")], "User": "65535:65535"},
         "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
     });
     let config = config.to_string();
@@ -49,14 +58,14 @@ pub(crate) async fn pause(folder: &Path) -> Result<PathBuf> {
         "layers": [put(&layer, "layer.v1.tar")?],
     });
     let mut entry = put(manifest.to_string().as_bytes(), "manifest.v1+json")?;
-    entry["annotations"] = json!({"io.containerd.image.name": PAUSE});
+    entry["annotations"] = json!({"io.containerd.image.name": image});
     let index = json!({"schemaVersion": 2, "manifests": [entry]});
     fs::write(layout.join("index.json"), index.to_string())?;
     fs::write(
         layout.join("oci-layout"),
         r#"{"imageLayoutVersion":"1.0.0"}"#,
     )?;
-    let archive = folder.join("pause.tar");
+    let archive = folder.join(format!("{name}.tar"));
     tar(&layout, &archive, ".").await?;
     Ok(archive)
 }

@@ -298,6 +298,17 @@ impl Node {
             .collect()
     }
 
+    /// Gives it an image of one static program, which no registry has; files go to `folder`.
+    ///
+    /// # Errors
+    /// When the image cannot be made, or containerd refuses it.
+    pub async fn import_program(&self, folder: &Path, image: &str, program: &Path) -> Result<()> {
+        let archive = image::of_program(folder, image, program).await?;
+        let import = ["images", "import", &archive.display().to_string()];
+        self.ctr().args(import).run().await?;
+        Ok(())
+    }
+
     /// A command to run on the node.
     #[must_use]
     pub fn line(&self, program: &str) -> Line {

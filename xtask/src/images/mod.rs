@@ -121,10 +121,13 @@ impl Arch {
     }
 }
 
+/// Stands for a profile: `release` with what is built for other commands already.
+const OF_BENCH: &str = "bench";
+
 /// What is asked for.
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// The profile of cargo: `release` or `dev`.
+    /// The profile of cargo: `release` or `dev`, or [`OF_BENCH`].
     pub(crate) profile: String,
     pub(crate) arches: Vec<Arch>,
     pub(crate) out: PathBuf,
@@ -138,8 +141,20 @@ impl Options {
     /// # Errors
     /// Where there are no images for this kind of machine.
     pub(crate) fn for_tests(out: &Path) -> Result<Self> {
+        Self::here("dev", out)
+    }
+
+    /// What is measured: the optimised binaries that the benchmark builds anyway, for this machine.
+    ///
+    /// # Errors
+    /// Where there are no images for this kind of machine.
+    pub(crate) fn for_bench(out: &Path) -> Result<Self> {
+        Self::here(OF_BENCH, out)
+    }
+
+    fn here(profile: &str, out: &Path) -> Result<Self> {
         Ok(Self {
-            profile: "dev".to_owned(),
+            profile: profile.to_owned(),
             arches: vec![Arch::here()?],
             out: out.to_owned(),
             update: false,

@@ -109,6 +109,13 @@ pub(crate) fn build_command(
             command.arg("-o").arg(folder.join(tool.built_name)).arg(".");
             command.current_dir(super::cache::repository_root().join(path));
         }
+        Source::Pinned { path, package, .. } => {
+            command.arg("build");
+            common(&mut command, link_flags.trim(), &tags);
+            command.arg("-o").arg(folder.join(tool.built_name));
+            command.arg(package);
+            command.current_dir(super::cache::repository_root().join(path));
+        }
     }
     command.env("CGO_ENABLED", if tool.is_cgo { "1" } else { "0" });
     // A go.work above the checkout, or flags for the user's own projects, must not change the build.
@@ -118,6 +125,24 @@ pub(crate) fn build_command(
         .env_remove("GOOS")
         .env_remove("GOARCH");
     Ok(command)
+}
+
+/// Where a module that a folder of ours requires lies on this machine, once it was built from.
+pub(crate) fn module_folder(path: &str, module: &str) -> Result<std::path::PathBuf> {
+    let output = Command::new("go")
+        .args(["list", "-m", "-f", "{{.Dir}}", module])
+        .current_dir(super::cache::repository_root().join(path))
+        .env("GOWORK", "off")
+        .output()
+        .context("cannot run go")?;
+    let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if folder.is_empty() {
+        bail!(
+            "go does not say where {module} lies: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(folder.into())
 }
 
 fn common(command: &mut Command, link_flags: &str, tags: &[&str]) {

@@ -19,6 +19,9 @@ use crate::side_by_side::Stop;
 /// What names of unfinished folders begin with.
 const BUILDING: &str = ".building-";
 
+/// The folder with definitions of a peer's kinds, beside its binary.
+const KINDS: &str = "kinds";
+
 /// Lines of a failed build's log that are shown.
 const LOG_LINES_SHOWN: usize = 25;
 
@@ -115,6 +118,16 @@ impl Job {
         outcome?;
 
         self.name_binaries(&building)?;
+        if let Source::Pinned {
+            path,
+            module,
+            kinds,
+            ..
+        } = tool.source
+        {
+            let from = go::module_folder(path, module)?.join(kinds);
+            copy_kinds(&from, &building.join(KINDS))?;
+        }
         fs::write(building.join("recipe"), &self.recipe).context("cannot write the recipe")?;
         remove(&folder)?;
         fs::rename(&building, &folder)
@@ -213,7 +226,7 @@ fn recipe(tool: &Tool, command: &Command) -> Result<String> {
         ));
     }
     let mut text = words.join("\n") + "\n";
-    if let Source::Folder { path } = tool.source {
+    if let Source::Folder { path } | Source::Pinned { path, .. } = tool.source {
         let folder = repository_root().join(path);
         let mut files: Vec<PathBuf> = fs::read_dir(&folder)
             .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
@@ -225,6 +238,30 @@ fn recipe(tool: &Tool, command: &Command) -> Result<String> {
         }
     }
     Ok(text)
+}
+
+/// Copies the YAML files of a folder. Lines that are templates of the peer's chart, labels all of them, are left out.
+fn copy_kinds(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    let entries = fs::read_dir(from).with_context(|| format!("cannot list {}", from.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        let Some(name) = path.file_name() else {
+            continue;
+        };
+        // kustomize's own file beside them is no object.
+        let is_object =
+            path.extension().is_some_and(|it| it == "yaml") && name != "kustomization.yaml";
+        if !is_object {
+            continue;
+        }
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let lines = text.lines().filter(|line| !line.contains("{{"));
+        let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+        fs::write(to.join(name), text).with_context(|| format!("cannot write {}", to.display()))?;
+    }
+    Ok(())
 }
 
 fn how_far(log: &str) -> String {

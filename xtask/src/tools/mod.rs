@@ -10,6 +10,7 @@ mod found;
 mod go;
 mod install;
 pub(crate) mod packages;
+mod peers;
 pub(crate) mod progress;
 mod table;
 
@@ -45,8 +46,11 @@ pub(crate) const FOR_RELEASE: &[&str] = &["oras", "cosign", "helm"];
 /// The parts that put released charts on a cluster.
 pub(crate) const FOR_CHARTS: &[&str] = &["helm", "oras"];
 
-/// The parts of nodes that run pods, for the stories and the demo that need them.
+/// The parts of nodes that run pods, for the stories that need them.
 pub(crate) const FOR_PODS: &[&str] = &["kubernetes-node", "coredns", "pause"];
+
+/// Programs of others that `cargo xtask bench` measures beside.
+pub(crate) const PEERS: &[&str] = &["cert-manager"];
 
 /// Binaries that are ready to run.
 #[derive(Debug, Default)]
@@ -131,10 +135,10 @@ impl Plan {
     }
 }
 
-/// Runs `cargo xtask tools [--for demo|tests|pods] [--only NAME]... [--list]`.
+/// Runs `cargo xtask tools [--for demo|tests|pods|bench] [--only NAME]... [--list]`.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     const USAGE: &str =
-        "usage: cargo xtask tools [--for demo|tests|pods] [--only NAME]... [--list]";
+        "usage: cargo xtask tools [--for demo|tests|pods|bench] [--only NAME]... [--list]";
     let mut only = Vec::new();
     let mut names = FOR_TESTS;
     let mut list = false;
@@ -150,7 +154,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
                 Some("demo") => names = FOR_DEMO,
                 Some("tests") => names = FOR_TESTS,
                 Some("pods") => names = FOR_PODS,
-                _ => bail!("--for needs demo, tests or pods; {USAGE}"),
+                Some("bench") => names = PEERS,
+                _ => bail!("--for needs demo, tests, pods or bench; {USAGE}"),
             },
             "-h" | "--help" => {
                 println!("{USAGE}");
@@ -179,7 +184,7 @@ pub(crate) fn cache_root() -> Result<PathBuf> {
 fn print_list() -> Result<()> {
     let cache = Cache::open()?;
     println!("cache: {}", cache.root().display());
-    for tool in TABLE {
+    for tool in TABLE.iter().chain(peers::TABLE) {
         let job = install::Job::choose(tool, &cache)?;
         let state = if job.is_done(&cache)? {
             "installed"
@@ -206,8 +211,9 @@ fn print_list() -> Result<()> {
 }
 
 fn lookup(name: &str) -> Result<&'static Tool> {
-    TABLE.iter().find(|tool| tool.name == name).ok_or_else(|| {
-        let names: Vec<&str> = TABLE.iter().map(|tool| tool.name).collect();
+    let all = || TABLE.iter().chain(peers::TABLE);
+    all().find(|tool| tool.name == name).ok_or_else(|| {
+        let names: Vec<&str> = all().map(|tool| tool.name).collect();
         anyhow::anyhow!("there is no tool {name:?}; there are {}", names.join(", "))
     })
 }

@@ -44,6 +44,17 @@ pub(crate) enum Source {
         /// Path below the repository's root.
         path: &'static str,
     },
+    /// A main package of others, and definitions of its kinds, by a committed go.mod and go.sum of ours without any code.
+    Pinned {
+        /// Path of that folder, below the repository's root.
+        path: &'static str,
+        /// Path of the main package.
+        package: &'static str,
+        /// The module that it is of.
+        module: &'static str,
+        /// The folder of that module with the definitions of its kinds, which go beside the binary.
+        kinds: &'static str,
+    },
 }
 
 impl Tool {
@@ -242,6 +253,23 @@ mod tests {
             assert!(
                 text.contains(&wanted),
                 "{name}: go.mod does not say {wanted}"
+            );
+        }
+        for tool in crate::tools::peers::TABLE {
+            let Source::Pinned { path, module, .. } = tool.source else {
+                panic!("{} is no folder", tool.name)
+            };
+            let file = crate::tools::cache::repository_root()
+                .join(path)
+                .join("go.mod");
+            let text = std::fs::read_to_string(file).unwrap();
+            let wanted = format!("{module} v{}", tool.version().unwrap());
+            let mut words = text
+                .lines()
+                .map(|line| line.trim().trim_start_matches("require "));
+            assert!(
+                words.any(|it| it.trim_end_matches(" // indirect") == wanted),
+                "{path}/go.mod: no {wanted}"
             );
         }
     }

@@ -8,9 +8,11 @@ mod client;
 mod echo;
 mod fault;
 mod fleet;
+mod install;
 mod machine;
 mod memory;
 mod paced;
+mod peer;
 mod processes;
 mod report;
 mod request;
@@ -45,6 +47,10 @@ const BENCHMARKS: &[(&str, &str)] = &[
     (
         "rest",
         "requests to API servers per minute while nothing happens",
+    ),
+    (
+        "install",
+        "helm install to the first prediction on a real node, by part; needs root",
     ),
     (
         "fleet",
@@ -150,6 +156,10 @@ async fn measure(asked: &Asked) -> Result<()> {
         if !names.is_empty() && !names.contains(name) {
             continue;
         }
+        if *name == "install" && names.is_empty() && !rimward_e2e::node::is_root() {
+            eprintln!("==> {name} is left out: real nodes need root");
+            continue;
+        }
         eprintln!("==> {name}: {about}");
         let started = Instant::now();
         let found = one(name, asked.long)
@@ -181,6 +191,7 @@ async fn one(name: &str, long: bool) -> Result<Vec<Section>> {
         "rollout" => rollout::run().await,
         "fault" => fault::run().await,
         "rest" => rest::run().await,
+        "install" => install::run().await,
         "fleet" => return fleet::run(long).await,
         other => bail!("there is no benchmark {other:?}"),
     };

@@ -1,5 +1,5 @@
 //! What an installation asks of API servers while nothing happens, by who asks and by verb, and how much memory the
-//! operators have then.
+//! operators have then; controllers of others beside it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,9 +10,11 @@ use rimward_e2e::control_plane::Options;
 use rimward_e2e::digits::repository;
 use rimward_e2e::fleet::Fleet;
 use rimward_e2e::system::{Mode, Pace, SiteSpec, System};
+use rimward_e2e::tools::Tool;
 use serde_json::json;
 
-use crate::processes::memory;
+use crate::peer::{self, OBJECTS, Peer};
+use crate::processes::{Memory, memory};
 use crate::report::{Row, Section};
 use crate::stats::megabytes;
 
@@ -37,6 +39,10 @@ const SETTLE: Duration = Duration::from_secs(60);
 /// As long as the rarest look by the clock, which is one in five resyncs.
 const MINUTES: u32 = 5;
 
+const WHAT_PEERS_LACK: &str = "cert-manager's is one controller of one cluster, without what else an installation of it \
+    runs: a webhook, and a CA injector that has Leases of its own. It knows no fleet and no devices. Its later versions have their \
+    main programs in modules that replace their own library by a folder beside them, which Go builds from a checkout alone.";
+
 /// Requests of one account.
 type Verbs = BTreeMap<String, f64>;
 
@@ -48,9 +54,11 @@ pub(crate) async fn run() -> Result<Section> {
         system.join(site, async |line| line.run().await).await?;
     }
     deploy(&system).await?;
+    let certs = Peer::start(system.fleet.scratch.path()).await?;
     tokio::time::sleep(SETTLE).await;
     let planes: Vec<(&str, Audit)> = std::iter::once(&system.fleet.hub)
         .chain(system.fleet.edges.iter().map(|edge| &edge.plane))
+        .chain([&certs.plane])
         .map(|plane| (plane.name(), plane.audit()))
         .collect();
     let marks = planes
@@ -74,8 +82,8 @@ pub(crate) async fn run() -> Result<Section> {
         verbs.into_iter().map(share).collect()
     };
     let hub = "rimward-system/rimward-hub";
-    let agent = "rimward-system/rimward-agent";
-    let rows = vec![
+    let agent = "rimward-agents/rimward-agent";
+    let mut rows = vec![
         row("hub operator, to the hub", of("hub", hub)),
         row(
             "a site that pulls, to the hub",
@@ -94,13 +102,15 @@ pub(crate) async fn run() -> Result<Section> {
             per(of("north", agent), NODES),
         ),
     ];
+    let version = Tool::CertManager.version()?;
+    let what = format!("beside: cert-manager's controller {version}, {OBJECTS} certificates");
+    rows.push(row_of_peer(&what, of("peer", peer::USER)));
+    let words_of = |memory: Memory| {
+        let (resident, anonymous) = (megabytes(memory.resident), megabytes(memory.anonymous));
+        format!("{resident} resident, {anonymous} of it anonymous")
+    };
     let operator = |id: Option<u32>| -> Result<String> {
-        let memory = memory(id.context("an operator does not run")?)?;
-        Ok(format!(
-            "{} resident, {} of it anonymous",
-            megabytes(memory.resident),
-            megabytes(memory.anonymous)
-        ))
+        Ok(words_of(memory(id.context("an operator does not run")?)?))
     };
     let [pulls, ..] = system.sites.as_slice() else {
         anyhow::bail!("no site");
@@ -108,20 +118,25 @@ pub(crate) async fn run() -> Result<Section> {
     let edge = pulls.operators.first().context("no edge operator")?;
     let notes = vec![
         format!(
-            "Memory at rest: hub operator {}; edge operator {}.",
+            "Memory at rest, as processes: hub operator {}; edge operator {}; cert-manager's controller {}.",
             operator(system.hub[0].service().id())?,
             operator(edge.service().id())?,
+            words_of(certs.memory()?),
         ),
+        WHAT_PEERS_LACK.to_owned(),
+        which_binaries().to_owned(),
         format!("All that was asked, by account: {}.", words(&all)),
     ];
     Ok(Section {
-        title: "Requests to API servers at rest",
+        title: "Requests to API servers at rest, per minute",
         how: format!(
             "A hub and two sites of {NODES} nodes each on real API servers, flags as they are by default; one site \
-             pulls, the other is pushed to; one deployment serves everywhere. Counted from the audit logs over \
-             {MINUTES} minutes in which nothing happens. A watch counts when it begins: an open one is no request."
+             pulls, the other is pushed to; one deployment serves everywhere. cert-manager's controller is a process on \
+             one more API server of the same kind, flags as they are by default, with {OBJECTS} certificates of a \
+             self-signed issuer (as many as there are deployments, sites and nodes on Rimward's side), all issued. \
+             Counted from all audit logs over the same {MINUTES} minutes, in which nothing happens. A watch counts when it begins: an open one is no request."
         ),
-        beside: "by verb, per minute",
+        beside: "peer",
         rows,
         notes,
     })
@@ -156,6 +171,16 @@ async fn deploy(system: &System) -> Result<()> {
         .await
 }
 
+/// Says it where somebody named other binaries than those that were built with this one.
+fn which_binaries() -> &'static str {
+    let is_named = |name: &str| std::env::var_os(format!("RIMWARD_BIN_RIMWARD_{name}")).is_some();
+    if is_named("OPERATOR") || is_named("NODE_AGENT") {
+        "Rimward's programs were development builds in this run: what they ask for does not depend on that, their memory does."
+    } else {
+        "Rimward's programs were optimised builds, as the peer's is."
+    }
+}
+
 /// The account, without what all of them begin with.
 fn who(event: &Event) -> String {
     let user = &event.user.username;
@@ -173,14 +198,22 @@ fn verb(event: &Event) -> String {
 }
 
 fn row(what: &str, verbs: Verbs) -> Row {
+    let (sum, words) = by_verb(verbs);
+    Row::new(format!("{what}: {words}"), sum)
+}
+
+fn row_of_peer(what: &str, verbs: Verbs) -> Row {
+    let (sum, words) = by_verb(verbs);
+    Row::new(format!("{what}: {words}"), "").beside(sum, None)
+}
+
+/// The sum, and what it is made of, the most frequent first.
+fn by_verb(verbs: Verbs) -> (String, String) {
     let sum: f64 = verbs.values().sum();
     let mut verbs: Vec<_> = verbs.into_iter().collect();
     verbs.sort_by(|one, other| other.1.total_cmp(&one.1));
-    let words: Vec<String> = verbs
-        .iter()
-        .map(|(verb, rate)| format!("{verb} {rate:.1}"))
-        .collect();
-    Row::new(format!("{what}, per minute"), format!("{sum:.1}")).beside(words.join(", "), None)
+    let words = verbs.iter().map(|(verb, rate)| format!("{verb} {rate:.1}"));
+    (format!("{sum:.1}"), words.collect::<Vec<_>>().join(", "))
 }
 
 fn words(all: &BTreeMap<(String, String), Verbs>) -> String {
