@@ -209,19 +209,51 @@ fn strip(arch: Arch, profile: &str, built: &Path) -> Result<PathBuf> {
         format!("{}-strip", arch.triplet())
     };
     for image in IMAGES {
-        let (from, to) = (built.join(image.binary), folder.join(image.binary));
-        let output = Command::new(&program)
-            .args(["--strip-debug", "-o"])
-            .args([&to, &from])
-            .output()
-            .with_context(|| format!("running {program}, which comes with a C compiler"))?;
-        if !output.status.success() {
-            bail!(
-                "{program} {}: {}",
-                from.display(),
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
-        }
+        strip_one(
+            &program,
+            &built.join(image.binary),
+            &folder.join(image.binary),
+        )?;
     }
     Ok(folder)
+}
+
+fn strip_one(program: &str, from: &Path, to: &Path) -> Result<()> {
+    let output = Command::new(program)
+        // The linker's build ID is a checksum of what it wrote, notes for debuggers with the builder's folders in them included:
+        // all that two checkouts' programs differed in.
+        .args(["--strip-debug", "--remove-section=.note.gnu.build-id", "-o"])
+        .args([to, from])
+        .output()
+        .with_context(|| format!("running {program}, which comes with a C compiler"))?;
+    if !output.status.success() {
+        bail!(
+            "{program} {}: {}",
+            from.display(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notes(binary: &Path) -> String {
+        let output = Command::new("readelf").arg("-n").arg(binary).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    }
+
+    #[test]
+    fn nothing_that_depends_on_the_builders_folders_is_left_and_the_program_runs() {
+        let own = std::env::current_exe().unwrap();
+        assert!(notes(&own).contains("Build ID"), "this shows nothing here");
+        let stripped = std::env::temp_dir().join(format!("rimward-strip-{}", std::process::id()));
+        strip_one("strip", &own, &stripped).unwrap();
+        assert!(!notes(&stripped).contains("Build ID"));
+        let listed = Command::new(&stripped).arg("--list").output().unwrap();
+        assert!(listed.status.success());
+        std::fs::remove_file(&stripped).unwrap();
+    }
 }
