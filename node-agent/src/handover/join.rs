@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::{Answer, Ask, PROTOCOLS, WITHIN, address, network};
@@ -61,19 +63,21 @@ fn check(listener: TcpListener, listen: SocketAddr) -> Result<TcpListener, Strin
     }
 }
 
-fn connect(folder: &Path) -> io::Result<std::os::fd::OwnedFd> {
+fn connect(folder: &Path) -> io::Result<OwnedFd> {
     let (_folder, address) = address(folder)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     rustix::net::connect(&socket, &address)?;
-    let peer = rustix::net::sockopt::socket_peercred(&socket)?.uid;
-    if peer != rustix::process::geteuid() {
+    // Not by rustix: the holder in another pod has no process number here, and rustix takes its 0 for an error.
+    let stream = UnixStream::from_std(std::os::unix::net::UnixStream::from(socket))?;
+    let peer = stream.peer_cred()?.uid();
+    if peer != rustix::process::geteuid().as_raw() {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            format!("the handover socket is user {}'s", peer.as_raw()),
+            format!("the handover socket is user {peer}'s"),
         ));
     }
-    Ok(socket)
+    Ok(OwnedFd::from(stream.into_std()?))
 }
 
 #[cfg(test)]
