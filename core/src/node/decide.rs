@@ -22,8 +22,8 @@ pub const STEADY_MILLISECONDS: Millis = 30_000;
 /// The first pause between two notes of what a candidate has shown; doubled after each, in one start.
 pub const NOTE_MILLISECONDS_MIN: Millis = 15_000;
 /// Durable writes that one attempt may cost in a row without showing anything; more mean a loop that wears the
-/// flash out.
-pub const WRITES_MAX: u8 = 40;
+/// flash out. Those that announce preflights have a bound of their own, which comes on top.
+pub const WRITES_MAX: u8 = 28 + LOST_PREFLIGHTS_MAX;
 /// Preflights in a row that the machine may interrupt before nobody tries again by himself.
 pub const INTERRUPTIONS_MAX: u32 = 8;
 /// Preflights in a row that agent or device may go down in. As with starts in trial, ten ignitions must not be too many.

@@ -203,17 +203,7 @@ fn what_a_candidate_shows_is_noted_with_growing_pauses() {
 
 #[test]
 fn an_interrupted_preflight_is_tried_again_with_growing_pauses_and_not_for_ever() {
-    let record = Record {
-        attempt: Some(Attempt {
-            target: target("v2"),
-            install: install("v2"),
-            stage: AttemptStage::Staged,
-            writes: 1,
-            preflights: 1,
-        }),
-        ..Record::default()
-    };
-    let mut state = in_preflight(record);
+    let mut state = in_preflight(staged());
     let (mut now, mut waits) = (0, Vec::new());
     while state.phase() == &Phase::Preflight {
         let why = Problem::new(Reason::new("PreflightInterrupted"), "x".repeat(2_000));
